@@ -1,0 +1,8 @@
+"""A Hydra sweeper that searches intervals with Optuna, one study for each cell of the grid.
+
+Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
+"""
+
+from hydra_plugins.lr_study_sweeper._trial import Trial, current_trial
+
+__all__ = ["Trial", "current_trial"]

@@ -1,0 +1,87 @@
+"""What every command does around its work: exit codes, and errors a reader can act on.
+
+Exit codes: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted; 143 terminated.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import RequestError
+
+
+def run_command(main: Callable[[], object]) -> NoReturn:
+    """Run `main` and leave the process with the exit code that says how it went."""
+    # Hydra would print up to 14 lines and exit with 1; with this, its errors reach the `except` below.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Plotting and tracking libraries are told not to reach out or to write outside the project.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except (HydraException, OmegaConfBaseException, RequestError, ValueError) as error:
+        if (message := request_message(error)) is None:
+            raise
+        exit_with_request_error(message)
+    sys.exit(0)
+
+
+def exit_with_request_error(message: str) -> NoReturn:
+    """Print `message` on stderr and leave with exit code 2."""
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
+def _raise_terminated(signum: int, frame: FrameType | None) -> None:
+    sys.exit(143)
+
+
+def request_message(error: BaseException) -> str | None:
+    """One or two lines for an error that the request caused; None where it was not the request's fault."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, RequestError):
+            return str(link)
+    hydra_or_omegaconf = [link for link in chain if isinstance(link, HydraException | OmegaConfBaseException)]
+    if hydra_or_omegaconf:
+        return _two_lines("\n".join(str(link) for link in hydra_or_omegaconf))
+    # Hydra raises a bare ValueError where options exclude each other.
+    if "can be specified" in str(error) or "can only be used" in str(error):
+        return _two_lines(str(error))
+    return None
+
+
+def _two_lines(message: str) -> str:
+    """Shorten one of Hydra's or OmegaConf's messages to what was given and what is allowed."""
+    message = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
+    if "Available options in" in message:
+        start = next(i for i, line in enumerate(lines) if line.startswith("Available options in"))
+        group = lines[start].split("'")[1]
+        options = [line for line in lines[start + 1 :] if re.fullmatch(r"[\w./-]+", line)]
+        return f"{lines[0].rstrip('.')}.\nChoose one of {group}=: {', '.join(options)}."
+    if match := re.search(r"Key '(.+?)' (?:is not in struct|not in '(\w+)')", message):
+        full = key or match.group(1)
+        return f"{full}: there is no such key.\nSee the keys there are: python -m pipeline.train --cfg job."
+    if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", message):
+        return f"{key or 'value'}={match.group(1)}: it must be of type {match.group(2)}."
+    if match := re.search(r"Could not override '(.+?)'", message):
+        hint = next((line for line in lines if line.startswith(("Did you mean", "To append"))), "")
+        return f"{match.group(1)}: there is no such key or group.\n{hint}".rstrip()
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))]
+    return "\n".join(kept[:2])

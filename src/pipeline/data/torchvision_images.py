@@ -1,0 +1,140 @@
+"""Image sets that torchvision knows how to download and read."""
+
+import contextlib
+import gzip
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from pipeline.data.splits import Splits, content_digest, in_memory_splits, split_indices
+from pipeline.errors import RequestError
+
+# Debian's package dataset-fashion-mnist puts the four original files here.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def torchvision_images(
+    name: str,
+    source: str,
+    root: str,
+    classes: int,
+    shape: list[int],
+    split_seed: int,
+    val_examples: int,
+    augment: bool,
+    device: torch.device,
+) -> Splits:
+    """A torchvision data set, whole, in memory; validation is drawn from its training part by `split_seed`.
+
+    Args:
+        name: what it is called in messages.
+        source: class in `torchvision.datasets` that takes `root`, `train` and `download`.
+        root: folder that holds it or receives it.
+        classes, shape: of the images, as the models need them.
+        split_seed, val_examples: the validation split.
+        augment: crop and flip the training batches.
+        device: where it shall live.
+
+    Raises:
+        RequestError: it is not there and can't be downloaded.
+    """
+    from torchvision import datasets  # slow to import, and only these data sets need it
+
+    dataset_class = getattr(datasets, source)
+    ensure_present(name, dataset_class, Path(root))
+    train = dataset_class(root, train=True)
+    test = dataset_class(root, train=False)
+    images, labels = _as_tensors(train)
+    test_images, test_labels = _as_tensors(test)
+    digest = content_digest(images, labels, test_images, test_labels)
+    train_part, val_part = split_indices(len(labels), (val_examples,), split_seed)
+    parts = {
+        "train": (images[train_part], labels[train_part]),
+        "val": (images[val_part], labels[val_part]),
+        "test": (test_images, test_labels),
+    }
+    return in_memory_splits(name, parts, classes, digest, f"torchvision.datasets.{source}", device, augment)
+
+
+def _as_tensors(dataset: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 images [N, C, H, W] and int64 labels [N] of a torchvision data set, whatever form it keeps."""
+    images = torch.as_tensor(dataset.data)  # type: ignore[attr-defined]
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(dataset.targets).long()  # type: ignore[attr-defined]
+
+
+def ensure_present(name: str, dataset_class: type, root: Path) -> None:
+    """Have the data set under `root`: there already, from Debian's package, or downloaded.
+
+    It arrives in a folder beside and is moved into place whole, so that a failure leaves nothing behind
+    and several processes may ask at once.
+    """
+    if _complete(dataset_class, root):
+        return
+    made = _make_folder(name, root)
+    try:
+        with FileLock(root / f".{name}.lock"), tempfile.TemporaryDirectory(dir=root) as arriving:
+            if _complete(dataset_class, root):
+                return
+            if dataset_class.__name__ == "FashionMNIST" and DEBIAN_FASHION_MNIST.is_dir():
+                _unpack_debian(Path(arriving) / "FashionMNIST" / "raw")
+            else:
+                _download(name, dataset_class, arriving, root)
+            for folder in Path(arriving).iterdir():
+                shutil.copytree(folder, root / folder.name, dirs_exist_ok=True)
+    except RequestError:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _make_folder(name: str, root: Path) -> list[Path]:
+    """Create `root`; returns the topmost folder that had to be made, if any."""
+    made = [folder for folder in (root, *root.parents) if not folder.exists()][-1:]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"dataset.root={root}: can't be written ({error.strerror}), and {name} is not in it."
+            "\nName a folder that can: dataset.root=/path, or the environment variable PIPELINE_DATA."
+        ) from None
+    return made
+
+
+def _complete(dataset_class: type, root: Path) -> bool:
+    try:
+        dataset_class(str(root), train=False)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _unpack_debian(raw: Path) -> None:
+    raw.mkdir(parents=True)
+    for packed in DEBIAN_FASHION_MNIST.glob("*.gz"):
+        with gzip.open(packed, "rb") as source, open(raw / packed.stem, "wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _download(name: str, dataset_class: type, arriving: str, root: Path) -> None:
+    try:
+        # torchvision prints its progress and each mirror that fails; the error below says what matters.
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset_class(arriving, train=True, download=True)
+    except (RuntimeError, OSError) as error:
+        debian = " `apt-get install dataset-fashion-mnist`, or" if name == "fashion_mnist" else ""
+        raise RequestError(
+            f"dataset={name} is not in {os.path.abspath(root)} and can't be downloaded ({_first_line(error)})."
+            f"\nTo get it:{debian} run once with a network, or copy torchvision's {dataset_class.__name__} files "
+            "there, or name their folder: dataset.root=/path. dataset=digits needs none of it."
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,9 @@
+"""Training: knows torch, and neither Hydra nor MLflow nor Optuna."""
+
+from pipeline.engine.checkpoint import Checkpoints
+from pipeline.engine.evaluate import evaluate
+from pipeline.engine.fit import Evaluation, FitResult, fit
+from pipeline.engine.objective import objective_value
+from pipeline.engine.runtime import Runtime, set_up_runtime
+
+__all__ = ["Checkpoints", "Evaluation", "FitResult", "Runtime", "evaluate", "fit", "objective_value", "set_up_runtime"]

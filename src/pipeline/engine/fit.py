@@ -1,0 +1,201 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.budget import TrainingPlan
+from pipeline.data.splits import Splits
+from pipeline.data.stream import ExampleStream
+from pipeline.engine.evaluate import evaluate
+from pipeline.engine.health import Health
+from pipeline.schedule import Schedule
+
+# How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
+# doesn't wait for the host, and that a window at batch 4 averages over fifty examples of the digits.
+WINDOWS_PER_EPOCH = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured at one evaluation point: `step` optimizer steps done, the `epoch`-th evaluation."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class FitResult:
+    """How a run ended.
+
+    Attributes:
+        status: `complete`, `diverged`, `stalled` or `missed` (a target that wasn't reached).
+        steps: optimizer steps that were taken.
+        evaluations: in order; a diverged run has none after it diverged.
+        train_seconds: time in training alone, without evaluation.
+    """
+
+    status: str
+    steps: int
+    evaluations: list[Evaluation] = field(default_factory=list)
+    train_seconds: float = 0.0
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    splits: Splits,
+    plan: TrainingPlan,
+    schedule: Schedule,
+    *,
+    batch: int,
+    seed: int,
+    micro_batch: int | None = None,
+    on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
+    on_window: Callable[[int], None] = lambda step: None,
+) -> FitResult:
+    """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
+
+    The gradient of a step is that of the mean over all `batch` examples, however many forward passes of at
+    most `micro_batch` form it.
+
+    Args:
+        model, optimizer: on the same device as `splits`; the LRs in the optimizer's groups are the peak ones.
+        plan: how many steps, and when to evaluate.
+        schedule: factor on the LR at each step.
+        batch: examples in one optimizer step.
+        seed: decides the order of examples and their augmentation.
+        micro_batch: most examples in one forward pass; None is the whole batch.
+        on_evaluation: called with each evaluation as it is made.
+        on_window: called with the number of steps done, about twenty times an epoch.
+    """
+    loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups])
+    stream = ExampleStream(len(splits.train), seed)
+    batches = splits.train.batches(stream.slices(batch, plan.total_steps, micro_batch), augment_seed=seed)
+    health = Health(splits.guess_loss)
+    result = FitResult("complete", 0)
+    window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
+    model.train()
+    for epoch, end in enumerate(plan.evaluation_steps, start=1):
+        train = _train_until(loop, batches, schedule, result, end, window, health, on_window)
+        if train is None:
+            result.status = "diverged"
+            return result
+        evaluation = _evaluate(loop, splits, epoch, result, train)
+        result.evaluations.append(evaluation)
+        on_evaluation(evaluation)
+        if health.diverged(evaluation.metrics["val/loss"]):
+            result.status = "diverged"
+            return result
+        if plan.target and evaluation.metrics[plan.target[0]] < plan.target[1]:
+            return result
+    if health.stalled(result.evaluations[-1].metrics["train/loss"]):
+        result.status = "stalled"
+    elif plan.target:
+        result.status = "missed"
+    return result
+
+
+@dataclass
+class _Loop:
+    """One optimizer step and what it accumulates: kept apart from when to look at it."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch: int
+    peak_lrs: list[float]
+    losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
+    outputs: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+
+    def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
+            group["lr"] = lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        done = 0
+        while done < self.batch:
+            images, labels = next(batches)
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
+            if len(labels) < self.batch:
+                # The mean over the whole batch, also where the last piece is smaller than the others.
+                loss = loss * (len(labels) / self.batch)
+            loss.backward()
+            self.losses.append(loss.detach())
+            self.outputs.append(logits.detach())
+            self.labels.append(labels)
+            done += len(labels)
+        self.optimizer.step()
+
+    def drain(self) -> tuple[float, float]:
+        """Sum of the batches' losses and number of wrong answers since the last drain; waits for the device."""
+        loss = torch.stack(self.losses).sum()
+        wrong = (torch.cat(self.outputs).argmax(dim=1) != torch.cat(self.labels)).sum()
+        self.losses.clear()
+        self.outputs.clear()
+        self.labels.clear()
+        return loss.item(), wrong.item()
+
+    def grad_norm(self) -> float:
+        """Euclidean norm of the last step's gradient over all parameters."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).item()
+
+
+def _train_until(
+    loop: _Loop,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    schedule: Schedule,
+    result: FitResult,
+    end: int,
+    window: int,
+    health: Health,
+    on_window: Callable[[int], None],
+) -> dict[str, float] | None:
+    """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged."""
+    begin, loss_sum, wrong_sum, seconds = result.steps, 0.0, 0.0, 0.0
+    while result.steps < end:
+        # The first window is one step long: its loss is the start that divergence is measured against.
+        stop = min(result.steps + window, end) if result.steps else 1
+        steps = stop - result.steps
+        started = time.perf_counter()
+        for step in range(result.steps, stop):
+            loop.step(batches, schedule(step))
+        loss, wrong = loop.drain()
+        seconds += time.perf_counter() - started
+        result.steps = stop
+        if stop == 1:
+            health.start(loss)
+        if health.diverged(loss / steps):
+            return None
+        loss_sum += loss
+        wrong_sum += wrong
+        on_window(stop)
+    result.train_seconds += seconds
+    steps = end - begin
+    examples = steps * loop.batch
+    return {
+        "train/loss": loss_sum / steps,
+        "train/error": wrong_sum / examples,
+        "examples_per_second": examples / seconds,
+    }
+
+
+def _evaluate(
+    loop: _Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]
+) -> Evaluation:
+    val_loss, val_error = evaluate(loop.model, splits.val)
+    metrics = train | {
+        "val/loss": val_loss,
+        "val/error": val_error,
+        "lr": loop.optimizer.param_groups[0]["lr"],
+        "grad_norm": loop.grad_norm(),
+        "optimizer_steps": result.steps,
+        "examples": result.steps * loop.batch,
+    }
+    return Evaluation(epoch, result.steps, metrics)

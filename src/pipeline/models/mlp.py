@@ -1,0 +1,28 @@
+"""A fully connected network."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Dense layers of `hidden` widths with ReLU between them, and a linear output.
+
+    Args:
+        shape: of one image: channels, height, width.
+        classes: width of the output.
+        hidden: width of each hidden layer.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        widths = [math.prod(shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [n, C, H, W] to logits [n, classes]."""
+        return self.layers(images)

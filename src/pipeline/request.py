@@ -1,0 +1,48 @@
+"""Checks of a resolved configuration that need neither torch nor data: what can be refused at once, is."""
+
+from typing import Any
+
+from pipeline import budget, schedule
+from pipeline.errors import RequestError
+from pipeline.scaling import check_batch, check_positive
+
+OBJECTIVES = ("val/loss", "val/error", "train/loss", "train/error")
+CHECKPOINTS = ("best", "last", "both", "none")
+
+
+def check_request(config: dict[str, Any]) -> None:
+    """Raise RequestError for the first value in the resolved `config` that can't be right."""
+    check_batch("batch", config["batch"])
+    if config["seed"] < 0:
+        raise RequestError(f"seed={config['seed']}: it must be 0 or more.")
+    if (lr := config["optimizer"].get("lr")) is not None:
+        check_positive("optimizer.lr", lr)
+    check_choice("objective", config["objective"], OBJECTIVES)
+    check_choice("tracking.checkpoints", config["tracking"]["checkpoints"], CHECKPOINTS)
+    check_choice("budget.kind", config["budget"]["kind"], tuple(budget.KEYS))
+    check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
+    if (micro_batch := config["batching"]["micro_batch"]) is not None:
+        check_batch("batching.micro_batch", micro_batch)
+    check_positive("search.octaves", config["search"]["octaves"])
+    parse_margin(config["report"]["margin"])
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a `value` of the key `name` that is not one of `allowed`."""
+    if value not in allowed:
+        raise RequestError(f"{name}={value}: no such choice.\nChoose one of: {', '.join(allowed)}.")
+
+
+def parse_margin(margin: str | float) -> tuple[float, bool]:
+    """A margin as (number, whether it is a share of the best loss): "5%" is (0.05, True), 0.01 is (0.01, False)."""
+    text = str(margin).strip()
+    share = text.endswith("%")
+    try:
+        value = float(text.removesuffix("%")) / (100 if share else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise RequestError(
+            f"report.margin={margin}: it must be a share of the best loss, as 5%, or a loss above 0, as 0.01."
+        )
+    return value, share

@@ -1,0 +1,62 @@
+"""Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pipeline.errors import RequestError
+
+SQLITE = "sqlite:///"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Absolute path of the database file that `uri` names, or None where it is not SQLite's."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(os.path.abspath(uri.removeprefix(SQLITE).split("?")[0]))
+
+
+def check_location(uri: str) -> None:
+    """Refuse, without writing anything, a tracking place that can't take runs.
+
+    Raises:
+        RequestError: a scheme that MLflow doesn't know, or a folder that can't be made or written.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        if urlsplit(uri).scheme in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+            return
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: MLflow can't write runs there."
+            "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
+        )
+    check_writable_folder(path.parent)
+    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+        raise RequestError(f"{path}: it can't be written.\nMake it writable, or choose another tracking.uri.")
+
+
+def check_writable_folder(folder: Path) -> None:
+    """Refuse a folder that can't be written, or made: a file in its place, a read-only file system."""
+    existing = folder
+    while not existing.exists() and not existing.is_symlink():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RequestError(
+            f"{folder}: it can't be used, for {existing} is not a folder."
+            "\nMove that file away, start from another folder, or set tracking.uri."
+        )
+    # access() tells of a read-only file system too, also to root.
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"{folder}: it can't be written, for {existing} is read-only here."
+            "\nStart from a folder that can be written, or set tracking.uri."
+        )
+
+
+def without_password(uri: str) -> str:
+    """`uri` with a password in it replaced by ***."""
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    user_and_host = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    return urlunsplit(parts._replace(netloc=user_and_host))

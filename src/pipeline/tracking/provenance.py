@@ -1,0 +1,45 @@
+"""What a run depended on besides its configuration: packages, machine, source."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from typing import Any
+
+
+def installed_packages() -> str:
+    """The installed distributions as lines `name==version`, sorted: a requirements file."""
+    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]}
+    return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the interpreter."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def git_state() -> tuple[str | None, str]:
+    """(commit, difference of the tracked files against it); (None, "") outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    return (None, "") if commit is None else (commit.strip(), _git("diff", "HEAD") or "")
+
+
+def command_line() -> str:
+    """The command as it was typed, as far as Python can tell."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    start = ["python", "-m", spec.name] if spec is not None else ["python", sys.argv[0]]
+    return " ".join([*start, *sys.argv[1:]])
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,68 @@
+"""Opening MLflow's store: created once, under a file lock, whoever comes first."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# MLflow's start is a second of imports; these keep it from reaching out on the way.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from pipeline.tracking.location import sqlite_path
+
+# Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
+BUSY_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow client, the id of the experiment that runs go to, and the URI as the user knows it."""
+
+    client: MlflowClient
+    experiment_id: str
+    uri: str
+
+
+@functools.lru_cache(maxsize=4)
+def open_store(uri: str, experiment: str) -> Store:
+    """Connect to the tracking store at `uri`, creating database and experiment where they are missing.
+
+    Processes that create one SQLite database at once break it for good, so all of this happens under a file
+    lock beside it.
+    """
+    _quiet()
+    path = sqlite_path(uri)
+    if path is None:
+        client = MlflowClient(tracking_uri=uri)
+        return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        client = MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
+        return Store(client, _experiment_id(client, experiment, path.parent / "artifacts"), uri)
+
+
+def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    location = None if artifacts is None else (artifacts / name).as_uri()
+    try:
+        return client.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        # On a server there is no file lock: another process may have been faster.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found.experiment_id
+
+
+def _quiet() -> None:
+    """A new database is no news, and neither is each of its migrations."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,190 @@
+"""`python -m pipeline.train`: one run; with `-m`, a sweep of them.
+
+This module imports neither torch nor mlflow at the top: `--help`, `--cfg` and the driver of a sweep need
+neither, and a run imports them when it has been asked for.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from hydra_plugins.lr_study_sweeper import Trial, current_trial
+from pipeline.command import exit_with_request_error, run_command
+from pipeline.config import conf_dir, flatten, register, resolve
+from pipeline.errors import RequestError
+from pipeline.request import check_request
+from pipeline.tracking import check_location
+
+log = logging.getLogger("pipeline.train")
+register()
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Train once, as `cfg` says, and return the objective."""
+    register()  # a worker process of a sweep gets here without having run the lines above
+    trial = current_trial()
+    try:
+        return train(resolve(cfg), trial)
+    except Exception as error:
+        if trial is not None:
+            raise  # the sweep records it and goes on
+        from pipeline.command import request_message
+
+        if (message := request_message(error)) is None:
+            raise
+        exit_with_request_error(message)
+
+
+def train(config: dict[str, Any], trial: Trial | None = None) -> float:
+    """Check the request, train, track; returns the objective, bounded where the run failed.
+
+    Args:
+        config: the resolved configuration.
+        trial: the sweep's trial that this run is, or None.
+
+    Raises:
+        RequestError: the request can't be carried out; nothing was written.
+    """
+    check_request(config)
+    tracking = config["tracking"]
+    check_location(tracking["uri"])
+
+    from pipeline import progress
+    from pipeline.engine import Checkpoints, Evaluation, evaluate, fit, objective_value
+    from pipeline.tracking.run import TrackedRun
+    from pipeline.tracking.store import open_store
+    from pipeline.workload import prepare
+
+    workload = prepare(config, one_of_many=trial is not None)
+    splits, plan = workload.splits, workload.plan
+    if trial is None:
+        _announce(config, plan.total_steps)
+
+    store = open_store(tracking["uri"], tracking["experiment"])
+    with (
+        TrackedRun(store, run_name(config), _tags(config, trial), config["sweep"]["parent"]) as run,
+        tempfile.TemporaryDirectory() as scratch,
+        progress.reporter(plan.total_steps, quiet=trial is not None) as report,
+    ):
+        _record_request(run, config, workload, trial)
+        checkpoints = Checkpoints(Path(scratch), tracking["checkpoints"], config["objective"])
+
+        def on_evaluation(evaluation: Evaluation) -> None:
+            run.log_metrics(evaluation.metrics, evaluation.epoch)
+            checkpoints.update(evaluation, workload.model, workload.optimizer)
+            report.evaluation(evaluation)
+
+        result = fit(
+            workload.model,
+            workload.optimizer,
+            splits,
+            plan,
+            workload.schedule,
+            batch=config["batch"],
+            seed=config["seed"],
+            micro_batch=config["batching"]["micro_batch"],
+            on_evaluation=on_evaluation,
+            on_window=report.steps,
+        )
+        run.status = result.status
+        last = len(result.evaluations)
+        run.log_metrics({"diverged": result.status == "diverged"}, last)
+        if result.status != "diverged":
+            test_loss, test_error = evaluate(workload.model, splits.test)
+            run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
+            report.test(test_loss, test_error)
+        if plan.target and result.status == "complete":
+            run.log_metrics({"steps_to_target": result.steps}, last)
+        for file in sorted(Path(scratch).glob("*.pt")):
+            run.log_file(file, "checkpoints")
+        if trial is None:
+            _draw_curves(run, result.evaluations, Path(scratch))
+    report.done(result, run)
+    if trial is not None:
+        trial.set_attributes(status=result.status, mlflow_run_id=run.id)
+    return objective_value(config["objective"], result, plan, splits.guess_loss)
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """`b256-lr0.2-s0`: what tells a run from its neighbours."""
+    return f"b{config['batch']}-lr{config['optimizer'].get('lr', 0):.4g}-s{config['seed']}"
+
+
+def lr_factor(config: dict[str, Any]) -> float | None:
+    """The factor on the base LR that is in force, by rule or by hand; None without a base LR."""
+    base, lr = config["optimizer"].get("base_lr"), config["optimizer"].get("lr")
+    return lr / base if base and lr else None
+
+
+def _announce(config: dict[str, Any], steps: int) -> None:
+    """Say which LR is used and why, before anything trains."""
+    optimizer, scale, factor = config["optimizer"], config["scaling"], lr_factor(config)
+    if factor is None:
+        log.info("batch %d, LR %s, %d steps", config["batch"], optimizer.get("lr"), steps)
+        return
+    log.info(
+        "batch %d: LR %.4g = %.4g × %.4g (rule %s; base LR %.4g at batch %d), %d steps",
+        *(config["batch"], optimizer["lr"], optimizer["base_lr"], factor, scale["rule"]),
+        *(optimizer["base_lr"], scale["base_batch"], steps),
+    )
+    warn_linear_adam(config)
+
+
+def warn_linear_adam(config: dict[str, Any]) -> None:
+    """Warn where the linear rule meets an optimizer that divides by the gradient's size."""
+    if config["scaling"]["rule"] == "linear" and "base_betas" in config["optimizer"]:
+        log.warning(
+            "scaling=linear with %s: adaptive optimizers follow the square root more closely (scaling=sqrt).",
+            config["optimizer"]["_target_"],
+        )
+
+
+def _tags(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
+    tags = {"pipeline": "run"}
+    if trial is not None:
+        tags |= {
+            "pipeline": "trial",
+            "sweep": config["sweep"]["name"],
+            "study": trial.study,
+            "cell": trial.cell,
+            "trial": str(trial.number),
+            "phase": trial.phase,
+        }
+        if trial.retry_of is not None:
+            tags["retry_of"] = str(trial.retry_of)
+    return tags
+
+
+def _record_request(run: Any, config: dict[str, Any], workload: Any, trial: Trial | None) -> None:
+    """Log what was asked for and what it rests on, before training starts."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    runtime = workload.runtime
+    used = {"runtime.device": str(runtime.device), "runtime.threads": runtime.threads}
+    run.log_params(flatten(config) | used | {"scaling.factor": lr_factor(config)})
+    run.log_text(OmegaConf.to_yaml(OmegaConf.create(config)), "config/config.yaml")
+    run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
+    splits = workload.splits
+    run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
+    if trial is None:
+        run.log_environment()  # a sweep gathers it once, on the parent
+
+
+def _draw_curves(run: Any, evaluations: list[Any], scratch: Path) -> None:
+    if not evaluations:
+        return
+    from pipeline.analysis.figures import draw_curves
+
+    rows = [{"epoch": e.epoch, **e.metrics} for e in evaluations]
+    draw_curves(rows, scratch / "curves.png")
+    run.log_file(scratch / "curves.png", "")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,132 @@
+"""From a resolved configuration to everything a run needs, or a clear refusal; nothing is written.
+
+Shared by a single run, a sweep's trial and a sweep's check before it starts.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from pipeline.budget import TrainingPlan, plan_training
+from pipeline.data import Splits
+from pipeline.data.stream import derive_seed, in_order
+from pipeline.engine import Runtime, set_up_runtime
+from pipeline.errors import RequestError
+from pipeline.schedule import Schedule, make_schedule
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Data, model, optimizer and plan of one run, built and checked against each other."""
+
+    splits: Splits
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    plan: TrainingPlan
+    schedule: Schedule
+    runtime: Runtime
+
+
+def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
+    """Build what the resolved `config` describes.
+
+    Args:
+        config: from `pipeline.config.resolve`, and past `pipeline.request.check_request`.
+        one_of_many: whether other trials run beside this one (it decides the automatic number of threads).
+
+    Raises:
+        RequestError: something can't be built, or the parts don't fit each other.
+    """
+    runtime = set_up_runtime(config["runtime"]["device"], config["runtime"]["threads"], one_of_many)
+    splits = _load_data(json.dumps(config["dataset"]), runtime.device)
+    plan = plan_training(config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind"))
+    schedule = make_schedule(
+        config["schedule"]["name"], plan.total_steps, plan.steps_per_epoch, **_without(config["schedule"], "name")
+    )
+    torch.manual_seed(derive_seed("weights", config["seed"]))
+    model = _build("model", config["model"])
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"model._target_={config['model']['_target_']} gives no torch.nn.Module.")
+    model = model.to(runtime.device)
+    _check_fit(model, splits)
+    # Dropout and the like draw from here on; from the seed, not from how the weights were made.
+    torch.manual_seed(derive_seed("noise", config["seed"]))
+    return Workload(splits, model, build_optimizer(config["optimizer"], model), plan, schedule, runtime)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(node: str, device: torch.device) -> Splits:
+    """The data set, kept for the next trial in the same process; the node comes as JSON to be hashable."""
+    dataset = _build("dataset", json.loads(node), device=device)
+    if not isinstance(dataset, Splits):
+        raise RequestError(f"dataset._target_={json.loads(node)['_target_']} gives no pipeline.data.Splits.")
+    return dataset
+
+
+def build_optimizer(node: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer over all of `model`'s parameters; `base_*` keys are the rule's and left out."""
+    arguments = {key: value for key, value in node.items() if not key.startswith("base_")}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise RequestError("model has no parameters to train.")
+    partial = _build("optimizer", arguments | {"_partial_": True})
+    try:
+        optimizer = partial(parameters)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"optimizer: {node['_target_']} refuses its arguments: {error}.") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise RequestError(f"optimizer._target_={node['_target_']} gives no torch.optim.Optimizer.")
+    return optimizer
+
+
+def _build(name: str, node: dict[str, Any], **more: Any) -> Any:
+    if not node.get("_target_"):
+        raise RequestError(f"{name}._target_ is not set.\nSet it to a class or function: {name}._target_=package.Name.")
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, RequestError):
+            raise cause from None
+        if isinstance(cause, TypeError) and not node.get("_partial_"):
+            hint = f"Changing {name}._target_ alone keeps the old keys: start from {name}=custom, or delete them with ~{name}.KEY."
+            raise RequestError(f"{name}: {node['_target_']} refuses its arguments: {cause}.\n{hint}") from error
+        raise RequestError(f"{name}._target_={node['_target_']}: {_reason(error)}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def _check_fit(model: nn.Module, splits: Splits) -> None:
+    """One forward pass of two examples: do the images fit the model, and its output the classes?"""
+    count = min(2, len(splits.train))
+    images, _ = next(iter(splits.train.batches(in_order(count, count))))
+    model.eval()
+    try:
+        with torch.inference_mode():
+            logits = model(images)
+    except RuntimeError as error:
+        shape = "×".join(map(str, images.shape[1:]))
+        raise RequestError(
+            f"model: images of {shape} do not fit it: {str(error).splitlines()[0]}."
+            "\nUse another model, or set its input to ${dataset.shape}."
+        ) from error
+    if tuple(logits.shape) != (count, splits.classes):
+        raise RequestError(
+            f"model: its output for {count} images has shape {tuple(logits.shape)}, not ({count}, {splits.classes})."
+            "\nIt must give one logit for each class: set its output to ${dataset.classes}."
+        )
+
+
+def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}
