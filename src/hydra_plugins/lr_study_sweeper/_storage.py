@@ -7,24 +7,25 @@ from pathlib import Path
 
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 
-class _KernelLock(BaseJournalFileLock):
+class _KernelLock(JournalFileOpenLock):
     """A lock that the operating system drops when its holder dies.
 
     Optuna's own journal locks are files that outlive a killed process, and then make everyone wait.
     """
 
     def __init__(self, journal: str) -> None:
-        self._lock = FileLock(f"{journal}.lock")
+        super().__init__(journal)
+        self._kernel_lock = FileLock(f"{journal}.lock")
 
     def acquire(self) -> bool:
-        self._lock.acquire()
+        self._kernel_lock.acquire()
         return True
 
     def release(self) -> None:
-        self._lock.release()
+        self._kernel_lock.release()
 
 
 def is_database(storage: str) -> bool:

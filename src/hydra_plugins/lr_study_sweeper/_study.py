@@ -1,21 +1,17 @@
 """One cell's search: asking for trials, counting what is finished, repeating what was lost."""
 
-import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._sampler import make_sampler
 from hydra_plugins.lr_study_sweeper._space import Cell
 
 LOST = "lost"
@@ -106,7 +102,7 @@ class CellStudy:
     def ask(self) -> Job:
         """Ask for the next trial."""
         number = len(self.trials)
-        self._study.sampler = self._make_sampler(number)
+        self._study.sampler = make_sampler(self._sampler, self._seed, self.name, number)
         trial = self._study.ask(self._distributions)
         stored = trial.user_attrs
         if "replicate" not in stored:
@@ -128,18 +124,6 @@ class CellStudy:
         replicated = [] if replicate is None else [f"{self.replicate_key}={replicate}"]
         address = [f"hydra.sweeper.trial.study={json.dumps(self.name)}", f"hydra.sweeper.trial.number={number}"]
         return (*self.cell.overrides, *searched, *replicated, *address)
-
-    def _make_sampler(self, number: int) -> BaseSampler:
-        """A sampler whose randomness follows from (seed, study, trial), not from the process's history."""
-        node = OmegaConf.to_container(self._sampler, resolve=True)
-        assert isinstance(node, dict)
-        try:
-            if "seed" in inspect.signature(get_class(node["_target_"])).parameters:
-                digest = hashlib.sha256(repr((self._seed, self.name, number)).encode()).digest()
-                node["seed"] = int.from_bytes(digest[:4], "big")
-            return instantiate(node, _convert_="all")
-        except Exception as error:
-            raise SweepRequestError(f"hydra.sweeper.sampler={node.get('_target_')}: {error}") from error
 
 
 def _distribution(low: float, high: float, log: bool, integer: bool) -> BaseDistribution:

@@ -32,14 +32,17 @@ def run_sweep(
     hooks: Hooks = NoHooks() if options.hooks is None else instantiate(options.hooks)
     hooks.check(request.cells)
 
-    # Optuna takes half a second to import, too long for a request that is refused.
+    # Optuna takes half a second to import, too long for a request that is refused before this.
     import optuna
 
+    from hydra_plugins.lr_study_sweeper._sampler import make_sampler
     from hydra_plugins.lr_study_sweeper._storage import open_storage
     from hydra_plugins.lr_study_sweeper._study import CellStudy
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = options.name or config.hydra.job.name
+    if request.searches:
+        make_sampler(options.sampler, options.seed, name, 0)
     folder = Path(os.path.abspath(config.hydra.sweep.dir))
     with _only_driver(folder, name):
         url = _prepare_storage(options.storage, folder)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
 
 @dataclass
@@ -21,6 +22,7 @@ class LRStudySweeperConf:
     _target_: str = "hydra_plugins.lr_study_sweeper.lr_study_sweeper.LRStudySweeper"
     # Nested `_target_`s are built when they are needed, in the sweep, not when Hydra makes the sweeper.
     _recursive_: bool = False
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
 
     # The sweep's name, the first part of its studies' names; null takes the name of the job.
     name: str | None = None
@@ -34,8 +36,9 @@ class LRStudySweeperConf:
     # A path is an Optuna journal file, a URL an Optuna database; null is optuna.journal in hydra.sweep.dir.
     storage: str | None = None
 
-    # An Optuna sampler as a `_target_` node; where it takes a seed it gets one, from (seed, study, trial).
-    sampler: Any = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3})
+    # An Optuna sampler as a `_target_` node (group hydra/sweeper/sampler); where it takes a seed it gets one,
+    # from (seed, study, trial).
+    sampler: Any = MISSING
 
     # Decides every random choice of the search.
     seed: int = 0
@@ -58,3 +61,12 @@ class LRStudySweeperConf:
 
 _STORE = ConfigStore.instance()
 _STORE.store(group="hydra/sweeper", name="lr_study", node=LRStudySweeperConf, provider="lr_study_sweeper")
+# Optuna's TPE and GP start with ten random trials, which in a study of a few dozen is random search.
+_SAMPLERS = {
+    "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3, "constant_liar": True},
+    "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 3},
+    "qmc": {"_target_": "optuna.samplers.QMCSampler", "warn_independent_sampling": False},
+    "random": {"_target_": "optuna.samplers.RandomSampler"},
+}
+for _name, _node in _SAMPLERS.items():
+    _STORE.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider="lr_study_sweeper")

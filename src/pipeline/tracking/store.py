@@ -14,7 +14,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipeline.tracking.location import sqlite_path
+from pipeline.errors import RequestError
+from pipeline.tracking.location import sqlite_path, without_password
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
@@ -45,6 +46,27 @@ def open_store(uri: str, experiment: str) -> Store:
     with FileLock(path.with_suffix(".lock")):
         client = MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
         return Store(client, _experiment_id(client, experiment, path.parent / "artifacts"), uri)
+
+
+def open_existing_store(uri: str, experiment: str) -> Store:
+    """Connect for reading: nothing is created.
+
+    Raises:
+        RequestError: there is no such database or experiment, or the server can't be reached.
+    """
+    _quiet()
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise RequestError(f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri.")
+    client = MlflowClient(tracking_uri=uri if path is None else f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
+    try:
+        found = client.get_experiment_by_name(experiment)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:200]
+        raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
+    if found is None:
+        raise RequestError(f"{without_password(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
+    return Store(client, found.experiment_id, uri)
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:

@@ -1,0 +1,154 @@
+"""The answer in words, tables and JSON."""
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.analysis.answer import FEW_STEPS, Answer, BatchResult
+
+COLUMNS = ("batch", "best LR", "95 % interval", "linear's LR", "ratio", "loss at best", "loss at linear's", "linear", "sqrt", "fixed")
+
+
+def rows(answer: Answer) -> list[tuple[str, ...]]:
+    """The table's cells as text, a row for each batch size."""
+    return [_row(cell, answer) for cell in answer.batches]
+
+
+def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
+    rule = cell.rules["linear"] if cell.rules else None
+    rule_lr = rule.lr if rule and math.isfinite(rule.lr) else None
+    name = f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
+    interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g} … {cell.ci_high:.2g}"
+    ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
+    best = _number(cell.best_lr) if cell.best_lr else {"low": "below", "high": "above"}.get(cell.censored or "", "?") + (
+        " what was tried" if cell.censored else ""
+    )
+    verdicts = [_verdict(cell, rule_name) for rule_name in ("linear", "sqrt", "fixed")]
+    loss = _number(rule.loss, 4) if rule else ""
+    return (name, best, interval, _number(rule_lr), ratio, _number(cell.best_value, 4), loss, *verdicts)
+
+
+def _verdict(cell: BatchResult, rule: str) -> str:
+    if cell.rules is None:
+        return "?"
+    result = cell.rules[rule]
+    short = {"diverges": "diverges"}.get(result.reason)
+    return f"{result.verdict} ({short})" if short else result.verdict
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def summary(answer: Answer) -> list[str]:
+    """The answer in sentences, the most important first."""
+    base = answer.base_batch
+    lines = [_headline(answer)]
+    if answer.exponent:
+        value, low, high = answer.exponent
+        sizes = [cell.batch for cell in answer.batches if cell.best_lr is not None]
+        law = f"Best LR ∝ batch^{value:.2f} (95 %: {low:.2f} … {high:.2f}) over {sizes[0]} … {sizes[-1]}"
+        lines.append(f"{law}; linear is 1, sqrt 0.5, fixed 0." if high - low <= 0.4 else f"{law}: too wide to name a law.")
+    also = [rule for rule in ("sqrt", "fixed") if _holds_wherever_linear_does(answer, rule)]
+    if also and answer.holds_up_to is not None:
+        lines.append(f"Not distinguishing: {' and '.join(also)} hold(s) there too.")
+    if answer.margin is not None:
+        noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
+        lines.append(f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{noise}.")
+    lines.append(f"Base batch {base} (*, {answer.base_reason}): rules start from its own best LR. Losses are interpolated.")
+    if any(cell.starved for cell in answer.batches):
+        lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
+    if answer.seeds == 1:
+        lines.append("One seed only: the intervals are those of this seed, not of the workload.")
+    return lines
+
+
+def _headline(answer: Answer) -> str:
+    base = answer.base_batch
+    if answer.holds_up_to is None or answer.holds_from is None:
+        return f"Whether the linear rule holds can't be said: batch {base} has no best LR to start from."
+    if answer.holds_from == answer.holds_up_to == base:
+        text = f"From batch {base}, the linear rule was not shown to hold at any other batch size"
+    else:
+        text = f"From batch {base}, the linear rule holds from {answer.holds_from} up to {answer.holds_up_to}"
+    return text + (f", and breaks at {answer.breaks_at}." if answer.breaks_at else "; no break was seen above.")
+
+
+def _holds_wherever_linear_does(answer: Answer, rule: str) -> bool:
+    there = [cell for cell in answer.batches if cell.batch != answer.base_batch and cell.rules]
+    there = [cell for cell in there if cell.rules["linear"].verdict == "holds"]  # type: ignore[index]
+    return bool(there) and all(cell.rules[rule].verdict == "holds" for cell in there)  # type: ignore[index]
+
+
+def print_answer(answer: Answer, title: str, console: Console | None = None) -> None:
+    """Print the table and the sentences to the terminal."""
+    console = console or Console(highlight=False, width=None)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    table = Table(title=title, title_justify="left")
+    for position, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if position < 7 else "left")
+    colors = {"holds": "green", "breaks": "red", "undecided": "yellow"}
+    for row in rows(answer):
+        styled = [f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row]
+        table.add_row(*styled)
+    console.print(table)
+    for line in summary(answer):
+        console.print(line)
+
+
+def to_markdown(answer: Answer) -> str:
+    """The table and the sentences in Markdown, for MLflow's description of the parent run."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(answer)]
+    first, *rest = summary(answer)
+    return "\n".join([f"**{first}**", "", *lines, "", *(f"- {line}" for line in rest)]) + "\n"
+
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """The answer as plain data: `report.json`."""
+    batches = []
+    for cell in answer.batches:
+        rule = cell.rules["linear"] if cell.rules else None
+        batches.append(
+            {
+                "batch": cell.batch,
+                "best_lr": cell.best_lr,
+                "ci_low": cell.ci_low,
+                "ci_high": cell.ci_high,
+                "censored": cell.censored,
+                "band_low": cell.band_low,
+                "band_high": cell.band_high,
+                "best_value": cell.best_value,
+                "test_value": cell.test_value,
+                "steps": cell.steps,
+                "failed_fraction": cell.failed / cell.runs,
+                "stable_lr": cell.stable_lr,
+                "failing_lr": cell.failing_lr,
+                "rule_lr": _finite(rule.lr) if rule else None,
+                "regret": _finite(rule.regret) if rule else None,
+                "regret_ci_low": _finite(rule.regret_low) if rule else None,
+                "regret_ci_high": _finite(rule.regret_high) if rule else None,
+                "verdict": rule.verdict if rule else "undecided",
+            }
+        )
+    exponent = dict(zip(("value", "ci_low", "ci_high"), answer.exponent, strict=True)) if answer.exponent else None
+    return {
+        "base_batch": answer.base_batch,
+        "margin": answer.margin,
+        "seed_sd": answer.seed_sd,
+        "budget": answer.budget,
+        "objective": answer.objective,
+        "batches": batches,
+        "exponent": exponent,
+        "holds_from": answer.holds_from,
+        "holds_up_to": answer.holds_up_to,
+        "breaks_at": answer.breaks_at,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,137 @@
+"""A table of runs: one row a run, from a sweep or from anybody's CSV or JSON lines."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RequestError
+
+FAILED = ("diverged", "stalled")
+# Neither a result nor a bound on the LR: the run did not end by itself.
+UNFINISHED = ("failed", "interrupted", "lost", "pruned", "missed", "running")
+# Share of the best constant guess's loss at which a run has learned nothing, if a smaller LR has.
+NEAR_GUESS = 0.95
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        batch: examples in one optimizer step.
+        lr: the (peak) learning rate.
+        value: the objective, smaller is better.
+        seed: which repetition; None where unknown.
+        status: `complete`, or one of `FAILED` or `UNFINISHED`.
+        train_loss, error, test_loss: mean training loss, fraction of wrong answers, mean test loss, at the end.
+        steps: optimizer steps taken.
+        other: any further swept keys.
+    """
+
+    batch: int
+    lr: float
+    value: float
+    seed: int | None = None
+    status: str = "complete"
+    train_loss: float | None = None
+    error: float | None = None
+    test_loss: float | None = None
+    steps: int | None = None
+    other: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run bounds the best LR from above: it diverged or stalled, or has no finite value."""
+        return self.status in FAILED or (self.status == "complete" and not math.isfinite(self.value))
+
+    @property
+    def usable(self) -> bool:
+        """Whether the value may enter a fit."""
+        return self.status == "complete" and math.isfinite(self.value)
+
+
+_NUMBERS = {"batch": int, "lr": float, "value": float, "seed": int, "train_loss": float, "error": float}
+_NUMBERS |= {"test_loss": float, "steps": int}
+
+
+def read_table(path: Path) -> list[Run]:
+    """Read a CSV with a header, or JSON lines; columns `batch, lr, value` and what else `Run` has.
+
+    Raises:
+        RequestError: the file or a column is missing, or a cell is no number; the message names the line.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise RequestError(f"{path}: it can't be read ({error.strerror}).") from None
+    if path.suffix in (".jsonl", ".ndjson"):
+        rows: Iterable[dict[str, Any]] = (json.loads(line) for line in text.splitlines() if line.strip())
+    else:
+        rows = csv.DictReader(text.splitlines())
+    runs = [run_from_row(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    if not runs:
+        raise RequestError(f"{path}: no runs in it.\nIt needs the columns batch, lr, value and a row a run.")
+    return runs
+
+
+def run_from_row(row: Mapping[str, Any], where: str) -> Run:
+    """A `Run` from a mapping of column names to text or numbers; unknown columns become `other`."""
+    given = {key.strip(): value for key, value in row.items() if key is not None and value not in (None, "")}
+    if missing := [key for key in ("batch", "lr") if key not in given]:
+        raise RequestError(f"{where}: no column {missing[0]}.\nA table of runs needs batch, lr, value.")
+    if "value" not in given and given.get("status", "complete") == "complete":
+        raise RequestError(f"{where}: no column value.\nA table of runs needs batch, lr, value.")
+    values: dict[str, Any] = {"value": math.nan, "status": str(given.get("status", "complete"))}
+    for key, kind in _NUMBERS.items():
+        if key in given:
+            try:
+                number = float(given[key])
+                values[key] = number if kind is float else int(number)
+            except (TypeError, ValueError, OverflowError):
+                raise RequestError(f"{where}: {key}={given[key]} is not a number.") from None
+    if values["batch"] < 1 or not values["lr"] > 0:
+        raise RequestError(f"{where}: batch={values['batch']}, lr={values['lr']}: both must be above 0.")
+    other = {key: str(value) for key, value in given.items() if key not in values}
+    return Run(**values, other=other)
+
+
+def write_table(runs: Sequence[Run], path: Path) -> None:
+    """Write `runs` as the CSV that `read_table` reads."""
+    others = sorted({key for run in runs for key in run.other})
+    columns = [key for key in asdict(runs[0]) if key != "other"] + others
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for run in runs:
+            row = asdict(run)
+            writer.writerow(row | row.pop("other"))
+
+
+def mark_stalled(runs: Sequence[Run], guess_loss: float) -> list[Run]:
+    """Mark runs that learned nothing although a smaller LR at the same batch did, as `stalled`.
+
+    A too large LR mostly ends as a constant guess, without any explosion; the loss alone doesn't tell it from
+    a healthy run at a too small LR, but the neighbours do.
+
+    Args:
+        runs: of one workload.
+        guess_loss: mean loss of the best constant guess, in nats.
+    """
+    limit = NEAR_GUESS * guess_loss
+    learned: dict[int, float] = {}
+    for run in runs:
+        if run.usable and run.train_loss is not None and run.train_loss < limit:
+            learned[run.batch] = min(run.lr, learned.get(run.batch, math.inf))
+    return [
+        replace(run, status="stalled")
+        if run.status == "complete"
+        and run.train_loss is not None
+        and run.train_loss >= limit
+        and run.lr > learned.get(run.batch, math.inf)
+        else run
+        for run in runs
+    ]

@@ -1,0 +1,102 @@
+"""What this project does around a sweep: check the request, keep a parent run in MLflow, report at the end."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+
+from pipeline.config import flatten, resolve
+from pipeline.dry_run import check_buildable
+from pipeline.request import check_request
+from pipeline.tracking import check_location
+
+if TYPE_CHECKING:
+    from hydra_plugins.lr_study_sweeper._hooks import Outcome, Progress, Sweep
+    from hydra_plugins.lr_study_sweeper._space import Cell
+
+log = logging.getLogger("pipeline.sweep")
+# Seconds between two lines of progress.
+QUIET_SECONDS = 5.0
+
+
+class SweepHooks:
+    """The sweeper's hooks; see `hydra_plugins.lr_study_sweeper`."""
+
+    def __init__(self) -> None:
+        self._started_at = time.monotonic()
+        self._said_at = 0.0
+
+    def check(self, cells: Sequence["Cell"]) -> None:
+        """Refuse what can't be trained in any cell: values, tracking place, data, model, optimizer."""
+        from pipeline.train import warn_linear_adam
+
+        configs = [_task_config(cell.config) for cell in cells]
+        for config in configs:
+            check_request(config)
+        check_location(configs[0]["tracking"]["uri"])
+        check_buildable(configs)
+        warn_linear_adam(configs[0])
+
+    def started(self, sweep: "Sweep") -> Mapping[str, str]:
+        """Open the parent run; trials are told its id and the sweep's name."""
+        from pipeline.tracking.store import open_store
+        from pipeline.tracking.sweep import Parent, describe_parent
+
+        base = _task_config(sweep.cells[0].config)
+        self._store = open_store(base["tracking"]["uri"], base["tracking"]["experiment"])
+        self._parent = Parent(self._store, sweep.name)
+        if self._parent.is_new:
+            self._parent.run.log_environment()
+            swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
+            common = {key: value for key, value in flatten(base).items() if key not in swept}
+            describe_parent(self._store, self._parent.id, common, [cell.name for cell in sweep.cells])
+        self._name = sweep.name
+        log.info(
+            "sweep %s: %d cell(s), %d trials, %d of them done",
+            *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
+        )
+        self._started_at = time.monotonic()
+        return {"sweep.name": sweep.name, "sweep.parent": self._parent.id}
+
+    def wave_done(self, progress: "Progress") -> None:
+        """Say how far it is: rewriting one line on a terminal, a line now and then elsewhere."""
+        now = time.monotonic()
+        seconds = now - self._started_at
+        failed = f", {progress.failed} failed" if progress.failed else ""
+        line = f"{progress.finished}/{progress.total} trials{failed}, {seconds:.0f} s"
+        if sys.stderr.isatty():
+            end = "\n" if progress.finished >= progress.total else ""
+            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
+        elif now - self._said_at > QUIET_SECONDS or progress.finished >= progress.total:
+            self._said_at = now
+            log.info(line)
+
+    def ended(self, outcome: "Outcome") -> None:
+        """Report what there is, close the parent run, and say how to go on."""
+        try:
+            if outcome.status == "complete":
+                self._report()
+            else:
+                log.info("%s after %d trials; the same command goes on from there.", outcome.status, outcome.progress.finished)
+        finally:
+            self._parent.end(outcome.status)
+
+    def _report(self) -> None:
+        from pipeline.analysis.render import print_answer
+        from pipeline.report import write_report
+
+        answer = write_report(self._store, self._name, self._parent.id)
+        print_answer(answer, self._name, Console(highlight=False))
+        log.info("Figure and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)
+
+
+def _task_config(config: DictConfig) -> dict[str, Any]:
+    """A cell's resolved configuration, without Hydra's own node."""
+    with open_dict(config):
+        copy = config.copy()
+        copy.pop("hydra", None)
+    return resolve(copy)

@@ -1,0 +1,134 @@
+"""A sweep in MLflow: a parent run, and the table of its children."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities import RunStatus, RunTag
+
+from pipeline.analysis.table import Run
+from pipeline.errors import RequestError
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import Store
+
+PAGE = 1000
+
+
+class Parent:
+    """The parent run of a sweep: opened again where it exists, so that a resumed sweep is one row.
+
+    Args:
+        store: where it lives.
+        sweep: the sweep's name.
+    """
+
+    def __init__(self, store: Store, sweep: str) -> None:
+        self.store = store
+        self.sweep = sweep
+        found = find_parent(store, sweep)
+        if found is None:
+            tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
+            self.run = TrackedRun(store, sweep, tags)
+            self.id = self.run.id
+        else:
+            self.id = found.info.run_id
+            store.client.update_run(self.id, status=RunStatus.to_string(RunStatus.RUNNING))
+            store.client.log_batch(self.id, tags=[RunTag("status", "running")])
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was created just now."""
+        return hasattr(self, "run")
+
+    def end(self, status: str) -> None:
+        """Close it as `complete`, `failed` or `interrupted`."""
+        mlflow_status = {"complete": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")
+        self.store.client.log_batch(self.id, tags=[RunTag("status", status)])
+        self.store.client.set_terminated(self.id, mlflow_status)
+
+
+def find_parent(store: Store, sweep: str) -> MlflowRun | None:
+    """The parent run of the sweep of that name, or None."""
+    query = f"tags.pipeline = 'sweep' AND tags.sweep = '{_quoted(sweep)}'"
+    found = store.client.search_runs([store.experiment_id], query, max_results=1)
+    return found[0] if found else None
+
+
+def sweep_names(store: Store) -> list[str]:
+    """Names of the sweeps in the experiment, newest first."""
+    found = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'", max_results=100)
+    return [run.data.tags["sweep"] for run in found]
+
+
+def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str, str]]:
+    """The table of a sweep's runs, and the parameters that one of them was given.
+
+    Raises:
+        RequestError: there is no such sweep, or no run of it has ended.
+    """
+    children = _children(store, sweep)
+    if not children and find_parent(store, sweep) is None:
+        known = sweep_names(store)[:5]
+        hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
+        raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
+    ended = [child for child in children if child.data.tags.get("status")]
+    if not ended:
+        raise RequestError(f"{sweep}: none of its runs has ended yet.")
+    return [_as_run(child) for child in ended], dict(ended[0].data.params)
+
+
+def _children(store: Store, sweep: str) -> list[MlflowRun]:
+    query = f"tags.pipeline = 'trial' AND tags.sweep = '{_quoted(sweep)}'"
+    children: list[MlflowRun] = []
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id], query, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        children += page
+        token = page.token
+        if not token:
+            return children
+
+
+def _as_run(child: MlflowRun) -> Run:
+    params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
+    objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
+    swept = dict(part.split("=", 1) for part in tags.get("cell", "").split(",") if "=" in part)
+    return Run(
+        batch=int(params["batch"]),
+        lr=float(params["optimizer.lr"]),
+        value=metrics.get(objective, float("nan")),
+        seed=int(params["seed"]),
+        status=tags["status"],
+        train_loss=metrics.get("train/loss"),
+        error=metrics.get("val/error"),
+        test_loss=metrics.get("test/loss"),
+        steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
+        other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
+    )
+
+
+def log_report(store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[int, float]) -> None:
+    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size."""
+    from mlflow.entities import Metric
+
+    store.client.log_artifacts(run_id, folder, "report")
+    metrics = [Metric("best_lr", lr, 0, batch) for batch, lr in best_lrs.items()]
+    store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
+
+
+def describe_parent(store: Store, run_id: str, params: Mapping[str, Any], cells: list[str]) -> None:
+    """Log on a new parent what its trials have in common."""
+    from mlflow.entities import Param
+
+    entities = [Param(key, str(value)[:500]) for key, value in params.items()]
+    store.client.log_batch(run_id, params=entities[:100])
+    store.client.log_text(run_id, json.dumps(cells, indent=2), "config/cells.json")
+
+
+def _quoted(name: str) -> str:
+    if "'" in name:
+        raise RequestError(f"sweep.name={name}: a name has no quotes in it.")
+    return name
