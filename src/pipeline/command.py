@@ -14,7 +14,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, request_error_behind
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -48,17 +48,12 @@ def _raise_terminated(signum: int, frame: FrameType | None) -> None:
 
 def request_message(error: BaseException) -> str | None:
     """One or two lines for an error that the request caused; None where it was not the request's fault."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for link in chain:
-        if isinstance(link, RequestError):
-            return str(link)
-    hydra_or_omegaconf = [link for link in chain if isinstance(link, HydraException | OmegaConfBaseException)]
-    if hydra_or_omegaconf:
-        return _two_lines("\n".join(str(link) for link in hydra_or_omegaconf))
+    if (request_error := request_error_behind(error)) is not None:
+        return str(request_error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        cause = error.__cause__
+        detail = f"\n{cause}" if isinstance(cause, OmegaConfBaseException) else ""
+        return _two_lines(f"{error}{detail}")
     # Hydra raises a bare ValueError where options exclude each other.
     if "can be specified" in str(error) or "can only be used" in str(error):
         return _two_lines(str(error))

@@ -12,10 +12,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pipeline import scaling
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, request_error_behind
 
 
 @dataclass
@@ -226,6 +226,10 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         key = error.full_key
         raise RequestError(f"{key} is not set, and has no default.\nSet it: {key}=VALUE.") from None
+    except OmegaConfBaseException as error:
+        if (request_error := request_error_behind(error)) is None:
+            raise
+        raise request_error from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

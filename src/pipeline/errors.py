@@ -7,3 +7,13 @@ class RequestError(ValueError):
     Its message is one or two lines: what was given, what is allowed, how to mend it.
     A command that meets it prints the message and exits with code 2.
     """
+
+
+def request_error_behind(error: BaseException) -> RequestError | None:
+    """The RequestError that led to `error`, through what libraries wrap around it; None where there is none."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, RequestError):
+            return link
+        link = link.__cause__ or link.__context__
+    return None

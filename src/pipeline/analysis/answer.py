@@ -259,7 +259,8 @@ class _Regret:
             return RuleResult(self.lr, verdict="breaks", reason="diverges")
         if self.regrets is None or margin is None:
             return RuleResult(self.lr, verdict="undecided", reason="too few runs")
-        low, median, high = (float(q) for q in np.quantile(self.regrets, (LEVEL, 0.5, 1 - LEVEL)))
+        # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
+        low, median, high = (float(q) for q in np.quantile(self.regrets, (LEVEL, 0.5, 1 - LEVEL), method="inverted_cdf"))
         numbers = {"loss": self.loss, "regret": median, "regret_low": low, "regret_high": high}
         if breaks:
             # Beyond the fitted window the curve only gets worse: what is known there is a lower bound.

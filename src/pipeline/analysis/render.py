@@ -8,7 +8,12 @@ from rich.table import Table
 
 from pipeline.analysis.answer import FEW_STEPS, Answer, BatchResult
 
-COLUMNS = ("batch", "best LR", "95 % interval", "linear's LR", "ratio", "loss at best", "loss at linear's", "linear", "sqrt", "fixed")
+COLUMNS = (
+    *("batch", "best LR", "95 % interval", "linear's LR", "ratio"),
+    *("loss at best", "at linear's", "worse by, 90 %", "linear", "sqrt", "fixed"),
+)
+# The verdicts; the columns before them hold numbers.
+VERDICT_COLUMNS = 3
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -20,14 +25,15 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
     rule = cell.rules["linear"] if cell.rules else None
     rule_lr = rule.lr if rule and math.isfinite(rule.lr) else None
     name = f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
-    interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g} … {cell.ci_high:.2g}"
+    interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g}…{cell.ci_high:.2g}"
     ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
     best = _number(cell.best_lr) if cell.best_lr else {"low": "below", "high": "above"}.get(cell.censored or "", "?") + (
         " what was tried" if cell.censored else ""
     )
     verdicts = [_verdict(cell, rule_name) for rule_name in ("linear", "sqrt", "fixed")]
-    loss = _number(rule.loss, 4) if rule else ""
-    return (name, best, interval, _number(rule_lr), ratio, _number(cell.best_value, 4), loss, *verdicts)
+    loss = _number(rule.loss) if rule else ""
+    worse = "" if rule is None or rule.regret_low is None else _span(rule.regret_low, rule.regret_high)
+    return (name, best, interval, _number(rule_lr), ratio, _number(cell.best_value), loss, worse, *verdicts)
 
 
 def _verdict(cell: BatchResult, rule: str) -> str:
@@ -42,6 +48,11 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
+def _span(low: float, high: float | None) -> str:
+    """A range of losses, to four decimals at most: what is smaller is nothing."""
+    return "…".join("∞" if math.isinf(end) else f"{round(end, 4):.2g}" for end in (low, high or 0.0))
+
+
 def summary(answer: Answer) -> list[str]:
     """The answer in sentences, the most important first."""
     base = answer.base_batch
@@ -54,6 +65,9 @@ def summary(answer: Answer) -> list[str]:
     also = [rule for rule in ("sqrt", "fixed") if _holds_wherever_linear_does(answer, rule)]
     if also and answer.holds_up_to is not None:
         lines.append(f"Not distinguishing: {' and '.join(also)} hold(s) there too.")
+    undecided = [cell for cell in answer.batches if cell.rules and cell.rules["linear"].verdict == "undecided"]
+    if undecided:
+        lines.append("Undecided: these runs can't tell whether the difference is within the margin; more seeds can.")
     if answer.margin is not None:
         noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
         lines.append(f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{noise}.")
@@ -69,11 +83,20 @@ def _headline(answer: Answer) -> str:
     base = answer.base_batch
     if answer.holds_up_to is None or answer.holds_from is None:
         return f"Whether the linear rule holds can't be said: batch {base} has no best LR to start from."
-    if answer.holds_from == answer.holds_up_to == base:
-        text = f"From batch {base}, the linear rule was not shown to hold at any other batch size"
-    else:
-        text = f"From batch {base}, the linear rule holds from {answer.holds_from} up to {answer.holds_up_to}"
-    return text + (f", and breaks at {answer.breaks_at}." if answer.breaks_at else "; no break was seen above.")
+    found = {verdict: _sizes(answer, verdict) for verdict in ("holds", "breaks", "undecided", "censored")}
+    parts = [f"{verdict} at {sizes}" for verdict in ("holds", "breaks") if (sizes := found[verdict])]
+    parts += [f"is {verdict} at {sizes}" for verdict in ("undecided", "censored") if (sizes := found[verdict])]
+    return f"The linear rule, from batch {base}, " + ", ".join(parts) + "."
+
+
+def _sizes(answer: Answer, verdict: str) -> str:
+    """The batch sizes, besides the base, at which linear's verdict is `verdict`, as text."""
+    sizes = [
+        str(cell.batch)
+        for cell in answer.batches
+        if cell.batch != answer.base_batch and cell.rules and cell.rules["linear"].verdict == verdict
+    ]
+    return ", ".join(sizes)
 
 
 def _holds_wherever_linear_does(answer: Answer, rule: str) -> bool:
@@ -89,7 +112,8 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
         console = Console(highlight=False, width=140)
     table = Table(title=title, title_justify="left")
     for position, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if position < 7 else "left")
+        is_number = position < len(COLUMNS) - VERDICT_COLUMNS
+        table.add_column(column, justify="right" if is_number else "left")
     colors = {"holds": "green", "breaks": "red", "undecided": "yellow"}
     for row in rows(answer):
         styled = [f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row]

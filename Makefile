@@ -1,0 +1,47 @@
+# Everything that can be done here; `make help` lists it.
+PYTHON ?= python3
+PORT ?= 5000
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study test test-study lint ui bench constraints clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## create .venv and install the project with the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); this takes a few minutes, most of it torch."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+study: setup  ## the main job: how far does the linear rule hold on real digits? (about two minutes)
+	$(BIN)/python -m pipeline.train experiment=linear_rule -m
+
+test: setup  ## the tests (under five minutes)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-study: setup  ## the whole main job as a test: time, memory and answer (about three minutes)
+	$(BIN)/python -m pytest -m slow
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui:  ## browse the results in MLflow, at http://127.0.0.1:5000 (PORT=5001 for another)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+bench: setup  ## the training loop beside the shortest PyTorch loop that does the same
+	$(BIN)/python benchmarks/loop.py
+
+constraints: setup  ## write the installed versions down as the tested ones
+	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton)' > constraints.txt
+
+clean:  ## remove .venv and caches; results in mlruns/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

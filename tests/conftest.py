@@ -1,0 +1,44 @@
+"""What all tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from pipeline import config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def composed():
+    """Compose the project's configuration with overrides: `composed("batch=256")`."""
+    config.register()
+
+    def compose_with(*overrides: str):
+        with initialize_config_dir(config.conf_dir(), version_base="1.3"):
+            return compose("config", list(overrides))
+
+    return compose_with
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Run `python *arguments` in an empty folder, as a user would, and return the finished process."""
+
+    def run(*arguments: str, folder: Path = tmp_path, timeout: float = 240, **environment: str):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

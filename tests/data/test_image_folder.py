@@ -1,0 +1,57 @@
+"""A user's own images, streamed by DataLoader workers."""
+
+import pytest
+import torch
+from torchvision.utils import save_image
+
+from pipeline.data import ExampleStream, image_folder
+from pipeline.errors import RequestError
+
+
+@pytest.fixture
+def images(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(12):
+            folder = tmp_path / "train" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            save_image(torch.full((3, 10, 14), (label * 12 + number) / 24), folder / f"{number:02d}.png")
+    return tmp_path
+
+
+def load(root, classes=2, augment=False, shape=(3, 8, 8)):
+    return image_folder("image_folder", str(root), classes, list(shape), 0, 0.25, 0.25, augment, 2, torch.device("cpu"))
+
+
+def test_missing_parts_are_split_off_train(images):
+    splits = load(images)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (12, 6, 6)
+    members = torch.cat([splits.train.members, splits.val.members, splits.test.members])
+    assert sorted(members.tolist()) == list(range(24))
+
+
+def test_workers_hand_out_the_streams_batches_in_order(images):
+    train = load(images).train
+    slices = list(ExampleStream(len(train), 0).slices(5, 4, micro_batch=3))
+    expected = [torch.stack([train.dataset[i][0] for i in train.members[s.indices].tolist()]) for s in slices]
+    got = [images for images, _ in train.batches(iter(slices))]
+    assert [len(batch) for batch in got] == [3, 2] * 4
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for batch, raw in zip(got, expected, strict=True):
+        assert torch.allclose(batch, (raw / 255 - mean) / std, atol=1e-6)
+
+
+def test_augmentation_does_not_depend_on_how_the_stream_is_cut(images):
+    train = load(images, augment=True).train
+
+    def stream(batch, steps):
+        slices = ExampleStream(len(train), 0).slices(batch, steps)
+        return torch.cat([images for images, _ in train.batches(slices, augment_seed=3)])
+
+    assert torch.equal(stream(4, 6), stream(12, 2))
+
+
+def test_a_folder_that_is_not_there_or_has_other_classes_is_refused(images, tmp_path):
+    with pytest.raises(RequestError, match=r"(?s)train.*dataset\.root=/path/to/images"):
+        load(tmp_path / "nothing")
+    with pytest.raises(RequestError, match=r"Set dataset\.classes=2"):
+        load(images, classes=3)
