@@ -18,6 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 FIRST_STEP = 2.0
 # Where points are put around the fitted optimum, in octaves, in the order in which they are filled up.
 SPREAD = (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5)
+# Each point is moved by up to this many octaves, so that none repeats another: the same LR and seed would give
+# the very same run again, and two places tell more about a curve than one.
+JITTER = 0.2
+GOLDEN_RATIO = 0.6180339887498949
 # Points further than this from the best one don't shape the fit: the curves are no parabolas.
 FIT_OCTAVES = 2.5
 FAILED = ("diverged", "stalled")
@@ -93,7 +97,11 @@ def next_point(points: Sequence[_Point], low: float, high: float) -> float:
     center = _fitted_optimum(usable) if usable else points[0].x
     # What lies at or above the lowest failure is wasted.
     ceiling = min(high, failing - 0.25)
-    candidates = [min(max(center + offset, low), ceiling) for offset in SPREAD]
+    # The multiples of the golden ratio, modulo 1, fill an interval evenly however many there are.
+    jitter = JITTER * (2 * (len(points) * GOLDEN_RATIO % 1) - 1)
+    candidates = [x for offset in SPREAD if low <= (x := center + offset + jitter) <= ceiling]
+    if not candidates:
+        return min(max(ceiling - FIRST_STEP / 4 + jitter, low), high)
     crowd = [sum(abs(p.x - x) < 0.25 for p in points) for x in candidates]
     return candidates[int(np.argmin(crowd))]
 

@@ -1,0 +1,59 @@
+"""Reading tables, and finding runs that stalled."""
+
+import math
+
+import pytest
+
+from pipeline.analysis.table import Run, mark_stalled, read_table, write_table
+from pipeline.errors import RequestError
+
+
+def test_a_written_table_reads_back_the_same(tmp_path):
+    runs = [
+        Run(64, 0.1, 0.5, 1, "complete", 0.4, 0.1, 0.6, 100, {"optimizer": "sgd"}),
+        Run(64, 0.8, math.nan, 2, "diverged", other={"optimizer": "sgd"}),
+    ]
+    write_table(runs, tmp_path / "runs.csv")
+    first, second = read_table(tmp_path / "runs.csv")
+    assert first == runs[0]
+    assert math.isnan(second.value)
+    assert second.failed
+
+
+def test_three_columns_are_enough_and_json_lines_do_too(tmp_path):
+    (tmp_path / "a.csv").write_text("batch,lr,value\n64,0.1,0.5\n")
+    (tmp_path / "a.jsonl").write_text('{"batch": 64, "lr": 0.1, "value": 0.5}\n')
+    assert read_table(tmp_path / "a.csv") == read_table(tmp_path / "a.jsonl") == [Run(64, 0.1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch,value\n64,0.5\n", "row 1: no column lr"),
+        ("batch,lr\n64,0.5\n", "row 1: no column value"),
+        ("batch,lr,value\n64,0.1,0.5\n64,abc,1\n", "row 2: lr=abc is not a number"),
+        ("batch,lr,value\n0,0.1,0.5\n", "above 0"),
+        ("batch,lr,value\n64,-0.1,0.5\n", "above 0"),
+        ("batch,lr,value\n", "no runs"),
+        ("", "no runs"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_row(tmp_path, text, message):
+    (tmp_path / "runs.csv").write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read_table(tmp_path / "runs.csv")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="No such file"):
+        read_table(tmp_path / "runs.csv")
+
+
+def test_a_run_that_learned_nothing_is_stalled_only_if_a_smaller_lr_learned():
+    guess = math.log(10)
+    slow = Run(64, 0.001, 2.29, train_loss=2.29)
+    good = Run(64, 0.1, 0.2, train_loss=0.1)
+    fallen = Run(64, 1.0, 2.31, train_loss=2.30)
+    elsewhere = Run(128, 1.0, 2.31, train_loss=2.30)
+    marked = mark_stalled([slow, good, fallen, elsewhere], guess)
+    assert [run.status for run in marked] == ["complete", "complete", "stalled", "complete"]

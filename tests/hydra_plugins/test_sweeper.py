@@ -1,0 +1,216 @@
+"""The sweeper, in an app of its own and in real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hydra_plugins.lr_study_sweeper._storage import open_storage, prepare_journal
+
+APP = str(Path(__file__).parent / "app.py")
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.batch_size=1")
+
+
+@pytest.fixture
+def sweep(run_python, tmp_path):
+    """Run the app's sweep; returns the finished process."""
+
+    def run(*overrides, **environment):
+        common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+        return run_python(APP, "-m", *common, *overrides, **environment)
+
+    run.folder = tmp_path
+    return run
+
+
+def studies(folder):
+    open_storage.cache_clear()
+    storage = open_storage(str(folder / "out" / "optuna.journal"))
+    return {s.study_name: s for s in optuna.get_all_study_summaries(storage)}, storage
+
+
+def trials(folder, name):
+    _, storage = studies(folder)
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def runs(folder):
+    return [line.split() for line in (folder / "runs.log").read_text().splitlines()]
+
+
+def test_choices_make_cells_and_intervals_are_searched(sweep):
+    done = sweep("size=1,2", "optimizer=sgd,adam", "x=interval(0.0,4.0)", "hydra.sweeper.n_trials=5")
+    assert done.returncode == 0, done.stderr
+    names = sorted(studies(sweep.folder)[0])
+    assert names == [f"app/size={size},optimizer={name}" for size in (1, 2) for name in ("adam", "sgd")]
+    counts = Counter((size, name) for size, name, *_ in runs(sweep.folder))
+    assert set(counts.values()) == {5}
+    for study in names:
+        values = [t.value for t in trials(sweep.folder, study)]
+        size = int(study.split("size=")[1][0])
+        assert [(t.params["x"] - size) ** 2 for t in trials(sweep.folder, study)] == pytest.approx(values)
+
+
+def test_the_configured_value_is_tried_first(sweep):
+    sweep("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=2")
+    assert trials(sweep.folder, "app")[0].params["x"] == 1.0
+
+
+def test_without_an_interval_it_is_a_grid(sweep):
+    done = sweep("size=1,2,3", "x=0.5,1.5")
+    assert done.returncode == 0, done.stderr
+    assert sorted((size, x) for size, _, _, x in runs(sweep.folder)) == [
+        (str(size), x) for size in (1, 2, 3) for x in ("0.5", "1.5")
+    ]
+
+
+def test_replicates_rotate_inside_a_study_and_make_no_cells(sweep):
+    sweep("seed=7,8,9", "x=interval(0.0,4.0)", "hydra.sweeper.n_trials=7")
+    assert [seed for _, _, seed, _ in runs(sweep.folder)] == ["7", "8", "9", "7", "8", "9", "7"]
+    assert list(studies(sweep.folder)[0]) == ["app"]
+
+
+def test_the_same_command_again_runs_nothing_and_more_trials_extend_it(sweep):
+    overrides = ("x=interval(0.0,4.0)", "seed=0,1")
+    sweep(*overrides, "hydra.sweeper.n_trials=3")
+    sweep(*overrides, "hydra.sweeper.n_trials=3")
+    assert len(runs(sweep.folder)) == 3
+    sweep(*overrides, "hydra.sweeper.n_trials=5")
+    assert len(runs(sweep.folder)) == 5
+    assert [t.number for t in trials(sweep.folder, "app")] == list(range(5))
+
+
+def test_the_same_command_elsewhere_gives_the_same_table(sweep, run_python, tmp_path):
+    tables = []
+    for folder in ("a", "b"):
+        sweep("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=8", f"hydra.sweep.dir={folder}", f"log={folder}.log")
+        tables.append((tmp_path / f"{folder}.log").read_text())
+    assert tables[0] == tables[1]
+    assert len(set(tables[0].splitlines())) == 8
+
+
+@pytest.mark.parametrize("fails", ["raise", "exit", "nan", "unpicklable"])
+def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(sweep, fails):
+    done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", f"fails={fails}", *JOBLIB)
+    assert done.returncode == 0, done.stderr
+    table = trials(sweep.folder, "app")
+    assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
+    expected = {"raise": "unlucky", "exit": "leaves", "nan": "NaN", "unpicklable": "no pickle"}[fails]
+    assert all(expected in t.user_attrs["error"] for t in table if t.state is TrialState.FAIL)
+
+
+def test_a_killed_worker_costs_its_own_trial_and_no_other(sweep):
+    done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", "fails=kill", "sleep=0.2", *JOBLIB)
+    assert done.returncode == 0, done.stderr
+    table = trials(sweep.folder, "app")
+    assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
+    assert all("died" in t.user_attrs["error"] for t in table if t.state is TrialState.FAIL)
+
+
+def test_a_sweep_whose_trials_all_fail_stops_after_its_first_wave(sweep):
+    done = sweep("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=50", "fails=always")
+    assert done.returncode == 1
+    assert "this seed is unlucky" in done.stderr
+    assert len(runs(sweep.folder)) == 2
+
+
+def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
+    overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "sleep=0.4")
+    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+    driver = subprocess.Popen(
+        [sys.executable, APP, "-m", *common, *overrides], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log = tmp_path / "runs.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline, "the sweep never got to its third trial"
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    done = sweep(*overrides)
+    assert done.returncode == 0, done.stderr
+    table = trials(tmp_path, "app")
+    finished = [t for t in table if t.state is TrialState.COMPLETE]
+    lost = [t for t in table if t.user_attrs.get("lost")]
+    assert len(finished) == 8
+    assert lost
+    for trial in lost:
+        (retry,) = [t for t in table if t.user_attrs.get("retry_of") == trial.number]
+        assert retry.params == trial.params
+        assert retry.user_attrs["replicate"] == trial.user_attrs["replicate"]
+        assert retry.state is TrialState.COMPLETE
+
+
+def test_a_second_driver_of_the_same_sweep_is_refused(sweep, tmp_path):
+    overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "sleep=1")
+    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+    first = subprocess.Popen([sys.executable, APP, "-m", *common, *overrides], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "runs.log").exists():
+        time.sleep(0.02)
+    second = sweep(*overrides)
+    assert second.returncode != 0
+    assert "running already" in second.stderr
+    assert first.wait() == 0
+    assert len(runs(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("x=interval(3,1)", "from a smaller to a larger"),
+        ("y=interval(0.0,1.0)", "there is no key y"),
+        ("x=tag(log,interval(0.0,1.0))", "starts above 0"),
+        ("seed=interval(0,3)", "replicates are listed"),
+        ("x=interval(0.0,1.0) hydra.sweeper.sampler._target_=optuna.samplers.Nope", "Nope"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_written(sweep, override, message):
+    done = sweep(*override.split(), "hydra.sweeper.n_trials=3")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert list(sweep.folder.iterdir()) == []
+
+
+def test_a_torn_last_line_is_cut_off_and_kept_beside(tmp_path):
+    journal = tmp_path / "optuna.journal"
+    journal.write_bytes(b'{"op_code": 0}\n{"op_co')
+    prepare_journal(str(journal))
+    assert journal.read_bytes() == b'{"op_code": 0}\n'
+    assert (tmp_path / "optuna.torn").read_bytes().endswith(b'{"op_co')
+
+
+def test_a_lock_dies_with_the_process_that_held_it(tmp_path):
+    journal = tmp_path / "optuna.journal"
+    program = (
+        "import sys, time; from hydra_plugins.lr_study_sweeper._storage import _KernelLock\n"
+        "_KernelLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program, str(journal)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    started = time.monotonic()
+    open_storage.cache_clear()
+    optuna.create_study(storage=open_storage(str(journal)), study_name="s")
+    assert time.monotonic() - started < 5
+
+
+def test_discovery_imports_neither_optuna_nor_torch_nor_mlflow(run_python):
+    program = (
+        "import sys, json; from hydra.core.plugins import Plugins; Plugins.instance()\n"
+        "print(json.dumps([m for m in ('optuna', 'torch', 'mlflow', 'pipeline') if m in sys.modules]))\n"
+        "print('hydra_plugins.lr_study_sweeper.lr_study_sweeper' in sys.modules)"
+    )
+    done = run_python("-c", program)
+    assert json.loads(done.stdout.splitlines()[0]) == []
+    assert done.stdout.splitlines()[1] == "True"

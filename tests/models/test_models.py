@@ -1,0 +1,45 @@
+"""Networks: shapes, sizes, and that they are what they are called."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from pipeline.models import MLP, SimpleCNN, resnet18
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+@pytest.mark.parametrize("build", [lambda s: MLP(s, 7, (16,)), lambda s: SimpleCNN(s, 7, (4, 8), 16), lambda s: resnet18(s, 7)])
+def test_each_maps_images_to_one_logit_for_each_class(build, shape):
+    assert build(shape)(torch.randn(2, *shape)).shape == (2, 7)
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_the_mlp_has_the_layers_it_was_asked_for():
+    model = MLP((1, 8, 8), 10, (256, 128))
+    assert parameters(model) == 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
+    assert parameters(MLP((1, 8, 8), 10, ())) == 650
+
+
+def test_the_simple_cnn_has_two_5x5_convolutions_and_a_dense_layer():
+    model = SimpleCNN((1, 28, 28), 10, (32, 64), 1024)
+    expected = (25 * 32 + 32) + (25 * 32 * 64 + 64) + (7 * 7 * 64 * 1024 + 1024) + (1024 * 10 + 10)
+    assert parameters(model) == expected
+
+
+def test_resnet18_is_torchvisions_with_a_small_stem_for_small_images():
+    small, large = resnet18((3, 32, 32), 10), resnet18((3, 224, 224), 1000)
+    assert small.conv1.stride == (1, 1)
+    assert isinstance(small.maxpool, nn.Identity)
+    assert parameters(large) == parameters(torchvision.models.resnet18())
+    assert resnet18((1, 128, 128), 10).conv1.in_channels == 1
+
+
+def test_resnet18s_residual_blocks_start_as_identities():
+    model = resnet18((3, 32, 32), 10)
+    gammas = [m.bn2.weight for m in model.modules() if isinstance(m, torchvision.models.resnet.BasicBlock)]
+    assert len(gammas) == 8
+    assert all((gamma == 0).all() for gamma in gammas)
