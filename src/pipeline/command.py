@@ -75,6 +75,10 @@ def _two_lines(message: str) -> str:
         return f"{full}: there is no such key.\nSee the keys there are: python -m pipeline.train --cfg job."
     if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", message):
         return f"{key or 'value'}={match.group(1)}: it must be of type {match.group(2)}."
+    if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
+        return f"{match.group(1)}: several values make a sweep, and this is a single run.\nAdd -m, or write a list as key=[a,b]."
+    if match := re.search(r"[Ee]rror parsing override '(.+?)'", message):
+        return f"{match.group(1)}: not understood ({lines[-1]}).\nWrite key=value; quote what holds spaces or brackets."
     if match := re.search(r"Could not override '(.+?)'", message):
         hint = next((line for line in lines if line.startswith(("Did you mean", "To append"))), "")
         return f"{match.group(1)}: there is no such key or group.\n{hint}".rstrip()

@@ -154,6 +154,8 @@ def scaled_lr(octaves: float = 0, *, _root_: DictConfig) -> float:
     if "base_lr" not in optimizer:
         raise RequestError("optimizer.base_lr is not set, so no rule can scale it.\nSet it, or optimizer.lr itself.")
     scaled_betas(_root_=root)  # a batch for which no β exists must not get an LR either
+    if octaves:
+        scaling.check_positive("search.octaves", root.search.octaves)
     return optimizer.base_lr * _factor_at(root) * 2 ** float(octaves)
 
 

@@ -28,6 +28,7 @@ def run_sweep(
 ) -> None:
     """Check the request, then run what it still needs; running it again finishes or extends it."""
     options = config.hydra.sweeper
+    _check_options(options)
     request = read_request(config, context.config_loader, arguments)
     hooks: Hooks = NoHooks() if options.hooks is None else instantiate(options.hooks)
     hooks.check(request.cells)
@@ -64,6 +65,15 @@ def run_sweep(
             raise
         finally:
             hooks.ended(Outcome(status, _progress(studies)))
+
+
+def _check_options(options: DictConfig) -> None:
+    if options.n_trials < 1:
+        raise SweepRequestError(f"hydra.sweeper.n_trials={options.n_trials}: a study has at least one trial.")
+    if not 0 <= options.max_failure_rate <= 1:
+        raise SweepRequestError(f"hydra.sweeper.max_failure_rate={options.max_failure_rate}: it is a share, 0 to 1.")
+    if options.direction not in ("minimize", "maximize"):
+        raise SweepRequestError(f"hydra.sweeper.direction={options.direction}: it is minimize or maximize.")
 
 
 @contextmanager

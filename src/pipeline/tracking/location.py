@@ -1,6 +1,7 @@
 """Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
 
 import os
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +18,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def check_location(uri: str) -> None:
-    """Refuse, without writing anything, a tracking place that can't take runs.
+    """Refuse, leaving nothing behind, a tracking place that can't take runs.
 
     Raises:
         RequestError: a scheme that MLflow doesn't know, or a folder that can't be made or written.
@@ -45,12 +46,15 @@ def check_writable_folder(folder: Path) -> None:
             f"{folder}: it can't be used, for {existing} is not a folder."
             "\nMove that file away, start from another folder, or set tracking.uri."
         )
-    # access() tells of a read-only file system too, also to root.
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # Only an attempt tells of read-only mounts, quotas and a full disk, to root too; it leaves nothing.
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
         raise RequestError(
-            f"{folder}: it can't be written, for {existing} is read-only here."
+            f"{folder}: it can't be written ({error.strerror})."
             "\nStart from a folder that can be written, or set tracking.uri."
-        )
+        ) from None
 
 
 def without_password(uri: str) -> str:

@@ -1,0 +1,137 @@
+"""Wrong requests, in a process of their own: exit code 2, two lines at most, nothing left behind."""
+
+import sys
+
+import pytest
+
+from pipeline import config, train
+from pipeline.command import run_command
+
+REFUSED = [
+    # overrides, what the message must name
+    ("batch=0", ["batch=0", "from 1 up"]),
+    ("batch=-4", ["batch=-4"]),
+    ("batch=5000", ["batch=5000", "1077", "from 1 to 1077"]),
+    ("batch=abc", ["batch=abc", "Integer"]),
+    ("batch=2.5", ["batch=2.5", "Integer"]),
+    ("seed=-1", ["seed=-1"]),
+    ("scaling=liner", ["liner", "linear, power"]),
+    ("scaling.rule=liner", ["liner", "linear, fixed, sqrt"]),
+    ("scaling.base_batch=0", ["scaling.base_batch=0"]),
+    ("scaling=power", ["scaling.exponent"]),
+    ("scaling=saturating scaling.noise_scale=-5", ["scaling.noise_scale=-5"]),
+    ("scaling=adam_sde", ["adam or adamw"]),
+    ("optimizer=adamw scaling=adam_sde batch=640", ["at most 639"]),
+    ("model=transformer", ["transformer", "mlp, resnet18, simple_cnn"]),
+    ("model._target_=no.such.Net", ["no.such.Net"]),
+    ("model._target_=torch.nn.Linear", ["torch.nn.Linear", "model=custom"]),
+    ("model=custom", ["model._target_"]),
+    ("model=custom model._target_=torch.nn.Identity", ["model has no parameters|one logit for each class"]),
+    ("model=custom model._target_=torch.nn.Flatten", ["one logit for each class"]),
+    ("dataset.shape=[1,9,9]", ["1×8×8"]),
+    ("dataset.val_examples=5000", ["less than 1797"]),
+    ("optimizer=lion", ["lion", "adam, adamw, nesterov, sgd"]),
+    ("optimizer.lr=-0.1", ["optimizer.lr=-0.1", "above 0"]),
+    ("optimizer.lr=nan", ["optimizer.lr=nan"]),
+    ("optimizer.base_lr=-0.1", ["optimizer.base_lr=-0.1"]),
+    ("optimizer.momentum=-1", ["momentum"]),
+    ("optimizer.momentun=0.9", ["optimizer.momentun", "no such key"]),
+    ("schedule=cosin", ["constant, cosine, linear, step"]),
+    ("schedule.warmup_epochs=1", ["exclude each other"]),
+    ("schedule.gamma=0.5", ["schedule.gamma"]),
+    ("budget=epochs budget.epochs=0", ["budget.epochs=0"]),
+    ("budget=target budget.metric=accuracy", ["val/error"]),
+    ("objective=accuracy", ["val/loss, val/error"]),
+    ("batching.micro_batch=0", ["batching.micro_batch=0"]),
+    ("tracking.checkpoints=all", ["best, last, both, none"]),
+    ("tracking.uri=ftp://host/x", ["sqlite:///PATH.db"]),
+    ("runtime.device=tpu9", ["runtime.device=tpu9"]),
+    ("runtime.threads=0", ["runtime.threads=0"]),
+    ("report.margin=-1%", ["report.margin=-1%"]),
+    ("dataset=image_folder", ["dataset.root"]),
+    ("dataset=image_folder dataset.root=/nowhere dataset.classes=3", ["/nowhere", "train/CLASS/IMAGE"]),
+    ("batch=1,2", ["batch=1,2", "-m"]),
+    ("foo=1", ["foo", "no such key"]),
+    ("batch", ["batch", "key=value"]),
+]
+# In a sweep every cell is checked before any folder, run or study is made.
+REFUSED_SWEEPS = [
+    ("batch=64,0", ["batch=0"]),
+    ("batch=64,5000", ["batch=5000"]),
+    ("batch=64,abc", ["batch=abc"]),
+    ("scaling=linear,liner", ["liner"]),
+    ("model=mlp,transformer", ["transformer"]),
+    ("optimizer.lr=interval(0.1,0.01)", ["smaller to a larger"]),
+    ("optimizer.lr=tag(log,interval(0,0.01))", ["above 0"]),
+    ("optimizer.lrr=interval(0.1,1.0)", ["optimizer.lrr"]),
+    ("search.octaves=-1", ["search.octaves=-1|smaller to a larger"]),
+    ("hydra/sweeper/sampler=best", ["best", "gp, qmc, random, spread, tpe"]),
+    ("hydra.sweeper.n_trials=0", ["n_trials=0"]),
+]
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; return what it said."""
+
+    def run(*arguments):
+        config.register()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            run_command(train.main)
+        said = capsys.readouterr()
+        assert end.value.code == 2, said.err
+        assert said.out == ""
+        lines = said.err.strip().splitlines()
+        assert 1 <= len(lines) <= 2, said.err
+        assert "Traceback" not in said.err
+        return said.err
+
+    return run
+
+
+def check(said, names):
+    for name in names:
+        assert any(choice in said for choice in name.split("|")), said
+
+
+@pytest.mark.parametrize(("overrides", "names"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_wrong_request_is_refused(refused, tmp_path, overrides, names):
+    check(refused(*overrides.split(" ")), names)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("overrides", "names"), REFUSED_SWEEPS, ids=[case[0] for case in REFUSED_SWEEPS])
+def test_a_wrong_sweep_is_refused(refused, tmp_path, overrides, names):
+    check(refused("-m", *overrides.split(" ")), names)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+def test_a_file_in_the_place_of_mlruns_is_refused_and_kept(refused, tmp_path, mode):
+    (tmp_path / "mlruns").write_text("mine")
+    check(refused(*mode), ["mlruns", "is not a folder"])
+    assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
+    assert (tmp_path / "mlruns").read_text() == "mine"
+
+
+def test_data_that_cannot_be_had_is_refused_with_the_ways_to_get_it(refused, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def unreachable(*arguments, **keywords):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", unreachable)
+    check(refused("dataset=mnist"), ["dataset=mnist", "run once with a network", "dataset.root=/path"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_real_command_says_the_same_with_the_same_code(run_python, tmp_path):
+    for arguments in (["batch=5000"], ["batch=64,5000", "-m"]):
+        done = run_python("-m", "pipeline.train", *arguments)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 2
+        assert "batch=5000 is larger than the training split of 1077 examples" in done.stderr
+        assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
