@@ -1,5 +1,8 @@
 """One training, one MLflow run, in a real SQLite store."""
 
+import subprocess
+import sys
+
 import pytest
 
 from pipeline.errors import RequestError
@@ -139,3 +142,29 @@ def test_an_unknown_sweep_database_or_experiment_is_refused(store, tmp_path):
     with pytest.raises(RequestError, match="no experiment nope"):
         open_existing_store(store.uri, "nope")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_is_never_seen_half_made(tmp_path):
+    """Readers ask for the database all the while several processes make it."""
+    program = (
+        "import sys, pathlib\n"
+        "from pipeline.errors import RequestError\n"
+        "from pipeline.tracking.store import open_existing_store, open_store\n"
+        "uri = f'sqlite:///{sys.argv[1]}/mlruns/mlflow.db'\n"
+        "if sys.argv[2] == 'make':\n"
+        "    open_store(uri, 'tests')\n"
+        "while True:\n"
+        "    try:\n"
+        "        print(open_existing_store(uri, 'tests').experiment_id); break\n"
+        "    except RequestError as error:\n"
+        "        assert 'no tracking database' in str(error), error\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for what in ("read", "make", "make", "read")
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, said
+    assert len({out for out, _ in said}) == 1

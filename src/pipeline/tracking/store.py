@@ -34,8 +34,8 @@ class Store:
 def open_store(uri: str, experiment: str) -> Store:
     """Connect to the tracking store at `uri`, creating database and experiment where they are missing.
 
-    Processes that create one SQLite database at once break it for good, so all of this happens under a file
-    lock beside it.
+    Processes that meet a half-made SQLite database each try to complete it and break it for good, readers and
+    MLflow's own UI among them. So it is made in a file beside, under a lock, and moved into place whole.
     """
     _quiet()
     path = sqlite_path(uri)
@@ -43,9 +43,18 @@ def open_store(uri: str, experiment: str) -> Store:
         client = MlflowClient(tracking_uri=uri)
         return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
     path.parent.mkdir(parents=True, exist_ok=True)
+    artifacts = path.parent / "artifacts"
     with FileLock(path.with_suffix(".lock")):
-        client = MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
-        return Store(client, _experiment_id(client, experiment, path.parent / "artifacts"), uri)
+        if not path.exists():
+            arriving = path.with_suffix(f".arriving-{os.getpid()}")
+            _experiment_id(MlflowClient(tracking_uri=f"sqlite:///{arriving}"), experiment, artifacts)
+            os.replace(arriving, path)
+        client = _sqlite_client(path)
+        return Store(client, _experiment_id(client, experiment, artifacts), uri)
+
+
+def _sqlite_client(path: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
 
 
 def open_existing_store(uri: str, experiment: str) -> Store:
@@ -58,7 +67,7 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise RequestError(f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri.")
-    client = MlflowClient(tracking_uri=uri if path is None else f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
+    client = MlflowClient(tracking_uri=uri) if path is None else _sqlite_client(path)
     try:
         found = client.get_experiment_by_name(experiment)
     except MlflowException as error:

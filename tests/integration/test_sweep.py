@@ -1,0 +1,152 @@
+"""A sweep as a user starts it: small, but with real data, workers, Optuna journal and MLflow store."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+
+from hydra_plugins.lr_study_sweeper._storage import open_storage
+from pipeline.tracking.store import open_existing_store
+
+COMMAND = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "budget.epochs=2", "hydra.sweeper.n_trials=8")
+
+
+def tracked(folder):
+    store = open_existing_store(f"sqlite:///{folder}/mlruns/mlflow.db", "lr-batch")
+    found = list(store.client.search_runs([store.experiment_id], max_results=1000))
+    parents = [run for run in found if run.data.tags["pipeline"] == "sweep"]
+    return store, parents, [run for run in found if run.data.tags["pipeline"] == "trial"]
+
+
+def journal_trials(folder):
+    open_storage.cache_clear()
+    (journal,) = (folder / "mlruns" / "sweeps").glob("*/optuna.journal")
+    storage = open_storage(str(journal))
+    return {s: optuna.load_study(study_name=s, storage=storage).trials for s in optuna.get_all_study_names(storage)}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    done = subprocess.run([sys.executable, *COMMAND], cwd=folder, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_it_ends_with_a_table_and_an_answer(swept):
+    _, done = swept
+    assert "best LR" in done.stdout
+    assert "From" in done.stdout or "linear rule" in done.stdout
+    assert "16/16 trials" in done.stderr
+
+
+def test_every_trial_is_a_child_of_one_parent_with_its_study_and_number(swept):
+    folder, _ = swept
+    _, (parent,), children = tracked(folder)
+    assert len(children) == 16
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.data.tags["sweep"] for run in children} == {parent.data.tags["sweep"]}
+    assert {run.data.tags["cell"] for run in children} == {"batch=32", "batch=128"}
+    numbers = sorted((run.data.tags["study"], int(run.data.tags["trial"])) for run in children)
+    assert len(set(numbers)) == 16
+    assert {run.data.tags["phase"] for run in children} == {"search"}
+    assert (parent.info.status, parent.data.tags["status"]) == ("FINISHED", "complete")
+
+
+def test_trials_and_runs_know_each_other_and_agree_on_the_value(swept):
+    folder, _ = swept
+    _, _, children = tracked(folder)
+    by_id = {run.info.run_id: run for run in children}
+    for study, trials in journal_trials(folder).items():
+        for trial in trials:
+            run = by_id[trial.user_attrs["mlflow_run_id"]]
+            assert (run.data.tags["study"], run.data.tags["trial"]) == (study, str(trial.number))
+            assert float(run.data.params["optimizer.lr"]) == trial.params["optimizer.lr"]
+            if run.data.tags["status"] == "complete":
+                assert run.data.metrics["val/loss"] == trial.value
+
+
+def test_the_rules_lr_is_tried_first_in_each_cell_and_seeds_take_turns(swept):
+    folder, _ = swept
+    first = {study.split("/")[1]: trials[0].params["optimizer.lr"] for study, trials in journal_trials(folder).items()}
+    assert first == pytest.approx({"batch=32": 0.05, "batch=128": 0.2})
+    _, _, children = tracked(folder)
+    for run in children:
+        assert int(run.data.params["seed"]) == int(run.data.tags["trial"]) % 2
+
+
+def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
+    folder, _ = swept
+    store, _, children = tracked(folder)
+    assert {run.data.params["runtime.threads"] for run in children} == {"1"}
+    assert store.client.list_artifacts(children[0].info.run_id, "checkpoints") == []
+
+
+def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
+    folder, done = swept
+    store, (parent,), _ = tracked(folder)
+    report = store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
+    answer = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [cell["batch"] for cell in answer["batches"]] == [32, 128]
+    assert (tmp_path / "report" / "runs.csv").read_text().count("\n") == 17
+    assert "data:image/png" in (tmp_path / "report" / "report.html").read_text()
+    assert (tmp_path / "report" / "answer.png").stat().st_size > 10_000, report
+    assert "| batch |" in parent.data.tags["mlflow.note.content"]
+    best = {cell["batch"]: cell["best_lr"] for cell in answer["batches"] if cell["best_lr"]}
+    assert {m.step: m.value for m in store.client.get_metric_history(parent.info.run_id, "best_lr")} == best
+    environment = store.client.list_artifacts(parent.info.run_id, "environment")
+    assert len(environment) == 2
+
+
+def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
+    folder, _ = swept
+    _, (parent,), _ = tracked(folder)
+    name = parent.data.tags["sweep"]
+    page = tmp_path / "out.html"
+    done = run_python("-m", "pipeline.report", name, "--json", str(tmp_path / "out.json"), "--html", str(page), folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["base_batch"] == 32
+    assert page.exists()
+
+
+def test_the_report_command_refuses_what_it_cannot_find(swept, run_python, tmp_path):
+    folder, _ = swept
+    for arguments, where, names in (
+        (["nope"], folder, "no sweep of that name"),
+        (["nope"], tmp_path, "no tracking database there"),
+        (["--table", "nope.csv"], tmp_path, "can't be read"),
+    ):
+        done = run_python("-m", "pipeline.report", *arguments, folder=where)
+        assert (done.returncode, len(done.stderr.strip().splitlines()) <= 2) == (2, True)
+        assert names in done.stderr
+
+
+def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_python):
+    folder, first = swept
+    done = run_python(*COMMAND, folder=folder)
+    assert done.returncode == 0, done.stderr
+    _, parents, children = tracked(folder)
+    assert (len(parents), len(children)) == (1, 16)
+    assert "16 trials, 16 of them done" in done.stderr
+    assert done.stdout == first.stdout
+
+
+def test_an_interrupted_sweep_says_so_and_goes_on_where_it_was(tmp_path, run_python):
+    command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4")
+    driver = subprocess.Popen(
+        [sys.executable, *command, "budget.epochs=300"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "mlruns" / "mlflow.db").exists() or len(tracked(tmp_path)[2]) < 2:
+        assert time.monotonic() < deadline, "no trial was ever tracked"
+        time.sleep(0.3)
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert "the same command goes on from there" in said
+    _, (parent,), _ = tracked(tmp_path)
+    assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")

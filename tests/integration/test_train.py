@@ -1,0 +1,198 @@
+"""Single runs as a user starts them: real digits, a real SQLite store, real processes."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from pipeline.tracking.store import open_existing_store
+
+QUICK = ("budget.epochs=1",)
+
+
+def open_store(folder):
+    return open_existing_store(f"sqlite:///{folder}/mlruns/mlflow.db", "lr-batch")
+
+
+def runs(folder, query=""):
+    store = open_store(folder)
+    return store, list(store.client.search_runs([store.experiment_id], query))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One run with nothing but the defaults and a batch, and the folder it ran in."""
+    folder = tmp_path_factory.mktemp("train")
+    command = [sys.executable, "-m", "pipeline.train", "batch=128", "seed=3"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_it_learns_real_digits_and_says_which_lr_it_used(trained):
+    folder, done = trained
+    assert "LR 0.2 = 0.1 × 2 (rule linear; base LR 0.1 at batch 64)" in done.stderr
+    _, (run,) = runs(folder)
+    assert run.data.metrics["val/error"] < 0.1
+    assert run.data.metrics["test/error"] < 0.1
+    assert f"MLflow run {run.info.run_id}" in done.stdout
+
+
+def test_everything_in_the_schema_is_tracked(trained):
+    folder, _ = trained
+    store, (run,) = runs(folder)
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert (params["batch"], params["optimizer.lr"], params["scaling.rule"], params["scaling.factor"]) == ("128", "0.2", "linear", "2.0")
+    assert params["runtime.device"] != "auto"
+    assert int(params["runtime.threads"]) >= 1
+    per_epoch = "train/loss train/error val/loss val/error lr grad_norm examples_per_second optimizer_steps examples".split()
+    for name in per_epoch:
+        history = store.client.get_metric_history(run.info.run_id, name)
+        assert sorted(m.step for m in history) == [1, 2, 3, 4, 5], name
+    assert metrics["optimizer_steps"] == 42
+    assert metrics["examples"] == 42 * 128
+    assert metrics["diverged"] == 0
+    assert {"test/loss", "test/error"} <= set(metrics)
+    assert (tags["status"], tags["mlflow.runName"], run.info.status) == ("complete", "b128-lr0.2-s3", "FINISHED")
+    assert "mlflow.parentRunId" not in tags
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.name == "digits"
+    assert len(given.dataset.digest) <= 36
+
+
+def test_the_artifacts_hold_config_environment_curves_and_best_checkpoint(trained, tmp_path):
+    folder, _ = trained
+    store, (run,) = runs(folder)
+    found = store.client.download_artifacts(run.info.run_id, "", str(tmp_path))
+    logged = OmegaConf.load(f"{found}/config/config.yaml")
+    assert logged.optimizer.lr == 0.2
+    assert not OmegaConf.to_yaml(logged, resolve=False).count("${")
+    assert list(OmegaConf.load(f"{found}/config/overrides.yaml")) == ["batch=128", "seed=3"]
+    checkpoint = torch.load(f"{found}/checkpoints/best.pt", weights_only=True)
+    history = store.client.get_metric_history(run.info.run_id, "val/loss")
+    assert checkpoint["metrics"]["val/loss"] == min(m.value for m in history)
+    for path in ("curves.png", "environment/requirements.txt", "environment/machine.json"):
+        assert (tmp_path / path).stat().st_size > 100
+
+
+def test_nothing_but_mlruns_is_left_behind(trained):
+    folder, _ = trained
+    assert [path.name for path in folder.iterdir()] == ["mlruns"]
+
+
+def test_the_same_command_gives_the_same_numbers(trained, run_python, tmp_path):
+    folder, _ = trained
+    done = run_python("-m", "pipeline.train", "batch=128", "seed=3")
+    assert done.returncode == 0, done.stderr
+    (_, (first,)), (_, (second,)) = runs(folder), runs(tmp_path)
+    differing = {k for k, v in first.data.metrics.items() if second.data.metrics[k] != v}
+    assert differing <= {"examples_per_second"}
+
+
+def test_four_first_runs_started_at_once_are_all_tracked(tmp_path):
+    command = [sys.executable, "-m", "pipeline.train", *QUICK, "tracking.checkpoints=none"]
+    started = [
+        subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for seed in range(4)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, said
+    _, found = runs(tmp_path)
+    assert sorted(run.data.params["seed"] for run in found) == ["0", "1", "2", "3"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_a_diverged_run_is_a_result_and_not_a_crash(run_python, tmp_path):
+    done = run_python("-m", "pipeline.train", "optimizer.lr=1000")
+    assert done.returncode == 0, done.stderr
+    _, (run,) = runs(tmp_path)
+    assert (run.data.tags["status"], run.info.status) == ("diverged", "FINISHED")
+    assert run.data.metrics["diverged"] == 1
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_ended_run_is_closed_as_interrupted_with_the_right_code(tmp_path, sent, code):
+    command = [sys.executable, "-m", "pipeline.train", "budget.epochs=100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "epoch" in process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    _, (run,) = runs(tmp_path)
+    assert (run.data.tags["status"], run.info.status) == ("interrupted", "KILLED")
+
+
+def test_the_projects_parts_work_together(run_python, tmp_path):
+    """Other models, optimizers, schedules, budgets and accumulation, each once, on digits."""
+    program = """
+import sys
+from pipeline import config
+from pipeline.train import train
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+config.register()
+for overrides in sys.argv[1:]:
+    with initialize_config_dir(config.conf_dir(), version_base="1.3"):
+        cfg = compose("config", overrides.split(), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    task = cfg.copy()
+    from omegaconf import open_dict
+    with open_dict(task):
+        del task["hydra"]
+    print(overrides, train(config.resolve(task)))
+"""
+    cases = [
+        "model=simple_cnn budget=steps budget.steps=20 batch=128 tracking.checkpoints=both",
+        "model=resnet18 budget=examples budget.examples=256 tracking.checkpoints=none",
+        "optimizer=adamw schedule=linear batching=accumulate batching.micro_batch=50 batch=128",
+        "optimizer=adam schedule=constant scaling=adam_sde batch=128 tracking.checkpoints=none",
+        "optimizer=nesterov schedule=step budget=target budget.threshold=0.5 tracking.checkpoints=last",
+    ]
+    done = run_python("-c", program, *cases, MPLBACKEND="agg")
+    assert done.returncode == 0, done.stderr
+    _, found = runs(tmp_path)
+    assert len(found) == len(cases)
+    assert {run.data.tags["status"] for run in found} == {"complete"}
+    (target,) = [run for run in found if run.data.params["budget.kind"] == "target"]
+    assert target.data.metrics["steps_to_target"] == target.data.metrics["optimizer_steps"]
+    (accumulated,) = [run for run in found if run.data.params["batching.micro_batch"] == "50"]
+    assert accumulated.data.metrics["val/error"] < 0.3
+
+
+def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from pipeline.data.splits import content_digest, in_memory_splits, split_indices\n"
+        "class Net(torch.nn.Sequential):\n"
+        "    def __init__(self, width, classes):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(width), torch.nn.ReLU(), torch.nn.Linear(width, classes))\n"
+        "def noise(name, classes, shape, device):\n"
+        "    images = torch.randint(0, 255, (300, *shape), dtype=torch.uint8); labels = torch.arange(300) % classes\n"
+        "    parts = dict(zip(('train', 'val', 'test'), ((images[i], labels[i]) for i in split_indices(300, (50, 50), 0))))\n"
+        "    return in_memory_splits(name, parts, classes, content_digest(images), 'mine.noise', device, False)\n"
+    )
+    (tmp_path / "my" / "dataset").mkdir(parents=True)
+    (tmp_path / "my" / "dataset" / "noise.yaml").write_text(
+        "_target_: mine.noise\nname: noise\nclasses: 3\nshape: [1, 4, 4]\n"
+    )
+    done = run_python(
+        *("-m", "pipeline.train", "--config-dir", "my", "dataset=noise", "model=custom", "model._target_=mine.Net"),
+        *("+model.width=5", "+model.classes=${dataset.classes}", "budget.epochs=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    _, (run,) = runs(tmp_path)
+    assert (run.data.params["dataset.name"], run.data.params["model._target_"]) == ("noise", "mine.Net")
+
+
+def test_the_configuration_is_shown_without_importing_torch(run_python):
+    done = run_python("-X", "importtime", "-m", "pipeline.train", "batch=256", "--cfg", "job", "--resolve")
+    assert "lr: 0.4" in done.stdout
+    assert " torch\n" not in done.stderr
+    assert " mlflow\n" not in done.stderr
