@@ -50,7 +50,11 @@ def test_every_data_set_and_model_composes_and_resolves(composed, dataset, model
 def test_every_rule_composes_with_every_optimizer_it_fits(composed, rule, optimizer):
     if rule == "adam_sde" and optimizer in ("sgd", "nesterov"):
         return  # refused: see above
-    extra = {"power": ["scaling.exponent=0.7"], "saturating": ["scaling.noise_scale=500"], "surge": ["scaling.noise_scale=500"]}
+    extra = {
+        "power": ["scaling.exponent=0.7"],
+        "saturating": ["scaling.noise_scale=500"],
+        "surge": ["scaling.noise_scale=500"],
+    }
     resolved = resolve(composed(f"scaling={rule}", f"optimizer={optimizer}", "batch=128", *extra.get(rule, [])))
     assert resolved["optimizer"]["lr"] > 0
 
@@ -68,9 +72,22 @@ def test_a_missing_value_is_named_with_the_way_to_set_it(composed):
 
 def test_a_sweeps_name_stays_when_batch_seed_or_lr_change_and_no_other(composed):
     name = composed().sweep.name
-    for same in ("batch=256", "seed=5", "optimizer.lr=0.7", "runtime.threads=3", "tracking.experiment=x", "report.margin=1%"):
+    for same in (
+        "batch=256",
+        "seed=5",
+        "optimizer.lr=0.7",
+        "runtime.threads=3",
+        "tracking.experiment=x",
+        "report.margin=1%",
+    ):
         assert composed(same).sweep.name == name
-    for other in ("budget.epochs=6", "optimizer.momentum=0.8", "scaling=sqrt", "model.hidden=[64]", "dataset.split_seed=1"):
+    for other in (
+        "budget.epochs=6",
+        "optimizer.momentum=0.8",
+        "scaling=sqrt",
+        "model.hidden=[64]",
+        "dataset.split_seed=1",
+    ):
         assert composed(other).sweep.name != name
     assert name.startswith("digits-mlp-sgd-")
 

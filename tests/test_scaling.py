@@ -58,7 +58,16 @@ def test_an_unknown_rule_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize(
     ("base_lr", "base_batch", "batch"),
-    [(0, 64, 64), (-0.1, 64, 64), (math.nan, 64, 64), (math.inf, 64, 64), (0.1, 0, 64), (0.1, 64, -4), (0.1, 64, 2.5), (0.1, 64, True)],
+    [
+        (0, 64, 64),
+        (-0.1, 64, 64),
+        (math.nan, 64, 64),
+        (math.inf, 64, 64),
+        (0.1, 0, 64),
+        (0.1, 64, -4),
+        (0.1, 64, 2.5),
+        (0.1, 64, True),
+    ],
 )
 def test_what_is_not_positive_is_refused(base_lr, base_batch, batch):
     with pytest.raises(RequestError):

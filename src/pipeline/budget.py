@@ -62,19 +62,14 @@ def plan_training(kind: str, batch: int, train_examples: int, **values: object) 
     _check_keys(kind, given)
     if kind == "target":
         return _plan_target(batch, train_examples, **given)  # type: ignore[arg-type]
-    amount = given[kind]
-    if kind == "epochs":
-        examples = amount * train_examples  # type: ignore[operator]
-    elif kind == "steps":
-        examples = amount * batch  # type: ignore[operator]
-    else:
-        examples = amount
-    return _plan(examples, batch, train_examples, evaluate_every=train_examples)  # type: ignore[arg-type]
+    amount = float(given[kind])  # type: ignore[arg-type]
+    examples_each = {"epochs": train_examples, "steps": batch, "examples": 1}[kind]
+    return _plan(amount * examples_each, batch, train_examples, evaluate_every=train_examples)
 
 
 def _plan(examples: float, batch: int, train_examples: int, evaluate_every: int) -> TrainingPlan:
     total = max(1, round(examples / batch))
-    evaluations = []
+    evaluations: list[int] = []
     count = 1
     while (step := round(count * evaluate_every / batch)) < total:
         # A step that an earlier evaluation already covers (evaluate_every below the batch) counts once.
@@ -104,9 +99,7 @@ def _check_keys(kind: str, given: dict[str, object]) -> None:
     if missing := [key for key in KEYS[kind] if key not in given and key not in optional]:
         raise RequestError(f"budget={kind} needs budget.{missing[0]}.")
     if unknown := [key for key in given if key not in KEYS[kind]]:
-        raise RequestError(
-            f"budget.{unknown[0]} is not used by budget={kind}.\nIts keys: {', '.join(KEYS[kind])}."
-        )
+        raise RequestError(f"budget.{unknown[0]} is not used by budget={kind}.\nIts keys: {', '.join(KEYS[kind])}.")
     for key, value in given.items():
         if key in ("steps", "examples", "eval_examples"):
             check_batch(f"budget.{key}", value)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.lr_study_sweeper import SweepFailedError
 from pipeline.errors import RequestError, request_error_behind
 
 
@@ -29,6 +30,9 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except SweepFailedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except (HydraException, OmegaConfBaseException, RequestError, ValueError) as error:
         if (message := request_message(error)) is None:
             raise
@@ -76,7 +80,8 @@ def _two_lines(message: str) -> str:
     if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", message):
         return f"{key or 'value'}={match.group(1)}: it must be of type {match.group(2)}."
     if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
-        return f"{match.group(1)}: several values make a sweep, and this is a single run.\nAdd -m, or write a list as key=[a,b]."
+        given = match.group(1)
+        return f"{given}: several values make a sweep, and this is a single run.\nAdd -m, or write a list: key=[a,b]."
     if match := re.search(r"[Ee]rror parsing override '(.+?)'", message):
         return f"{match.group(1)}: not understood ({lines[-1]}).\nWrite key=value; quote what holds spaces or brackets."
     if match := re.search(r"Could not override '(.+?)'", message):

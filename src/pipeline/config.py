@@ -6,6 +6,7 @@ The values stand in `conf/`; here are their names and types. Imports neither tor
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,13 +126,14 @@ class Config:
 def register() -> None:
     """Make the schema and the resolvers known to Hydra and OmegaConf; safe to call again."""
     ConfigStore.instance().store(name="schema", node=Config)
-    for name, resolver in {
+    resolvers: dict[str, Callable[..., Any]] = {
         "scaled_lr": scaled_lr,
         "scaled_betas": scaled_betas,
         "scaled_eps": scaled_eps,
         "scaled_weight_decay": scaled_weight_decay,
         "sweep_name": sweep_name,
-    }.items():
+    }
+    for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 

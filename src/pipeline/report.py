@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.html:
         _write_html(answer, runs, Path(options.html))
     if options.png:
-        from pipeline.analysis.figures import draw_answer
+        from pipeline.analysis.answer_figure import draw_answer
 
         draw_answer(answer, runs, Path(options.png))
 
@@ -86,7 +86,7 @@ def answer_sweep(
 
 def write_report(store: "Store", sweep: str, parent_id: str) -> Answer:
     """Analyse a sweep and put figure, table, page, JSON and summary on its parent run."""
-    from pipeline.analysis.figures import draw_answer
+    from pipeline.analysis.answer_figure import draw_answer
     from pipeline.tracking.sweep import log_report
 
     answer, runs = answer_sweep(store, sweep)

@@ -104,9 +104,7 @@ def _check_shape(name: str, shape: Mapping[str, object]) -> None:
             )
 
 
-def _warmup_steps(
-    total_steps: int, steps_per_epoch: float, epochs: float | None, fraction: float | None
-) -> int:
+def _warmup_steps(total_steps: int, steps_per_epoch: float, epochs: float | None, fraction: float | None) -> int:
     if epochs is not None and fraction is not None:
         raise RequestError(
             f"schedule.warmup_epochs={epochs} and schedule.warmup_fraction={fraction} exclude each other."

@@ -81,7 +81,11 @@ class SweepHooks:
             if outcome.status == "complete":
                 self._report()
             else:
-                log.info("%s after %d trials; the same command goes on from there.", outcome.status, outcome.progress.finished)
+                log.info(
+                    "%s after %d trials; the same command goes on from there.",
+                    outcome.status,
+                    outcome.progress.finished,
+                )
         finally:
             self._parent.end(outcome.status)
 

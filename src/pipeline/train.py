@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from hydra_plugins.lr_study_sweeper import Trial, current_trial
 from pipeline.command import exit_with_request_error, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
-from pipeline.errors import RequestError
 from pipeline.request import check_request
 from pipeline.tracking import check_location
 

@@ -45,9 +45,14 @@ def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
     """
     runtime = set_up_runtime(config["runtime"]["device"], config["runtime"]["threads"], one_of_many)
     splits = _load_data(json.dumps(config["dataset"]), runtime.device)
-    plan = plan_training(config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind"))
+    plan = plan_training(
+        config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind")
+    )
     schedule = make_schedule(
-        config["schedule"]["name"], plan.total_steps, plan.steps_per_epoch, **_without(config["schedule"], "name")
+        config["schedule"]["name"],
+        plan.total_steps,
+        plan.steps_per_epoch,
+        **_without(config["schedule"], "name"),
     )
     torch.manual_seed(derive_seed("weights", config["seed"]))
     model = _build("model", config["model"])
@@ -95,8 +100,11 @@ def _build(name: str, node: dict[str, Any], **more: Any) -> Any:
         if isinstance(cause, RequestError):
             raise cause from None
         if isinstance(cause, TypeError) and not node.get("_partial_"):
-            hint = f"Changing {name}._target_ alone keeps the old keys: start from {name}=custom, or delete them with ~{name}.KEY."
-            raise RequestError(f"{name}: {node['_target_']} refuses its arguments: {cause}.\n{hint}") from error
+            raise RequestError(
+                f"{name}: {node['_target_']} refuses its arguments: {cause}."
+                f"\nChanging {name}._target_ alone keeps the old keys: start from {name}=custom, or delete them with "
+                f"~{name}.KEY."
+            ) from error
         raise RequestError(f"{name}._target_={node['_target_']}: {_reason(error)}.") from error
 
 

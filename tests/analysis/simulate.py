@@ -13,7 +13,19 @@ SHAPES = {
 SPREAD = (0, 0.5, -0.5, 1, -1, 1.5, -1.5)
 
 
-def study(batch, best_lr, rng, *, shape="symmetric", noise=0.03, seed_sd=0.08, seeds=3, trials=24, floor=0.2, wall=None):
+def study(
+    batch,
+    best_lr,
+    rng,
+    *,
+    shape="symmetric",
+    noise=0.03,
+    seed_sd=0.08,
+    seeds=3,
+    trials=24,
+    floor=0.2,
+    wall=None,
+):
     """One study as the sampler lays it out: a bracket, then points spread around a rough guess of the best."""
     center = np.log2(best_lr)
     near = center + rng.normal(0, 0.3)
@@ -26,6 +38,13 @@ def study(batch, best_lr, rng, *, shape="symmetric", noise=0.03, seed_sd=0.08, s
         loss = floor * np.exp(SHAPES[shape](octave - center) + offsets[seed] + rng.normal(0, noise))
         failed = wall is not None and octave >= np.log2(wall)
         runs.append(
-            Run(batch, float(2**octave), float(loss), seed=seed, status="diverged" if failed else "complete", steps=1000)
+            Run(
+                batch,
+                float(2**octave),
+                float(loss),
+                seed=seed,
+                status="diverged" if failed else "complete",
+                steps=1000,
+            )
         )
     return runs

@@ -155,4 +155,6 @@ def test_the_json_is_json_and_has_the_documented_keys():
 def test_markdown_has_a_row_for_each_batch():
     text = to_markdown(analyse(table(linear), configured_base=64))
     assert text.startswith("**The linear rule, from batch 64,")
-    assert [line.split("|")[1].strip(" *") for line in text.splitlines() if line.startswith("| ")][1:] == [str(s) for s in SIZES]
+    assert [line.split("|")[1].strip(" *") for line in text.splitlines() if line.startswith("| ")][1:] == [
+        str(s) for s in SIZES
+    ]

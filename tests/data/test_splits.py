@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from pipeline.data import digits
-from pipeline.data.splits import channel_statistics, content_digest, guess_loss, in_memory_splits, split_indices
+from pipeline.data.splits import (
+    channel_statistics,
+    content_digest,
+    guess_loss,
+    in_memory_splits,
+    split_indices,
+)
 from pipeline.data.stream import Slice
 from pipeline.errors import RequestError
 
@@ -23,7 +29,18 @@ def test_digits_are_the_real_ones_in_three_parts():
     assert (len(splits.train), len(splits.val), len(splits.test)) == (1077, 360, 360)
     assert splits.train.images.shape == (1077, 1, 8, 8)
     counts = sum(torch.bincount(part.labels, minlength=10) for part in (splits.train, splits.val, splits.test))
-    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # scikit-learn's documentation
+    assert counts.tolist() == [
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]  # scikit-learn's documentation
 
 
 def test_the_split_follows_from_split_seed_alone():

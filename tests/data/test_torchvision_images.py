@@ -36,7 +36,9 @@ def test_data_that_cannot_be_had_names_the_ways_to_get_it_and_leaves_nothing(tmp
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", unreachable)
-    with pytest.raises(RequestError, match=r"(?s)dataset=mnist is not in .*can't be downloaded.*\n.*dataset\.root=/path"):
+    with pytest.raises(
+        RequestError, match=r"(?s)dataset=mnist is not in .*can't be downloaded.*\n.*dataset\.root=/path"
+    ):
         ensure_present("mnist", datasets.MNIST, tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
 

@@ -24,7 +24,8 @@ def trained():
 
 
 @pytest.mark.parametrize(
-    ("mode", "files"), [("best", ["best.pt"]), ("last", ["last.pt"]), ("both", ["best.pt", "last.pt"]), ("none", [])]
+    ("mode", "files"),
+    [("best", ["best.pt"]), ("last", ["last.pt"]), ("both", ["best.pt", "last.pt"]), ("none", [])],
 )
 def test_each_mode_keeps_its_files(tmp_path, trained, mode, files):
     checkpoints = Checkpoints(tmp_path, mode, "val/loss")

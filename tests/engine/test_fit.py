@@ -72,7 +72,9 @@ def test_accumulation_gives_the_trajectory_of_the_whole_batch(splits, micro_batc
 def test_the_same_seed_gives_the_same_run_bit_for_bit_and_another_does_not(splits):
     first, second, other = (train(splits, seed=seed)[0] for seed in (3, 3, 4))
     keys = [key for key in first.evaluations[0].metrics if key != "examples_per_second"]
-    assert [[e.metrics[k] for k in keys] for e in first.evaluations] == [[e.metrics[k] for k in keys] for e in second.evaluations]
+    assert [[e.metrics[k] for k in keys] for e in first.evaluations] == [
+        [e.metrics[k] for k in keys] for e in second.evaluations
+    ]
     assert losses(first) != losses(other)
 
 
@@ -80,7 +82,6 @@ def test_a_golden_run_keeps_its_loss(splits):
     # Guards refactorings: a change that is meant to change no mathematics must not change this number.
     result, _ = train(splits, lr=0.1, batch=64, seed=0, epochs=5)
     assert result.evaluations[-1].metrics["val/loss"] == pytest.approx(GOLDEN, rel=1e-4)
-
 
 
 def test_metrics_count_every_example(splits):
@@ -135,7 +136,13 @@ def test_a_run_with_too_small_an_lr_is_slow_and_not_stalled(splits):
 
 
 def test_a_target_ends_the_run_at_the_first_evaluation_below_it(splits):
-    budget = {"kind": "target", "metric": "val/error", "threshold": 0.15, "eval_examples": 200, "max_epochs": 10}
+    budget = {
+        "kind": "target",
+        "metric": "val/error",
+        "threshold": 0.15,
+        "eval_examples": 200,
+        "max_epochs": 10,
+    }
     result, _ = train(splits, batch=16, **budget)
     errors = [evaluation.metrics["val/error"] for evaluation in result.evaluations]
     assert result.status == "complete"

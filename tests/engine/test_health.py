@@ -42,7 +42,9 @@ def test_stalled_means_up_and_not_back(windows, final, stalled):
     assert health.stalled(final) is stalled
 
 
-@pytest.mark.parametrize(("loss", "bounded"), [(1.0, 1.0), (1e9, 10 * GUESS), (math.nan, 10 * GUESS), (math.inf, 10 * GUESS)])
+@pytest.mark.parametrize(
+    ("loss", "bounded"), [(1.0, 1.0), (1e9, 10 * GUESS), (math.nan, 10 * GUESS), (math.inf, 10 * GUESS)]
+)
 def test_a_failed_runs_loss_is_bounded(loss, bounded):
     assert bounded_loss(loss, GUESS) == pytest.approx(bounded)
 

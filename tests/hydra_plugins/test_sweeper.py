@@ -91,7 +91,12 @@ def test_the_same_command_again_runs_nothing_and_more_trials_extend_it(sweep):
 def test_the_same_command_elsewhere_gives_the_same_table(sweep, run_python, tmp_path):
     tables = []
     for folder in ("a", "b"):
-        sweep("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=8", f"hydra.sweep.dir={folder}", f"log={folder}.log")
+        sweep(
+            "x=interval(0.0,4.0)",
+            "hydra.sweeper.n_trials=8",
+            f"hydra.sweep.dir={folder}",
+            f"log={folder}.log",
+        )
         tables.append((tmp_path / f"{folder}.log").read_text())
     assert tables[0] == tables[1]
     assert len(set(tables[0].splitlines())) == 8
@@ -126,7 +131,10 @@ def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
     overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "sleep=0.4")
     common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
     driver = subprocess.Popen(
-        [sys.executable, APP, "-m", *common, *overrides], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, APP, "-m", *common, *overrides],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     log = tmp_path / "runs.log"
     deadline = time.monotonic() + 60

@@ -12,7 +12,15 @@ import pytest
 from hydra_plugins.lr_study_sweeper._storage import open_storage
 from pipeline.tracking.store import open_existing_store
 
-COMMAND = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "budget.epochs=2", "hydra.sweeper.n_trials=8")
+COMMAND = (
+    "-m",
+    "pipeline.train",
+    "-m",
+    "batch=32,128",
+    "seed=0,1",
+    "budget.epochs=2",
+    "hydra.sweeper.n_trials=8",
+)
 
 
 def tracked(folder):
@@ -32,7 +40,9 @@ def journal_trials(folder):
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    done = subprocess.run([sys.executable, *COMMAND], cwd=folder, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        [sys.executable, *COMMAND], cwd=folder, capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -40,7 +50,7 @@ def swept(tmp_path_factory):
 def test_it_ends_with_a_table_and_an_answer(swept):
     _, done = swept
     assert "best LR" in done.stdout
-    assert "From" in done.stdout or "linear rule" in done.stdout
+    assert "The linear rule" in done.stdout or "Whether the linear rule holds" in done.stdout
     assert "16/16 trials" in done.stderr
 
 
@@ -87,7 +97,7 @@ def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
 
 
 def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
-    folder, done = swept
+    folder, _ = swept
     store, (parent,), _ = tracked(folder)
     report = store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
     answer = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -107,7 +117,16 @@ def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
     _, (parent,), _ = tracked(folder)
     name = parent.data.tags["sweep"]
     page = tmp_path / "out.html"
-    done = run_python("-m", "pipeline.report", name, "--json", str(tmp_path / "out.json"), "--html", str(page), folder=folder)
+    done = run_python(
+        "-m",
+        "pipeline.report",
+        name,
+        "--json",
+        str(tmp_path / "out.json"),
+        "--html",
+        str(page),
+        folder=folder,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.json").read_text())["base_batch"] == 32
     assert page.exists()
@@ -138,7 +157,12 @@ def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_py
 def test_an_interrupted_sweep_says_so_and_goes_on_where_it_was(tmp_path, run_python):
     command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4")
     driver = subprocess.Popen(
-        [sys.executable, *command, "budget.epochs=300"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, *command, "budget.epochs=300"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "mlruns" / "mlflow.db").exists() or len(tracked(tmp_path)[2]) < 2:
@@ -150,3 +174,23 @@ def test_an_interrupted_sweep_says_so_and_goes_on_where_it_was(tmp_path, run_pyt
     assert "the same command goes on from there" in said
     _, (parent,), _ = tracked(tmp_path)
     assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")
+
+
+def test_a_sweep_whose_trials_all_fail_ends_with_their_message_and_code_1(tmp_path, run_python):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+        "    def forward(self, images):\n"
+        "        if self.training:\n"
+        "            raise RuntimeError('out of luck')\n"
+        "        return super().forward(images)\n"
+    )
+    done = run_python("-m", "pipeline.train", "model=custom", "model._target_=mine.Net", "-m")
+    assert done.returncode == 1
+    assert "out of luck" in done.stderr
+    assert "Traceback" not in done.stderr
+    _, (parent,), children = tracked(tmp_path)
+    assert (parent.info.status, parent.data.tags["status"]) == ("FAILED", "failed")
+    assert {run.info.status for run in children} == {"FAILED"}

@@ -46,10 +46,25 @@ def test_everything_in_the_schema_is_tracked(trained):
     folder, _ = trained
     store, (run,) = runs(folder)
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
-    assert (params["batch"], params["optimizer.lr"], params["scaling.rule"], params["scaling.factor"]) == ("128", "0.2", "linear", "2.0")
+    assert (params["batch"], params["optimizer.lr"], params["scaling.rule"], params["scaling.factor"]) == (
+        "128",
+        "0.2",
+        "linear",
+        "2.0",
+    )
     assert params["runtime.device"] != "auto"
     assert int(params["runtime.threads"]) >= 1
-    per_epoch = "train/loss train/error val/loss val/error lr grad_norm examples_per_second optimizer_steps examples".split()
+    per_epoch = [
+        "train/loss",
+        "train/error",
+        "val/loss",
+        "val/error",
+        "lr",
+        "grad_norm",
+        "examples_per_second",
+        "optimizer_steps",
+        "examples",
+    ]
     for name in per_epoch:
         history = store.client.get_metric_history(run.info.run_id, name)
         assert sorted(m.step for m in history) == [1, 2, 3, 4, 5], name
@@ -57,7 +72,11 @@ def test_everything_in_the_schema_is_tracked(trained):
     assert metrics["examples"] == 42 * 128
     assert metrics["diverged"] == 0
     assert {"test/loss", "test/error"} <= set(metrics)
-    assert (tags["status"], tags["mlflow.runName"], run.info.status) == ("complete", "b128-lr0.2-s3", "FINISHED")
+    assert (tags["status"], tags["mlflow.runName"], run.info.status) == (
+        "complete",
+        "b128-lr0.2-s3",
+        "FINISHED",
+    )
     assert "mlflow.parentRunId" not in tags
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.name == "digits"
@@ -96,7 +115,13 @@ def test_the_same_command_gives_the_same_numbers(trained, run_python, tmp_path):
 def test_four_first_runs_started_at_once_are_all_tracked(tmp_path):
     command = [sys.executable, "-m", "pipeline.train", *QUICK, "tracking.checkpoints=none"]
     started = [
-        subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*command, f"seed={seed}"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for seed in range(4)
     ]
     said = [process.communicate(timeout=240)[0] for process in started]
@@ -183,7 +208,15 @@ def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
         "_target_: mine.noise\nname: noise\nclasses: 3\nshape: [1, 4, 4]\n"
     )
     done = run_python(
-        *("-m", "pipeline.train", "--config-dir", "my", "dataset=noise", "model=custom", "model._target_=mine.Net"),
+        *(
+            "-m",
+            "pipeline.train",
+            "--config-dir",
+            "my",
+            "dataset=noise",
+            "model=custom",
+            "model._target_=mine.Net",
+        ),
         *("+model.width=5", "+model.classes=${dataset.classes}", "budget.epochs=1"),
     )
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,9 @@ from pipeline.models import MLP, SimpleCNN, resnet18
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
-@pytest.mark.parametrize("build", [lambda s: MLP(s, 7, (16,)), lambda s: SimpleCNN(s, 7, (4, 8), 16), lambda s: resnet18(s, 7)])
+@pytest.mark.parametrize(
+    "build", [lambda s: MLP(s, 7, (16,)), lambda s: SimpleCNN(s, 7, (4, 8), 16), lambda s: resnet18(s, 7)]
+)
 def test_each_maps_images_to_one_logit_for_each_class(build, shape):
     assert build(shape)(torch.randn(2, *shape)).shape == (2, 7)
 

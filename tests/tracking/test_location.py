@@ -42,7 +42,9 @@ def test_a_read_only_file_system_is_refused_also_to_root():
 
 
 def test_a_read_only_mount_is_refused(tmp_path):
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         return  # only root may mount; /sys above stands for it then
     try:
@@ -59,7 +61,7 @@ def test_servers_and_databases_are_accepted_without_asking_them(address):
 
 @pytest.mark.parametrize("address", ["foo", "mlruns", "ftp://host", "file:///tmp/mlruns"])
 def test_what_mlflow_cannot_write_to_is_refused(address):
-    with pytest.raises(RequestError, match="sqlite:///PATH.db"):
+    with pytest.raises(RequestError, match=r"sqlite:///PATH\.db"):
         check_location(address)
 
 

@@ -3,6 +3,7 @@
 Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
 """
 
+from hydra_plugins.lr_study_sweeper._errors import SweepFailedError
 from hydra_plugins.lr_study_sweeper._trial import Trial, current_trial
 
-__all__ = ["Trial", "current_trial"]
+__all__ = ["SweepFailedError", "Trial", "current_trial"]

@@ -128,7 +128,9 @@ def _dimension(key: str, override: Override, config: DictConfig) -> Dimension:
     if not isinstance(sweep, IntervalSweep):
         raise SweepRequestError(f"{override.input_line}: it is an interval in one cell and none in another.")
     if OmegaConf.select(config, key, default=_ABSENT, throw_on_missing=False) is _ABSENT and not override.is_add():
-        raise SweepRequestError(f"{override.input_line}: there is no key {key}.\nTo add one write +{override.input_line}.")
+        raise SweepRequestError(
+            f"{override.input_line}: there is no key {key}.\nTo add one write +{override.input_line}."
+        )
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     if low is None or high is None or not low < high:
         raise SweepRequestError(f"{override.input_line}: an interval goes from a smaller to a larger number.")

@@ -122,7 +122,10 @@ class CellStudy:
     def _job_overrides(self, number: int, params: Mapping[str, Any], replicate: str | None) -> tuple[str, ...]:
         searched = [f"{key}={value!r}" for key, value in params.items()]
         replicated = [] if replicate is None else [f"{self.replicate_key}={replicate}"]
-        address = [f"hydra.sweeper.trial.study={json.dumps(self.name)}", f"hydra.sweeper.trial.number={number}"]
+        address = [
+            f"hydra.sweeper.trial.study={json.dumps(self.name)}",
+            f"hydra.sweeper.trial.number={number}",
+        ]
         return (*self.cell.overrides, *searched, *replicated, *address)
 
 

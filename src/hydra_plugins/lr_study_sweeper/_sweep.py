@@ -23,9 +23,7 @@ from hydra_plugins.lr_study_sweeper._trial import TrialTask
 log = logging.getLogger(__name__)
 
 
-def run_sweep(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, arguments: Sequence[str]
-) -> None:
+def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictConfig, arguments: Sequence[str]) -> None:
     """Check the request, then run what it still needs; running it again finishes or extends it."""
     options = config.hydra.sweeper
     _check_options(options)
@@ -84,7 +82,9 @@ def _only_driver(folder: Path, name: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise SweepRequestError(f"The sweep {name} is running already ({lock.lock_file}).\nWait for it to end.") from None
+        raise SweepRequestError(
+            f"The sweep {name} is running already ({lock.lock_file}).\nWait for it to end."
+        ) from None
     try:
         yield
     finally:
@@ -167,7 +167,13 @@ def _first_line(error: BaseException) -> str:
 def _workers(config: DictConfig) -> int:
     """How many trials the launcher runs at once, where its configuration says so."""
     n_jobs = OmegaConf.select(config, "hydra.launcher.n_jobs", default=1)
-    return n_jobs if n_jobs > 0 else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        n_jobs
+        if n_jobs > 0
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
 def _progress(studies: Sequence[Any]) -> Progress:

@@ -63,9 +63,7 @@ class TrialTask:
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, address.number)
         stored = storage.get_trial(trial_id).user_attrs
         cell = storage.get_study_user_attrs(study_id).get("cell", "")
-        trial = Trial(
-            address.study, address.number, cell, stored.get("phase", "search"), stored.get("retry_of")
-        )
+        trial = Trial(address.study, address.number, cell, stored.get("phase", "search"), stored.get("retry_of"))
         started = time.perf_counter()
         value, error = None, None
         _current = trial

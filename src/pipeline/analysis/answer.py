@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -196,7 +197,7 @@ def _describe(runs: Sequence[Run], rng: np.random.Generator) -> BatchResult:
         ci_high=None if censored else high,
         censored=censored,
         best_value=best_value,
-        test_value=float(np.mean([run.test_loss for run in nearest])) if nearest else None,  # type: ignore[misc]
+        test_value=float(np.mean([run.test_loss for run in nearest])) if nearest else None,
     )
 
 
@@ -260,8 +261,10 @@ class _Regret:
         if self.regrets is None or margin is None:
             return RuleResult(self.lr, verdict="undecided", reason="too few runs")
         # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
-        low, median, high = (float(q) for q in np.quantile(self.regrets, (LEVEL, 0.5, 1 - LEVEL), method="inverted_cdf"))
-        numbers = {"loss": self.loss, "regret": median, "regret_low": low, "regret_high": high}
+        low, median, high = (
+            float(q) for q in np.quantile(self.regrets, (LEVEL, 0.5, 1 - LEVEL), method="inverted_cdf")
+        )
+        numbers: dict[str, Any] = {"loss": self.loss, "regret": median, "regret_low": low, "regret_high": high}
         if breaks:
             # Beyond the fitted window the curve only gets worse: what is known there is a lower bound.
             return RuleResult(self.lr, **numbers, verdict="breaks", reason="at least" if self.clipped else "")

@@ -95,7 +95,7 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
     y = np.minimum(y_all[near], place_mean(x_all, y_all, best) + np.log(CEILING))
     if len(x) < FEWEST_RUNS or len(np.unique(np.round(x * 4))) < FEWEST_PLACES:
         return None
-    seeds = np.array([hash(runs[i].seed) for i in np.flatnonzero(near)])
+    seeds = np.array([hash(run.seed) for run in runs])[near]
     low, high = x.min(), x.max()
     grid = low + GRID * np.arange(int((high - low) / GRID + 1e-9) + 1)
     draws = _posterior_draws(x - best, y - y.mean(), seeds, grid - best, rng) + y.mean()
@@ -120,9 +120,14 @@ def _posterior_draws(
     settings = list(product(LENGTHS, AMPLITUDES, SEED_SDS, NOISE_SDS))
     same_seed = seeds[:, None] == seeds[None, :]
     identity = np.eye(len(x))
-    curve = {(length, amplitude): _covariance(x, x, length, amplitude) for length, amplitude in product(LENGTHS, AMPLITUDES)}
+    curve = {
+        (length, amplitude): _covariance(x, x, length, amplitude) for length, amplitude in product(LENGTHS, AMPLITUDES)
+    }
     covariances = np.stack(
-        [curve[length, amplitude] + seed**2 * same_seed + noise**2 * identity for length, amplitude, seed, noise in settings]
+        [
+            curve[length, amplitude] + seed**2 * same_seed + noise**2 * identity
+            for length, amplitude, seed, noise in settings
+        ]
     )
     factors = np.linalg.cholesky(covariances)
     whitened = np.linalg.solve(factors, np.broadcast_to(y[:, None], (len(settings), len(y), 1)))[..., 0]

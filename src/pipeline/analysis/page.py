@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.analysis.answer import Answer
-from pipeline.analysis.figures import draw_answer
+from pipeline.analysis.answer_figure import draw_answer
 from pipeline.analysis.render import COLUMNS, rows, summary
 from pipeline.analysis.table import Run
 
@@ -32,7 +32,8 @@ def render_page(answer: Answer, runs: Sequence[Run]) -> str:
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows(answer))
     notes = "".join(f"<li>{line}</li>" for line in rest)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{first}</title><style>{_STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{first}</title>'
+        f"<style>{_STYLE}</style></head>"
         f'<body><h1>{first}</h1><img alt="loss over learning rate, and best learning rate against batch size" '
         f'src="data:image/png;base64,{data}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         f"<ul>{notes}</ul></body></html>\n"
@@ -40,6 +41,6 @@ def render_page(answer: Answer, runs: Sequence[Run]) -> str:
 
 
 def _cell(text: str) -> str:
-    verdict = text.split()[0] if text.split() else ""
+    verdict = text.split(maxsplit=1)[0] if text.split() else ""
     kind = f' class="{verdict}"' if verdict in ("holds", "breaks", "undecided", "censored") else ""
     return f"<td{kind}>{html.escape(text)}</td>"

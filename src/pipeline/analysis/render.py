@@ -27,8 +27,11 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
     name = f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
     interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g}…{cell.ci_high:.2g}"
     ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
-    best = _number(cell.best_lr) if cell.best_lr else {"low": "below", "high": "above"}.get(cell.censored or "", "?") + (
-        " what was tried" if cell.censored else ""
+    best = (
+        _number(cell.best_lr)
+        if cell.best_lr
+        else {"low": "below", "high": "above"}.get(cell.censored or "", "?")
+        + (" what was tried" if cell.censored else "")
     )
     verdicts = [_verdict(cell, rule_name) for rule_name in ("linear", "sqrt", "fixed")]
     loss = _number(rule.loss) if rule else ""
@@ -61,7 +64,9 @@ def summary(answer: Answer) -> list[str]:
         value, low, high = answer.exponent
         sizes = [cell.batch for cell in answer.batches if cell.best_lr is not None]
         law = f"Best LR ∝ batch^{value:.2f} (95 %: {low:.2f} … {high:.2f}) over {sizes[0]} … {sizes[-1]}"
-        lines.append(f"{law}; linear is 1, sqrt 0.5, fixed 0." if high - low <= 0.4 else f"{law}: too wide to name a law.")
+        lines.append(
+            f"{law}; linear is 1, sqrt 0.5, fixed 0." if high - low <= 0.4 else f"{law}: too wide to name a law."
+        )
     also = [rule for rule in ("sqrt", "fixed") if _holds_wherever_linear_does(answer, rule)]
     if also and answer.holds_up_to is not None:
         lines.append(f"Not distinguishing: {' and '.join(also)} hold(s) there too.")
@@ -71,7 +76,9 @@ def summary(answer: Answer) -> list[str]:
     if answer.margin is not None:
         noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
         lines.append(f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{noise}.")
-    lines.append(f"Base batch {base} (*, {answer.base_reason}): rules start from its own best LR. Losses are interpolated.")
+    lines.append(
+        f"Base batch {base} (*, {answer.base_reason}): rules start from its own best LR. Losses are interpolated."
+    )
     if any(cell.starved for cell in answer.batches):
         lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
     if answer.seeds == 1:
@@ -116,7 +123,9 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
         table.add_column(column, justify="right" if is_number else "left")
     colors = {"holds": "green", "breaks": "red", "undecided": "yellow"}
     for row in rows(answer):
-        styled = [f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row]
+        styled = [
+            f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row
+        ]
         table.add_row(*styled)
     console.print(table)
     for line in summary(answer):

@@ -127,7 +127,14 @@ def image_folder(
     labels = torch.tensor(train.targets)[members["train"]]
     digest = _listing_digest(Path(root), [path for folder in folders.values() for path, _ in folder.samples])
     return Splits(
-        name, splits["train"], splits["val"], splits["test"], classes, digest, guess_loss(labels, classes), root
+        name,
+        splits["train"],
+        splits["val"],
+        splits["test"],
+        classes,
+        digest,
+        guess_loss(labels, classes),
+        root,
     )
 
 

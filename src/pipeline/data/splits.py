@@ -80,7 +80,7 @@ class InMemorySplit:
             images = self.images.index_select(0, where)
             if self.augmented and augment_seed is not None:
                 images = crop_and_flip(images, first, augment_seed)
-            if self.mean is not None:
+            if self.mean is not None and self.std is not None:
                 images = images.float().sub_(self.mean).div_(self.std)
             yield images, self.labels.index_select(0, where)
 

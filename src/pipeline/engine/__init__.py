@@ -6,4 +6,13 @@ from pipeline.engine.fit import Evaluation, FitResult, fit
 from pipeline.engine.objective import objective_value
 from pipeline.engine.runtime import Runtime, set_up_runtime
 
-__all__ = ["Checkpoints", "Evaluation", "FitResult", "Runtime", "evaluate", "fit", "objective_value", "set_up_runtime"]
+__all__ = [
+    "Checkpoints",
+    "Evaluation",
+    "FitResult",
+    "Runtime",
+    "evaluate",
+    "fit",
+    "objective_value",
+    "set_up_runtime",
+]

@@ -10,8 +10,6 @@ from torch import nn
 from pipeline.engine.fit import Evaluation
 
 
-
-
 def save_atomically(path: Path, payload: dict[str, Any]) -> None:
     """Write `payload` so that `path` holds the old file or the new one, never half of it, through a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,5 +58,3 @@ class Checkpoints:
             save_atomically(self.folder / "best.pt", payload)
         if self._keep_last:
             save_atomically(self.folder / "last.pt", payload)
-
-

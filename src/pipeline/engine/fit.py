@@ -186,9 +186,7 @@ def _train_until(
     }
 
 
-def _evaluate(
-    loop: _Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]
-) -> Evaluation:
+def _evaluate(loop: _Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
     val_loss, val_error = evaluate(loop.model, splits.val)
     metrics = train | {
         "val/loss": val_loss,

@@ -22,7 +22,12 @@ class SimpleCNN(nn.Module):
         for outputs in channels:
             layers += [nn.Conv2d(inputs, outputs, kernel_size=5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
             inputs, height, width = outputs, height // 2, width // 2
-        layers += [nn.Flatten(), nn.Linear(inputs * height * width, dense), nn.ReLU(), nn.Linear(dense, classes)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(inputs * height * width, dense),
+            nn.ReLU(),
+            nn.Linear(dense, classes),
+        ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     _quiet()
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
-        raise RequestError(f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri.")
+        raise RequestError(
+            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
+        )
     client = MlflowClient(tracking_uri=uri) if path is None else _sqlite_client(path)
     try:
         found = client.get_experiment_by_name(experiment)

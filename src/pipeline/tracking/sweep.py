@@ -84,7 +84,11 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
     token = None
     while True:
         page = store.client.search_runs(
-            [store.experiment_id], query, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+            [store.experiment_id],
+            query,
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
         children += page
         token = page.token
