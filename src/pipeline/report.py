@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -70,7 +69,7 @@ def answer_sweep(
     from pipeline.tracking.sweep import read_runs
 
     runs, params = read_runs(store, sweep)
-    runs = mark_stalled(runs, math.log(int(params["dataset.classes"])))
+    runs = mark_stalled(runs, float(params["dataset.guess_loss"]))
     target = params["budget.kind"] == "target"
     amount = params.get(f"budget.{params['budget.kind']}")
     answer = analyse(
@@ -87,9 +86,10 @@ def answer_sweep(
 def write_report(store: "Store", sweep: str, parent_id: str) -> Answer:
     """Analyse a sweep and put figure, table, page, JSON and summary on its parent run."""
     from pipeline.analysis.answer_figure import draw_answer
-    from pipeline.tracking.sweep import log_report
+    from pipeline.tracking.sweep import log_report, tag_stalled
 
     answer, runs = answer_sweep(store, sweep)
+    tag_stalled(store, runs)
     best = {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
     with tempfile.TemporaryDirectory() as folder:
         draw_answer(answer, runs, Path(folder) / "answer.png")

@@ -166,7 +166,8 @@ def _record_request(run: Any, config: dict[str, Any], workload: Any, trial: Tria
 
     runtime = workload.runtime
     used = {"runtime.device": str(runtime.device), "runtime.threads": runtime.threads}
-    run.log_params(flatten(config) | used | {"scaling.factor": lr_factor(config)})
+    known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
+    run.log_params(flatten(config) | used | known)
     run.log_text(OmegaConf.to_yaml(OmegaConf.create(config)), "config/config.yaml")
     run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
     splits = workload.splits

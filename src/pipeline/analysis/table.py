@@ -29,6 +29,7 @@ class Run:
         status: `complete`, or one of `FAILED` or `UNFINISHED`.
         train_loss, error, test_loss: mean training loss, fraction of wrong answers, mean test loss, at the end.
         steps: optimizer steps taken.
+        run_id: of the MLflow run that it was read from.
         other: any further swept keys.
     """
 
@@ -41,6 +42,7 @@ class Run:
     error: float | None = None
     test_loss: float | None = None
     steps: int | None = None
+    run_id: str | None = None
     other: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -86,6 +88,7 @@ def run_from_row(row: Mapping[str, Any], where: str) -> Run:
     if "value" not in given and given.get("status", "complete") == "complete":
         raise RequestError(f"{where}: no column value.\nA table of runs needs batch, lr, value.")
     values: dict[str, Any] = {"value": math.nan, "status": str(given.get("status", "complete"))}
+    values["run_id"] = given.get("run_id")
     for key, kind in _NUMBERS.items():
         if key in given:
             try:

@@ -1,11 +1,11 @@
 """A sweep in MLflow: a parent run, and the table of its children."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities import RunStatus, RunTag
 
 from pipeline.analysis.table import Run
 from pipeline.errors import RequestError
@@ -110,14 +110,20 @@ def _as_run(child: MlflowRun) -> Run:
         error=metrics.get("val/error"),
         test_loss=metrics.get("test/loss"),
         steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
+        run_id=child.info.run_id,
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
     )
 
 
+def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
+    """Tag the runs that were found to be stalled, also those seen only by comparison with their neighbours."""
+    for run in runs:
+        if run.status == "stalled" and run.run_id is not None:
+            store.client.set_tag(run.run_id, "status", run.status)
+
+
 def log_report(store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[int, float]) -> None:
     """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size."""
-    from mlflow.entities import Metric
-
     store.client.log_artifacts(run_id, folder, "report")
     metrics = [Metric("best_lr", lr, 0, batch) for batch, lr in best_lrs.items()]
     store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
@@ -125,8 +131,6 @@ def log_report(store: Store, run_id: str, folder: str, description: str, best_lr
 
 def describe_parent(store: Store, run_id: str, params: Mapping[str, Any], cells: list[str]) -> None:
     """Log on a new parent what its trials have in common."""
-    from mlflow.entities import Param
-
     entities = [Param(key, str(value)[:500]) for key, value in params.items()]
     store.client.log_batch(run_id, params=entities[:100])
     store.client.log_text(run_id, json.dumps(cells, indent=2), "config/cells.json")
