@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.answer import Answer, analyse
+from pipeline.analysis.answer import analyse
 from pipeline.analysis.render import print_answer, to_json, to_markdown
+from pipeline.analysis.results import Answer
 from pipeline.analysis.table import Run, mark_stalled, read_table, write_table
 from pipeline.command import run_command
 from pipeline.request import parse_margin

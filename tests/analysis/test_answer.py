@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.analysis.answer import _holm, analyse
+from pipeline.analysis.answer import analyse
 from pipeline.analysis.render import rows, summary, to_json, to_markdown
 from pipeline.analysis.table import Run
+from pipeline.analysis.verdict import holm
 from pipeline.errors import RequestError
 from tests.analysis.simulate import study
 
@@ -136,10 +137,10 @@ def test_the_same_table_gives_the_same_answer_in_any_order():
 
 
 def test_holm_tests_the_smallest_p_value_hardest_and_stops_at_the_first_failure():
-    assert _holm({1: 0.001, 2: 0.02, 3: 0.04}) == {1, 2, 3}  # 0.05/3, 0.05/2, 0.05
-    assert _holm({1: 0.02, 2: 0.001, 3: 0.06}) == {1, 2}
-    assert _holm({1: 0.02, 2: 0.03, 3: 0.04}) == set()
-    assert _holm({}) == set()
+    assert holm({1: 0.001, 2: 0.02, 3: 0.04}) == {1, 2, 3}  # 0.05/3, 0.05/2, 0.05
+    assert holm({1: 0.02, 2: 0.001, 3: 0.06}) == {1, 2}
+    assert holm({1: 0.02, 2: 0.03, 3: 0.04}) == set()
+    assert holm({}) == set()
 
 
 def test_the_json_is_json_and_has_the_documented_keys():

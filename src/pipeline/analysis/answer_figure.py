@@ -8,9 +8,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from pipeline.analysis.answer import RULES, Answer, BatchResult
 from pipeline.analysis.figures import BLUE, GREEN, GREY, ORANGE, VERMILION, new_figure, save
+from pipeline.analysis.results import Answer, BatchResult
 from pipeline.analysis.table import Run
+from pipeline.analysis.verdict import RULES
 
 LINES = {"linear": (ORANGE, "-"), "sqrt": (GREEN, "--"), "fixed": (GREY, ":")}
 

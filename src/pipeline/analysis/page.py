@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.analysis.answer import Answer
 from pipeline.analysis.answer_figure import draw_answer
 from pipeline.analysis.render import COLUMNS, rows, summary
+from pipeline.analysis.results import Answer
 from pipeline.analysis.table import Run
 
 _STYLE = """

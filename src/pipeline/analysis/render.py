@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.analysis.answer import FEW_STEPS, Answer, BatchResult
+from pipeline.analysis.results import FEW_STEPS, Answer, BatchResult
 
 COLUMNS = (
     *("batch", "best LR", "95 % interval", "linear's LR", "ratio"),
