@@ -1,6 +1,11 @@
 """What all tests share."""
 
 import os
+
+# The tests run side by side, one on each core: threads of their own would only get in each other's way.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 import subprocess
 import sys
 from pathlib import Path

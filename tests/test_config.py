@@ -1,9 +1,11 @@
 """Configuration: the composed tree shows what will be used."""
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from pipeline import config
 from pipeline.config import flatten, resolve
 from pipeline.errors import RequestError
 
@@ -99,3 +101,20 @@ def test_a_users_own_model_starts_from_an_empty_node(composed):
 
 def test_flatten_gives_dotted_keys_and_keeps_lists():
     assert flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [1, 2], "e": {}}
+
+
+def test_an_experiment_overrides_the_main_config_and_the_command_line_overrides_the_experiment(composed):
+    assert composed("experiment=fashion_mnist").search.octaves == 7
+    assert composed("experiment=fashion_mnist", "search.octaves=3").search.octaves == 3
+    assert composed("experiment=fashion_mnist", "model=simple_cnn").model._target_ == "pipeline.models.SimpleCNN"
+    assert composed("experiment=linear_rule").search.octaves == 5
+
+
+def test_the_main_job_asks_what_it_says():
+    with initialize_config_dir(config.conf_dir(), version_base="1.3"):
+        cfg = compose("config", ["experiment=linear_rule"], return_hydra_config=True)
+    sweeper = cfg.hydra.sweeper
+    assert (sweeper.n_trials, sweeper.params.batch, sweeper.params.seed) == (24, "4,8,16,32,64,128,256", "range(8)")
+    assert sweeper.params["optimizer.lr"] == "tag(log, interval(0.003125, 3.2))"
+    assert sweeper.params["tracking.checkpoints"] == "none"
+    assert (cfg.budget.epochs, cfg.schedule.name, cfg.schedule.warmup_fraction) == (5, "cosine", 0.05)

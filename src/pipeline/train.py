@@ -7,16 +7,22 @@ neither, and a run imports them when it has been asked for.
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from hydra_plugins.lr_study_sweeper import Trial, current_trial
-from pipeline.command import exit_with_request_error, run_command
+from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
 from pipeline.request import check_request
 from pipeline.tracking import check_location
+
+if TYPE_CHECKING:
+    from pipeline.engine import Evaluation, FitResult
+    from pipeline.progress import Reporter
+    from pipeline.tracking.run import TrackedRun
+    from pipeline.workload import Workload
 
 log = logging.getLogger("pipeline.train")
 register()
@@ -32,8 +38,6 @@ def main(cfg: DictConfig) -> float:
     except Exception as error:
         if trial is not None:
             raise  # the sweep records it and goes on
-        from pipeline.command import request_message
-
         if (message := request_message(error)) is None:
             raise
         exit_with_request_error(message)
@@ -54,59 +58,64 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
     check_location(tracking["uri"])
 
     from pipeline import progress
-    from pipeline.engine import Checkpoints, Evaluation, evaluate, fit, objective_value
+    from pipeline.engine import objective_value
     from pipeline.tracking.run import TrackedRun
     from pipeline.tracking.store import open_store
     from pipeline.workload import prepare
 
     workload = prepare(config, one_of_many=trial is not None)
-    splits, plan = workload.splits, workload.plan
     if trial is None:
-        _announce(config, plan.total_steps)
-
+        _announce(config, workload.plan.total_steps)
     store = open_store(tracking["uri"], tracking["experiment"])
     with (
         TrackedRun(store, run_name(config), _tags(config, trial), config["sweep"]["parent"]) as run,
-        tempfile.TemporaryDirectory() as scratch,
-        progress.reporter(plan.total_steps, quiet=trial is not None) as report,
+        progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report,
     ):
         _record_request(run, config, workload, trial)
-        checkpoints = Checkpoints(Path(scratch), tracking["checkpoints"], config["objective"])
+        result = _fit_and_record(run, report, config, workload, draw=trial is None)
+        run.status = result.status
+    report.done(result, run)
+    if trial is not None:
+        trial.set_attributes(status=result.status, mlflow_run_id=run.id)
+    return objective_value(config["objective"], result, workload.plan, workload.splits.guess_loss)
+
+
+def _fit_and_record(
+    run: "TrackedRun", report: "Reporter", config: dict[str, Any], workload: "Workload", draw: bool
+) -> "FitResult":
+    """Train, and log metrics, checkpoints and curves as they come."""
+    from pipeline.engine import Checkpoints, Evaluation, evaluate, fit
+
+    model, optimizer, plan = workload.model, workload.optimizer, workload.plan
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints = Checkpoints(Path(scratch), config["tracking"]["checkpoints"], config["objective"])
 
         def on_evaluation(evaluation: Evaluation) -> None:
             run.log_metrics(evaluation.metrics, evaluation.epoch)
-            checkpoints.update(evaluation, workload.model, workload.optimizer)
+            checkpoints.update(evaluation, model, optimizer)
             report.evaluation(evaluation)
 
         result = fit(
-            workload.model,
-            workload.optimizer,
-            splits,
-            plan,
-            workload.schedule,
+            *(model, optimizer, workload.splits, plan, workload.schedule),
             batch=config["batch"],
             seed=config["seed"],
             micro_batch=config["batching"]["micro_batch"],
             on_evaluation=on_evaluation,
             on_window=report.steps,
         )
-        run.status = result.status
         last = len(result.evaluations)
         run.log_metrics({"diverged": result.status == "diverged"}, last)
         if result.status != "diverged":
-            test_loss, test_error = evaluate(workload.model, splits.test)
+            test_loss, test_error = evaluate(model, workload.splits.test)
             run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
             report.test(test_loss, test_error)
         if plan.target and result.status == "complete":
             run.log_metrics({"steps_to_target": result.steps}, last)
         for file in sorted(Path(scratch).glob("*.pt")):
             run.log_file(file, "checkpoints")
-        if trial is None:
+        if draw:
             _draw_curves(run, result.evaluations, Path(scratch))
-    report.done(result, run)
-    if trial is not None:
-        trial.set_attributes(status=result.status, mlflow_run_id=run.id)
-    return objective_value(config["objective"], result, plan, splits.guess_loss)
+    return result
 
 
 def run_name(config: dict[str, Any]) -> str:
@@ -159,7 +168,7 @@ def _tags(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
     return tags
 
 
-def _record_request(run: Any, config: dict[str, Any], workload: Any, trial: Trial | None) -> None:
+def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workload", trial: Trial | None) -> None:
     """Log what was asked for and what it rests on, before training starts."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -176,7 +185,7 @@ def _record_request(run: Any, config: dict[str, Any], workload: Any, trial: Tria
         run.log_environment()  # a sweep gathers it once, on the parent
 
 
-def _draw_curves(run: Any, evaluations: list[Any], scratch: Path) -> None:
+def _draw_curves(run: "TrackedRun", evaluations: list["Evaluation"], scratch: Path) -> None:
     if not evaluations:
         return
     from pipeline.analysis.figures import draw_curves
