@@ -68,3 +68,13 @@ def test_values_of_zero_do_not_break_it():
     curve = fit_curve(runs, np.random.default_rng(0))
     assert curve is not None
     assert np.isfinite(curve.draws).all()
+
+
+def test_a_run_that_barely_survived_at_the_wall_does_not_move_the_minimum():
+    rng = np.random.default_rng(2)
+    runs = study(64, 0.1, rng, noise=0.01, seed_sd=0.01, trials=40)
+    at_wall = [Run(64, 0.1 * 2**1.6, 1.3, seed=1), Run(64, 0.1 * 2**1.7, 0.9, seed=2)]
+    without, with_them = (fit_curve(r, np.random.default_rng(0)) for r in (runs, [*runs, *at_wall]))
+    assert np.median(with_them.argmins()) == pytest.approx(np.median(without.argmins()), abs=0.25)
+    # and at the wall the loss is known to be high
+    assert with_them.at(np.full(len(with_them.draws), np.log2(0.1) + 1.8)).min() >= np.log(3 * 0.2 * 0.9)

@@ -16,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto
 h1 { font-size: 1.4em; line-height: 1.3 } table { border-collapse: collapse; margin: 1em 0; width: 100% }
 th, td { padding: .35em .6em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
 th { border-bottom: 2px solid #888; white-space: normal; vertical-align: bottom }
-td.holds { color: #00734f } td.breaks { color: #b33c00 } td.undecided, td.censored { color: #8a6d00 }
+td.holds { color: #00734f } td.breaks, td.diverges { color: #b33c00 } td.undecided, td.censored { color: #8a6d00 }
 img { max-width: 100% } li { margin: .2em 0 }
 """
 
@@ -42,5 +42,5 @@ def render_page(answer: Answer, runs: Sequence[Run]) -> str:
 
 def _cell(text: str) -> str:
     verdict = text.split(maxsplit=1)[0] if text.split() else ""
-    kind = f' class="{verdict}"' if verdict in ("holds", "breaks", "undecided", "censored") else ""
+    kind = f' class="{verdict}"' if verdict in ("holds", "breaks", "diverges", "undecided", "censored") else ""
     return f"<td{kind}>{html.escape(text)}</td>"

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -27,24 +28,27 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
     name = f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
     interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g}…{cell.ci_high:.2g}"
     ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
-    best = (
-        _number(cell.best_lr)
-        if cell.best_lr
-        else {"low": "below", "high": "above"}.get(cell.censored or "", "?")
-        + (" what was tried" if cell.censored else "")
-    )
+    best = _number(cell.best_lr) if cell.best_lr else _beyond(cell)
     verdicts = [_verdict(cell, rule_name) for rule_name in ("linear", "sqrt", "fixed")]
     loss = _number(rule.loss) if rule else ""
     worse = "" if rule is None or rule.regret_low is None else _span(rule.regret_low, rule.regret_high)
     return (name, best, interval, _number(rule_lr), ratio, _number(cell.best_value), loss, worse, *verdicts)
 
 
+def _beyond(cell: BatchResult) -> str:
+    """`< 0.1`: the best LR may lie below the lowest one that was tried; `?` where nothing could be fitted."""
+    if cell.curve is None or cell.censored is None:
+        return "?"
+    sign, end = ("<", 0) if cell.censored == "low" else (">", -1)
+    return f"{sign} {_number(float(2 ** cell.curve.octaves[end]), 2)}"
+
+
 def _verdict(cell: BatchResult, rule: str) -> str:
+    """The verdict in a word; a rule that breaks because its LR is one at which runs fail `diverges`."""
     if cell.rules is None:
         return "?"
     result = cell.rules[rule]
-    short = {"diverges": "diverges"}.get(result.reason)
-    return f"{result.verdict} ({short})" if short else result.verdict
+    return result.reason if result.reason == "diverges" else result.verdict
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -69,7 +73,10 @@ def summary(answer: Answer) -> list[str]:
         )
     also = [rule for rule in ("sqrt", "fixed") if _holds_wherever_linear_does(answer, rule)]
     if also and answer.holds_up_to is not None:
-        lines.append(f"Not distinguishing: {' and '.join(also)} hold(s) there too.")
+        verb = "hold" if len(also) > 1 else "holds"
+        lines.append(f"Not distinguishing: where linear holds, {' and '.join(also)} {verb} too.")
+    if any("diverges" in row for row in rows(answer)):
+        lines.append("Diverges: breaks, for the rule's LR is one at which runs fail.")
     undecided = [cell for cell in answer.batches if cell.rules and cell.rules["linear"].verdict == "undecided"]
     if undecided:
         lines.append("Undecided: these runs can't tell whether the difference is within the margin; more seeds can.")
@@ -117,11 +124,11 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
     console = console or Console(highlight=False, width=None)
     if not console.is_terminal:
         console = Console(highlight=False, width=140)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for position, column in enumerate(COLUMNS):
         is_number = position < len(COLUMNS) - VERDICT_COLUMNS
-        table.add_column(column, justify="right" if is_number else "left")
-    colors = {"holds": "green", "breaks": "red", "undecided": "yellow"}
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    colors = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
     for row in rows(answer):
         styled = [
             f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row
