@@ -16,9 +16,11 @@ from pipeline.analysis.table import Run
 
 # Octaves (factors of two in LR) either side of the best that enter the fit: further out the curve is another.
 WINDOW = 2.5
-# To the right of the best, a run this many times as bad stands at the wall: it barely survived. A smooth curve
-# through it and its neighbours would ripple, so the fit ends below the lowest such LR.
+# To the right of the best, a run this many times as bad stands at the wall: it barely survived …
 WALL = 3.0
+# … and from the lowest such LR on no loss counts as more than this many times the best: a smooth curve through
+# a run four times as bad as its neighbour would ripple. (Leaving these runs out lost the upward slope instead.)
+AT_WALL = 1.5
 # Spacing of the grid on which curves are drawn, in octaves: a tenth of the usual interval.
 GRID = 1 / 16
 DRAWS = 2000
@@ -44,30 +46,25 @@ class Curve:
     Attributes:
         octaves: [G] grid of log2 LR, from the smallest to the largest LR that was tried and fitted.
         draws: [D, G] posterior curves of the log loss.
-        reaches_low, reaches_high: whether the grid's end is the end of what was tried below the wall
-            (and not of the window).
-        wall, wall_level: log2 of the LR from which on the log loss is at least `wall_level`.
+        reaches_low, reaches_high: whether the grid's end is the end of what was tried (and not of the window).
     """
 
     octaves: np.ndarray
     draws: np.ndarray
     reaches_low: bool
     reaches_high: bool
-    wall: float = np.inf
-    wall_level: float = np.inf
 
     def argmins(self) -> np.ndarray:
         """[D] log2 of the best LR in each draw."""
         return self.octaves[self.draws.argmin(axis=1)]
 
     def at(self, octaves: np.ndarray) -> np.ndarray:
-        """[D] log loss of draw d at `octaves[d]`; held constant beyond the grid's ends, and high at the wall."""
+        """[D] log loss of draw d at `octaves[d]`; held constant beyond the grid's ends."""
         position = np.clip((octaves - self.octaves[0]) / GRID, 0, len(self.octaves) - 1)
         left = np.minimum(position.astype(int), len(self.octaves) - 2)
         share = position - left
         rows = np.arange(len(self.draws))
-        inside = (1 - share) * self.draws[rows, left] + share * self.draws[rows, left + 1]
-        return np.where(octaves >= self.wall, np.maximum(inside, self.wall_level), inside)
+        return (1 - share) * self.draws[rows, left] + share * self.draws[rows, left + 1]
 
     def censored(self) -> str | None:
         """`low` or `high` where the minimum may lie beyond what was tried, else None."""
@@ -95,17 +92,18 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
     # An error of exactly zero has no logarithm; half the smallest one there was stands in for it.
     y_all = np.log(np.maximum(values, 0.5 * values[values > 0].min()))
     best = best_place(x_all, y_all)
-    wall_level = place_mean(x_all, y_all, best) + np.log(WALL)
-    wall = float(np.min(x_all[(x_all > best) & (y_all > wall_level)], initial=np.inf))
-    near = (np.abs(x_all - best) <= WINDOW) & (x_all < wall)
-    x, y = x_all[near], y_all[near]
+    lowest = place_mean(x_all, y_all, best)
+    wall = np.min(x_all[(x_all > best) & (y_all > lowest + np.log(WALL))], initial=np.inf)
+    near = np.abs(x_all - best) <= WINDOW
+    x = x_all[near]
+    y = np.where(x >= wall, np.minimum(y_all[near], lowest + np.log(AT_WALL)), y_all[near])
     if len(x) < FEWEST_RUNS or len(np.unique(np.round(x * 4))) < FEWEST_PLACES:
         return None
     seeds = np.array([hash(run.seed) for run in runs])[near]
     low, high = x.min(), x.max()
     grid = low + GRID * np.arange(int((high - low) / GRID + 1e-9) + 1)
     draws = _posterior_draws(x - best, y - y.mean(), seeds, grid - best, rng) + y.mean()
-    return Curve(grid, draws, bool(low == x_all.min()), bool(high == x_all[x_all < wall].max()), wall, wall_level)
+    return Curve(grid, draws, bool(low == x_all.min()), bool(high == x_all.max()))
 
 
 def best_place(x: np.ndarray, y: np.ndarray) -> float:
