@@ -33,7 +33,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui:  ## browse the results in MLflow, at http://127.0.0.1:5000 (PORT=5001 for another)
+ui: setup  ## browse the results in MLflow, at http://127.0.0.1:5000 (PORT=5001 for another)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 bench: setup  ## the training loop beside the shortest PyTorch loop that does the same

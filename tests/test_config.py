@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from pipeline import config
 from pipeline.config import flatten, resolve
 from pipeline.errors import RequestError
+from pipeline.train import warn_linear_adam
 
 
 def test_the_composed_config_shows_the_lr_that_the_rule_gives(composed):
@@ -118,3 +119,14 @@ def test_the_main_job_asks_what_it_says():
     assert sweeper.params["optimizer.lr"] == "tag(log, interval(0.003125, 3.2))"
     assert sweeper.params["tracking.checkpoints"] == "none"
     assert (cfg.budget.epochs, cfg.schedule.name, cfg.schedule.warmup_fraction) == (5, "cosine", 0.05)
+
+
+def test_the_linear_rule_with_adam_is_warned_about_and_other_pairs_are_not(composed, caplog):
+    for overrides, warned in (
+        (["optimizer=adamw", "scaling=linear"], True),
+        (["optimizer=adamw"], False),
+        (["optimizer=sgd", "scaling=linear"], False),
+    ):
+        caplog.clear()
+        warn_linear_adam(resolve(composed(*overrides)))
+        assert ("scaling=sqrt" in caplog.text) is warned
