@@ -34,8 +34,7 @@ def tracked(folder):
 
 def journal_trials(folder):
     open_storage.cache_clear()
-    (journal,) = (folder / "mlruns" / "sweeps").glob("*/optuna.journal")
-    storage = open_storage(str(journal))
+    storage = open_storage(str(folder / "mlruns" / "optuna.journal"))
     return {s: optuna.load_study(study_name=s, storage=storage).trials for s in optuna.get_all_study_names(storage)}
 
 
