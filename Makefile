@@ -26,7 +26,7 @@ test: setup  ## the tests (under five minutes)
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-study: setup  ## the whole main job as a test: time, memory and answer (about three minutes)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

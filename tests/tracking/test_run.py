@@ -1,5 +1,6 @@
 """One training, one MLflow run, in a real SQLite store."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -61,14 +62,12 @@ def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut
 )
 def test_however_the_block_ends_the_run_is_closed_and_says_how(store, raised, status, tag):
     run = TrackedRun(store, "ends", {})
-    try:
-        with run:
-            run.log_metrics({"a": 1.0}, 1)
-            run.status = "stalled"
-            if raised:
-                raise raised
-    except (RuntimeError, KeyboardInterrupt, SystemExit):
-        pass  # what was raised is not kept back; what matters is what it left
+    # What was raised is not kept back; what matters here is what it left.
+    with contextlib.suppress(RuntimeError, KeyboardInterrupt, SystemExit), run:
+        run.log_metrics({"a": 1.0}, 1)
+        run.status = "stalled"
+        if raised:
+            raise raised
     found = stored(store, run.id)
     assert (found.info.status, found.data.tags["status"]) == (status, tag)
     assert found.data.metrics["a"] == 1.0
