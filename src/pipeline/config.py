@@ -158,7 +158,16 @@ def scaled_lr(octaves: float = 0, *, _root_: DictConfig) -> float:
     scaled_betas(_root_=root)  # a batch for which no β exists must not get an LR either
     if octaves:
         scaling.check_positive("search.octaves", root.search.octaves)
-    return optimizer.base_lr * _factor_at(root) * 2 ** float(octaves)
+    scale = root.scaling
+    lr = scaling.scale_lr(
+        scale.rule,
+        optimizer.base_lr,
+        scale.base_batch,
+        root.batch,
+        exponent=scale.exponent,
+        noise_scale=scale.noise_scale,
+    )
+    return lr * 2 ** float(octaves)
 
 
 def scaled_betas(*, _root_: DictConfig) -> ListConfig:
@@ -185,7 +194,6 @@ def scaled_weight_decay(*, _root_: DictConfig) -> float:
 
 def _factor_at(root: DictConfig) -> float:
     scale = root.scaling
-    scaling.check_positive("optimizer.base_lr", root.optimizer.get("base_lr", 1.0))
     return scaling.scale_factor(
         scale.rule, scale.base_batch, root.batch, exponent=scale.exponent, noise_scale=scale.noise_scale
     )

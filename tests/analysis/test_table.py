@@ -44,6 +44,13 @@ def test_what_cannot_be_read_is_named_with_its_row(tmp_path, text, message):
         read_table(tmp_path / "runs.csv")
 
 
+@pytest.mark.parametrize("line", ["{", "[1, 2]", "64,0.1,0.5"])
+def test_a_line_that_is_no_json_object_is_named(tmp_path, line):
+    (tmp_path / "runs.jsonl").write_text('{"batch": 64, "lr": 0.1, "value": 0.5}\n' + line + "\n")
+    with pytest.raises(RequestError, match="line 2: it is not a JSON object"):
+        read_table(tmp_path / "runs.jsonl")
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RequestError, match="No such file"):
         read_table(tmp_path / "runs.csv")

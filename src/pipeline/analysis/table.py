@@ -71,13 +71,28 @@ def read_table(path: Path) -> list[Run]:
     except OSError as error:
         raise RequestError(f"{path}: it can't be read ({error.strerror}).") from None
     if path.suffix in (".jsonl", ".ndjson"):
-        rows: Iterable[dict[str, Any]] = (json.loads(line) for line in text.splitlines() if line.strip())
+        rows: Iterable[Mapping[str, Any]] = _json_rows(text, path)
     else:
         rows = csv.DictReader(text.splitlines())
     runs = [run_from_row(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     if not runs:
         raise RequestError(f"{path}: no runs in it.\nIt needs the columns batch, lr, value and a row a run.")
     return runs
+
+
+def _json_rows(text: str, path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict):
+            raise RequestError(f"{path}, line {number}: it is not a JSON object.\nWrite one object of columns a line.")
+        rows.append(row)
+    return rows
 
 
 def run_from_row(row: Mapping[str, Any], where: str) -> Run:
