@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from hydra_plugins.lr_study_sweeper import Abandoned, Hooks, Outcome, Progress, Sweep
 from pipeline.config import flatten, resolve
 from pipeline.dry_run import check_buildable
 from pipeline.request import check_request
 from pipeline.tracking import check_location
 
 if TYPE_CHECKING:
-    from hydra_plugins.lr_study_sweeper._hooks import Outcome, Progress, Sweep
     from hydra_plugins.lr_study_sweeper._space import Cell
 
 log = logging.getLogger("pipeline.sweep")
@@ -23,7 +23,7 @@ log = logging.getLogger("pipeline.sweep")
 QUIET_SECONDS = 5.0
 
 
-class SweepHooks:
+class SweepHooks(Hooks):
     """The sweeper's hooks; see `hydra_plugins.lr_study_sweeper`."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class SweepHooks:
         check_buildable(configs)
         warn_linear_adam(configs[0])
 
-    def started(self, sweep: "Sweep") -> Mapping[str, str]:
+    def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Open the parent run; trials are told its id and the sweep's name."""
         from pipeline.tracking.store import open_store
         from pipeline.tracking.sweep import Parent, describe_parent
@@ -62,7 +62,7 @@ class SweepHooks:
         self._started_at = time.monotonic()
         return {"sweep.name": sweep.name, "sweep.parent": self._parent.id}
 
-    def wave_done(self, progress: "Progress") -> None:
+    def wave_done(self, progress: Progress) -> None:
         """Say how far it is: rewriting one line on a terminal, a line now and then elsewhere."""
         now = time.monotonic()
         seconds = now - self._started_at
@@ -75,17 +75,18 @@ class SweepHooks:
             self._said_at = now
             log.info(line)
 
-    def ended(self, outcome: "Outcome") -> None:
-        """Report what there is, close the parent run, and say how to go on."""
+    def abandoned(self, trials: Sequence[Abandoned]) -> None:
+        """Close the MLflow runs of trials whose process could not."""
+        from pipeline.tracking.sweep import close_abandoned
+
+        for trial in trials:
+            close_abandoned(self._store, self._name, trial.study, trial.number, trial.status)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Report where the sweep is complete, and close the parent run."""
         try:
             if outcome.status == "complete":
                 self._report()
-            else:
-                log.info(
-                    "%s after %d trials; the same command goes on from there.",
-                    outcome.status,
-                    outcome.progress.finished,
-                )
         finally:
             self._parent.end(outcome.status)
 

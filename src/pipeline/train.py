@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from hydra_plugins.lr_study_sweeper import Trial, current_trial
+from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
 from pipeline.request import check_request
@@ -52,6 +52,7 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
 
     Raises:
         RequestError: the request can't be carried out; nothing was written.
+        TrialPruned: the sweep's pruner ended the trial.
     """
     check_request(config)
     tracking = config["tracking"]
@@ -72,16 +73,18 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
         progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report,
     ):
         _record_request(run, config, workload, trial)
-        result = _fit_and_record(run, report, config, workload, draw=trial is None)
+        result = _fit_and_record(run, report, config, workload, trial)
         run.status = result.status
     report.done(result, run)
     if trial is not None:
         trial.set_attributes(status=result.status, mlflow_run_id=run.id)
+        if result.status == "pruned":
+            raise TrialPruned
     return objective_value(config["objective"], result, workload.plan, workload.splits.guess_loss)
 
 
 def _fit_and_record(
-    run: "TrackedRun", report: "Reporter", config: dict[str, Any], workload: "Workload", draw: bool
+    run: "TrackedRun", report: "Reporter", config: dict[str, Any], workload: "Workload", trial: Trial | None
 ) -> "FitResult":
     """Train, and log metrics, checkpoints and curves as they come."""
     from pipeline.engine import Checkpoints, Evaluation, evaluate, fit
@@ -95,6 +98,13 @@ def _fit_and_record(
             checkpoints.update(evaluation, model, optimizer)
             report.evaluation(evaluation)
 
+        def should_prune(evaluation: Evaluation) -> bool:
+            if trial is None:
+                return False
+            metric = plan.target[0] if plan.target else config["objective"]
+            trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
+            return trial.should_prune()
+
         result = fit(
             *(model, optimizer, workload.splits, plan, workload.schedule),
             batch=config["batch"],
@@ -102,10 +112,11 @@ def _fit_and_record(
             micro_batch=config["batching"]["micro_batch"],
             on_evaluation=on_evaluation,
             on_window=report.steps,
+            should_prune=should_prune,
         )
         last = len(result.evaluations)
         run.log_metrics({"diverged": result.status == "diverged"}, last)
-        if result.status != "diverged":
+        if result.status not in ("diverged", "pruned"):
             test_loss, test_error = evaluate(model, workload.splits.test)
             run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
             report.test(test_loss, test_error)
@@ -113,7 +124,7 @@ def _fit_and_record(
             run.log_metrics({"steps_to_target": result.steps}, last)
         for file in sorted(Path(scratch).glob("*.pt")):
             run.log_file(file, "checkpoints")
-        if draw:
+        if trial is None:
             _draw_curves(run, result.evaluations, Path(scratch))
     return result
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.answer import analyse
+from pipeline.analysis.answer_figure import draw_answer
 from pipeline.analysis.render import rows, summary, to_json, to_markdown
 from pipeline.analysis.table import Run
 from pipeline.analysis.verdict import holm
@@ -159,3 +160,10 @@ def test_markdown_has_a_row_for_each_batch():
     assert [line.split("|")[1].strip(" *") for line in text.splitlines() if line.startswith("| ")][1:] == [
         str(s) for s in SIZES
     ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_study_too_small_to_estimate_anything_still_has_its_figure(tmp_path, count):
+    runs = [Run(32, 0.1 * 2**i, 1.0 + i, seed=0) for i in range(count)]
+    draw_answer(analyse(runs), runs, tmp_path / "answer.png")
+    assert (tmp_path / "answer.png").stat().st_size > 5000

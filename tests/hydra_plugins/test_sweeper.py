@@ -47,10 +47,10 @@ def runs(folder):
 
 
 def test_choices_make_cells_and_intervals_are_searched(sweep):
-    done = sweep("size=1,2", "optimizer=sgd,adam", "x=interval(0.0,4.0)", "hydra.sweeper.n_trials=5")
+    done = sweep("size=1,2", "method=sgd,adam", "x=interval(0.0,4.0)", "hydra.sweeper.n_trials=5")
     assert done.returncode == 0, done.stderr
     names = sorted(studies(sweep.folder)[0])
-    assert names == [f"app/size={size},optimizer={name}" for size in (1, 2) for name in ("adam", "sgd")]
+    assert names == [f"app/size={size},method={name}" for size in (1, 2) for name in ("adam", "sgd")]
     counts = Counter((size, name) for size, name, *_ in runs(sweep.folder))
     assert set(counts.values()) == {5}
     for study in names:

@@ -1,6 +1,7 @@
 """A sweep as a user starts it: small, but with real data, workers, Optuna journal and MLflow store."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -157,7 +158,8 @@ def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_py
     assert done.stdout == first.stdout
 
 
-def test_an_interrupted_sweep_says_so_and_goes_on_where_it_was(tmp_path, run_python):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, number, code):
     command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4")
     driver = subprocess.Popen(
         [sys.executable, *command, "budget.epochs=300"],
@@ -171,9 +173,66 @@ def test_an_interrupted_sweep_says_so_and_goes_on_where_it_was(tmp_path, run_pyt
     while not (tmp_path / "mlruns" / "mlflow.db").exists() or len(tracked(tmp_path)[2]) < 2:
         assert time.monotonic() < deadline, "no trial was ever tracked"
         time.sleep(0.3)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
+    signalled = time.monotonic()
     _, said = driver.communicate(timeout=60)
-    assert driver.returncode == 130, said
-    assert "the same command goes on from there" in said
-    _, (parent,), _ = tracked(tmp_path)
+    assert driver.returncode == code, said
+    assert time.monotonic() - signalled < 10
+    assert "The same command goes on from there:" in said
+    assert "-m pipeline.train -m batch=32,128" in said
+    _, (parent,), children = tracked(tmp_path)
     assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")
+    assert {(run.info.status, run.data.tags["status"]) for run in children} == {("KILLED", "interrupted")}
+    trials = [trial for study in journal_trials(tmp_path).values() for trial in study]
+    assert trials
+    assert all(trial.user_attrs["interrupted"] for trial in trials)
+
+
+def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, run_python):
+    command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4", "budget.epochs=60")
+    driver = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "mlruns" / "mlflow.db").exists() or len(tracked(tmp_path)[2]) < 4:
+        assert time.monotonic() < deadline, "the sweep never got to its fourth trial"
+        time.sleep(0.2)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert "RUNNING" in {run.info.status for run in tracked(tmp_path)[2]}
+    done = run_python(*command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
+    lost = {run.data.tags["trial"]: run for run in children if run.data.tags["status"] == "lost"}
+    assert lost
+    for run in children:
+        if "retry_of" in run.data.tags and run.data.tags["retry_of"] in lost:
+            old = lost[run.data.tags["retry_of"]]
+            if old.data.tags["study"] == run.data.tags["study"]:
+                assert run.data.params["optimizer.lr"] == old.data.params["optimizer.lr"]
+                assert run.data.params["seed"] == old.data.params["seed"]
+    finished = [run for run in children if run.info.status == "FINISHED"]
+    assert len(finished) == 8
+    assert "8/8 trials" in done.stderr
+
+
+def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_python):
+    """A random search over fourteen octaves puts some trials far from the best."""
+    search = ("search.octaves=7", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20", "budget.epochs=4")
+    done = run_python("-m", "pipeline.train", "-m", "batch=32", "seed=0,1", *search, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, _, children = tracked(tmp_path)
+    pruned = [run for run in children if run.data.tags["status"] == "pruned"]
+    assert pruned
+    assert {run.info.status for run in pruned} == {"FINISHED"}
+    (trials,) = journal_trials(tmp_path).values()
+    marked = {t.user_attrs["mlflow_run_id"] for t in trials if t.state is optuna.trial.TrialState.PRUNED}
+    assert marked == {run.info.run_id for run in pruned}
+    assert all(1 <= len(t.intermediate_values) < 4 for t in trials if t.state is optuna.trial.TrialState.PRUNED)
+    assert all("test/loss" not in run.data.metrics for run in pruned)

@@ -4,6 +4,18 @@ Hydra imports this package at the start of every Hydra app on the machine: nothi
 """
 
 from hydra_plugins.lr_study_sweeper._errors import SweepFailedError
-from hydra_plugins.lr_study_sweeper._trial import Trial, current_trial
+from hydra_plugins.lr_study_sweeper._hooks import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
+from hydra_plugins.lr_study_sweeper._trial import Trial, TrialPruned, current_trial
 
-__all__ = ["SweepFailedError", "Trial", "current_trial"]
+__all__ = [
+    "Abandoned",
+    "FixedTrial",
+    "Hooks",
+    "Outcome",
+    "Progress",
+    "Sweep",
+    "SweepFailedError",
+    "Trial",
+    "TrialPruned",
+    "current_trial",
+]

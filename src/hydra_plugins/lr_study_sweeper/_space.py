@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._identity import identity
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,20 @@ class Cell:
 
     Attributes:
         name: `batch=256,optimizer=sgd`; empty where nothing is swept by choice.
-        overrides: the job overrides that make it, without dimensions and replicate.
-        choices: the swept keys and their values here.
+        overrides: (key, text) of the job overrides that make it, as they were given, without dimensions and
+            replicate.
+        choices: the keys that tell it from other cells, and their values here.
         config: its composed configuration, with the `hydra` node.
+        identity: what of its configuration makes another study; see `_identity.identity`.
         dimensions: what is searched in it.
         start: the configured value of each dimension that lies in its interval: tried first.
     """
 
     name: str
-    overrides: tuple[str, ...]
+    overrides: tuple[tuple[str, str], ...]
     choices: Mapping[str, str]
     config: DictConfig
+    identity: Mapping[str, Any]
     dimensions: tuple[Dimension, ...]
     start: Mapping[str, float]
 
@@ -73,17 +77,27 @@ def read_request(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
     overrides = {**params, **given}
     replicates = _replicates(overrides.pop(options.replicate_key, None))
     searched = [key for key, override in overrides.items() if _is_interval(override)]
-    fixed = [_as_text(o) for key, o in overrides.items() if not o.is_sweep_override()]
-    axes = {key: o for key, o in overrides.items() if o.is_discrete_sweep()}
+    axes = {key: _choices(override) for key, override in overrides.items() if key not in searched}
+    may_change = (*options.may_change, options.replicate_key or "hydra")
     cells = []
-    for combination in itertools.product(*(_choices(override) for override in axes.values())):
-        choices = dict(zip(axes, (value for value, _ in combination), strict=True))
-        cell_overrides = (*fixed, *(text for _, text in combination))
-        composed = loader.load_sweep_config(config, list(cell_overrides))
+    for combination in itertools.product(*axes.values()):
+        texts = [text for _, text in combination]
+        composed = loader.load_sweep_config(config, texts)
+        chosen = {key: value for key, (value, _) in zip(axes, combination, strict=True) if len(axes[key]) > 1}
+        choices = {key: OmegaConf.select(composed, key) for key in options.cell_keys if key not in chosen} | chosen
         cell_params = dict(_from_params(parser, composed))
         dimensions = tuple(_dimension(key, given.get(key) or cell_params[key], composed) for key in searched)
-        name = ",".join(f"{key}={value}" for key, value in choices.items())
-        cells.append(Cell(name, cell_overrides, choices, composed, dimensions, _start(dimensions, composed)))
+        cells.append(
+            Cell(
+                name=",".join(f"{key}={value}" for key, value in choices.items()),
+                overrides=tuple(zip(axes, texts, strict=True)),
+                choices={key: str(value) for key, value in choices.items()},
+                config=composed,
+                identity=identity(composed, may_change, [dimension.key.lstrip("+") for dimension in dimensions]),
+                dimensions=dimensions,
+                start=_start(dimensions, composed),
+            )
+        )
     return Request(tuple(cells), replicates, options.replicate_key)
 
 
@@ -100,17 +114,15 @@ def _is_interval(override: Override) -> bool:
 
 
 def _choices(override: Override) -> list[tuple[str, str]]:
-    """(value, override text) of each of a discrete sweep's values."""
+    """(value, override text) of each of a discrete sweep's values, or of the one that is given."""
+    if not override.is_sweep_override():
+        assert override.input_line is not None
+        return [("", override.input_line)]
     key = override.get_key_element()
-    values = list(override.sweep_string_iterator())
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
         raise SweepRequestError(f"{override.input_line}: no values to choose from.")
     return [(value.strip("'\""), f"{key}={value}") for value in values]
-
-
-def _as_text(override: Override) -> str:
-    assert override.input_line is not None
-    return override.input_line
 
 
 def _replicates(override: Override | None) -> tuple[str | None, ...]:

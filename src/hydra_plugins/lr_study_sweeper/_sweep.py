@@ -1,68 +1,126 @@
-"""The sweep: waves of trials over all open studies, until each has what it was asked for."""
+"""A sweep from its request to its end: check everything, open the studies, run the waves, close whatever happens."""
 
+import contextlib
 import logging
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hydra_plugins.lr_study_sweeper._errors import SweepFailedError, SweepRequestError
-from hydra_plugins.lr_study_sweeper._hooks import Hooks, NoHooks, Outcome, Progress, Sweep
-from hydra_plugins.lr_study_sweeper._space import read_request
+from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._hooks import Hooks, Outcome, Sweep
+from hydra_plugins.lr_study_sweeper._loader import CellLoader
+from hydra_plugins.lr_study_sweeper._space import Request, read_request
 from hydra_plugins.lr_study_sweeper._trial import TrialTask
 
 log = logging.getLogger(__name__)
 
 
-def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictConfig, arguments: Sequence[str]) -> None:
-    """Check the request, then run what it still needs; running it again finishes or extends it."""
+def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictConfig, arguments: Sequence[str]) -> Any:
+    """Check the request, then run what it still needs; running it again finishes or extends it.
+
+    Returns:
+        Without an interval, the jobs' returns in batches, as Hydra's own sweepers; else None.
+    """
+    _check_options(config.hydra.sweeper)
+    storage_given = config.hydra.sweeper.storage
+    config = _without_secrets(config)
     options = config.hydra.sweeper
-    _check_options(options)
     request = read_request(config, context.config_loader, arguments)
-    hooks: Hooks = NoHooks() if options.hooks is None else instantiate(options.hooks)
+    hooks: Hooks = Hooks() if options.hooks is None else instantiate(options.hooks)
     hooks.check(request.cells)
 
     # Optuna takes half a second to import, too long for a request that is refused before this.
     import optuna
 
-    from hydra_plugins.lr_study_sweeper._sampler import make_sampler
-    from hydra_plugins.lr_study_sweeper._storage import open_storage
-    from hydra_plugins.lr_study_sweeper._study import CellStudy
+    from hydra_plugins.lr_study_sweeper._build import directions_of
+    from hydra_plugins.lr_study_sweeper._storage import check_storage, is_database, open_storage, prepare_journal
+    from hydra_plugins.lr_study_sweeper._try_out import try_out
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = options.name or config.hydra.job.name
-    if request.searches:
-        make_sampler(options.sampler, options.seed, name, 0)
     folder = Path(os.path.abspath(config.hydra.sweep.dir))
-    with _only_driver(folder, name):
-        url = _prepare_storage(options.storage, folder)
-        storage = open_storage(url)
-        studies = [CellStudy(name, cell, request.replicates, options, storage) for cell in request.cells]
+    # A plain grid starts afresh each time, as with Hydra's own sweepers, unless a storage is named.
+    afresh = storage_given is None and not request.searches
+    url = _storage_url(storage_given, folder / ("grid.journal" if afresh else "optuna.journal"))
+    check_storage(url)
+    try_out(request, options)
+    shared = is_database(url)
+    with _only_driver(folder, name, url, shared), _terminable():
+        OmegaConf.save(config, folder / "multirun.yaml")  # as Hydra's own sweepers do
+        if afresh:
+            Path(url).unlink(missing_ok=True)
+            open_storage.cache_clear()
+        if not shared:
+            prepare_journal(url)
+        storage = _open(open_storage, url)
+        task = TrialTask(task_function, url, len(directions_of(options)), request.searches, _pruner(options))
+        loader = CellLoader(context.config_loader)
+        ours = HydraContext(config_loader=loader, callbacks=context.callbacks)
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
+        return _drive(name, config, request, hooks, storage, launcher, task, loader, shared)
+
+
+def _drive(
+    name: str,
+    config: DictConfig,
+    request: Request,
+    hooks: Hooks,
+    storage: Any,
+    launcher: Any,
+    task: TrialTask,
+    loader: CellLoader,
+    shared: bool,
+) -> Any:
+    from hydra_plugins.lr_study_sweeper._launching import Launching
+    from hydra_plugins.lr_study_sweeper._lease import Lease, live_drivers
+    from hydra_plugins.lr_study_sweeper._study import CellStudy
+    from hydra_plugins.lr_study_sweeper._waves import Waves, workers_of
+
+    options = config.hydra.sweeper
+    studies = [CellStudy(name, cell, request.replicates, options, storage, shared) for cell in request.cells]
+    existing = {study.study_name: study for study in storage.get_all_studies()}
+    for study in studies:
+        if study.name in existing:
+            study.check_same(existing[study.name].user_attrs)
+    ids = {study_name: study._study_id for study_name, study in existing.items()}
+    homes = [study.open(ids) for study in studies]
+    if not shared:
+        attributes = [storage.get_study_user_attrs(home) for home in homes]
+        _refuse_second([driver for found in attributes for driver in live_drivers(found, seen=True)], name)
+    with Lease(storage, homes[0]) as lease:
         for study in studies:
-            study.give_up_lost()
-        progress = _progress(studies)
-        everywhere = hooks.started(Sweep(name, config, request.cells, progress.total, progress.finished))
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=TrialTask(task_function, url), config=config
-        )
+            study.load(lease.address)
+        first_job = sum(study.history.finished for study in studies)
+        launching = Launching(launcher, task, loader, first_job)
+        waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
+        before = waves.progress
+        sweep = Sweep(name, config, request.cells, before.total, before.finished)
         status = "interrupted"
+        everywhere = hooks.started(sweep)
         try:
-            _run_waves(launcher, studies, everywhere, hooks, options.max_failure_rate, _workers(config))
+            waves.run(sweep, everywhere)
             status = "complete"
         except Exception:
             status = "failed"
             raise
+        except BaseException:
+            waves.interrupt()
+            _say_how_to_resume(waves.progress.finished, waves.progress.total)
+            raise
         finally:
-            hooks.ended(Outcome(status, _progress(studies)))
+            hooks.ended(Outcome(status, waves.progress))
+    return waves.returns if not request.searches else None
 
 
 def _check_options(options: DictConfig) -> None:
@@ -70,115 +128,109 @@ def _check_options(options: DictConfig) -> None:
         raise SweepRequestError(f"hydra.sweeper.n_trials={options.n_trials}: a study has at least one trial.")
     if not 0 <= options.max_failure_rate <= 1:
         raise SweepRequestError(f"hydra.sweeper.max_failure_rate={options.max_failure_rate}: it is a share, 0 to 1.")
-    if options.direction not in ("minimize", "maximize"):
-        raise SweepRequestError(f"hydra.sweeper.direction={options.direction}: it is minimize or maximize.")
+    for key in ("workers", "max_batch_size"):
+        if options[key] is not None and options[key] < 1:
+            raise SweepRequestError(f"hydra.sweeper.{key}={options[key]}: it is 1 or more, or null.")
+    if options.widenings < 0:
+        raise SweepRequestError(f"hydra.sweeper.widenings={options.widenings}: it is 0 or more.")
+    directions = [options.direction] if isinstance(options.direction, str) else list(options.direction or [])
+    if not directions or any(direction not in ("minimize", "maximize") for direction in directions):
+        raise SweepRequestError(
+            f"hydra.sweeper.direction={options.direction}: it is minimize or maximize, or a list of these."
+        )
 
 
-@contextmanager
-def _only_driver(folder: Path, name: str) -> Iterator[None]:
-    """Hold the sweep's folder: two drivers of one sweep would ask for its trials twice."""
+def _pruner(options: DictConfig) -> dict[str, Any] | None:
+    """The pruner's configuration as plain data, or None where nothing is pruned."""
+    node: Any = OmegaConf.to_container(options.pruner, resolve=True) if options.pruner else {}
+    return node if node.get("_target_") else None
+
+
+def _storage_url(configured: str | None, default: Path) -> str:
+    from hydra_plugins.lr_study_sweeper._storage import is_database
+
+    if configured is not None and is_database(configured):
+        return configured
+    # Absolute: workers may stand in another folder.
+    return os.path.abspath(configured or default)
+
+
+def _open(open_storage: Any, url: str) -> Any:
+    from hydra_plugins.lr_study_sweeper._build import reason
+    from hydra_plugins.lr_study_sweeper._storage import without_password
+
+    try:
+        return open_storage(url)
+    except Exception as error:
+        raise SweepRequestError(
+            f"hydra.sweeper.storage={without_password(url)}: Optuna can't use it ({reason(error)})."
+        ) from error
+
+
+def _without_secrets(config: DictConfig) -> DictConfig:
+    """The configuration without the storage's password: Hydra saves it beside the sweep and beside every job."""
+    from hydra_plugins.lr_study_sweeper._storage import is_database, without_password
+
+    url = config.hydra.sweeper.storage
+    if url is None or not is_database(url) or without_password(url) == url:
+        return config
+    copy = config.copy()
+    OmegaConf.copy_cache(from_config=config, to_config=copy)
+    with read_write(copy), open_dict(copy):
+        copy.hydra.sweeper.storage = without_password(url)
+        copy.hydra.overrides.hydra = [text.replace(url, without_password(url)) for text in copy.hydra.overrides.hydra]
+    return copy
+
+
+@contextlib.contextmanager
+def _only_driver(folder: Path, name: str, url: str, shared: bool) -> Iterator[None]:
+    """Hold the sweep's folder: on a journal, two drivers of one sweep would ask for its trials twice."""
     folder.mkdir(parents=True, exist_ok=True)
+    if shared:
+        yield
+        return
     lock = FileLock(folder / "driver.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise SweepRequestError(
-            f"The sweep {name} is running already ({lock.lock_file}).\nWait for it to end."
-        ) from None
+        from hydra_plugins.lr_study_sweeper._lease import live_drivers
+        from hydra_plugins.lr_study_sweeper._storage import open_storage
+
+        studies = open_storage(url).get_all_studies() if os.path.exists(url) else []
+        mine = [study for study in studies if study.user_attrs.get("sweep") == name]
+        _refuse_second([d for study in mine for d in live_drivers(study.user_attrs, seen=True)] or [{}], name)
     try:
         yield
     finally:
         lock.release()
 
 
-def _prepare_storage(configured: str | None, folder: Path) -> str:
-    from hydra_plugins.lr_study_sweeper._storage import is_database, prepare_journal
-
-    if configured is not None and is_database(configured):
-        return configured
-    # Absolute: workers may stand in another folder.
-    path = os.path.abspath(configured or folder / "optuna.journal")
-    prepare_journal(path)
-    return path
-
-
-def _run_waves(
-    launcher: Launcher,
-    studies: Sequence[Any],
-    everywhere: Mapping[str, str],
-    hooks: Hooks,
-    max_failure_rate: float,
-    workers: int,
-) -> None:
-    job_number = 0
-    while open_studies := [study for study in studies if study.remaining()]:
-        jobs = _next_wave(open_studies, workers)
-        extra = [f"{key}={value}" for key, value in everywhere.items()]
-        # A key given on the command line is the user's, and stays.
-        overrides = [[*(e for e in extra if not _names(job.overrides, e)), *job.overrides] for job in jobs]
-        _launch(launcher, jobs, overrides, job_number)
-        job_number += len(jobs)
-        progress = _progress(studies)
-        hooks.wave_done(progress)
-        if progress.failed > max_failure_rate * progress.finished:
-            failures = [(study, trial) for study in studies for trial in study.failed()]
-            study, trial = failures[0]
-            raise SweepFailedError(
-                f"{progress.failed} of {progress.finished} trials failed, so the sweep stopped; what finished is kept. "
-                f"Trial {trial.number} of {study.name}: {trial.user_attrs.get('error')}"
-                "\nMend it and run the same command again, or raise hydra.sweeper.max_failure_rate."
-            )
+def _refuse_second(live: Sequence[Any], name: str) -> None:
+    if live:
+        first = live[0]
+        who = f"process {first['pid']} on {first['host']}" if first else "another process"
+        raise SweepRequestError(
+            f"The sweep {name} is running already: {who}."
+            "\nWait for it to end; several drivers need a database as hydra.sweeper.storage."
+        )
 
 
-def _names(overrides: Sequence[str], override: str) -> bool:
-    key = override.split("=", 1)[0]
-    return any(other.split("=", 1)[0].lstrip("+") == key for other in overrides)
-
-
-def _next_wave(studies: Sequence[Any], workers: int) -> list[Any]:
-    """At least two trials a worker, spread evenly over the studies, the longest first."""
-    each = math.ceil(2 * workers / len(studies))
-    ordered = sorted(studies, key=lambda study: -study.mean_seconds())
-    return [study.ask() for study in ordered for _ in range(min(each, study.remaining()))]
-
-
-def _launch(launcher: Launcher, jobs: Sequence[Any], overrides: list[list[str]], first: int) -> None:
-    """Run a wave. What the launcher returns or raises is a hint: the storage knows what was finished."""
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM (a cluster that takes its machine back) end the sweep in order, with exit code 143."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        launcher.launch(overrides, initial_job_idx=first)
-    except Exception as error:
-        log.warning("A wave was broken off (%s); what it left is run one at a time.", _first_line(error))
-    for position, job in enumerate(jobs):
-        if not job.study.is_running(job.number):
-            continue
-        try:
-            launcher.launch([overrides[position]], initial_job_idx=first + position)
-        except Exception as error:
-            job.study.fail(job.number, f"its process died: {_first_line(error)}")
-        else:
-            if job.study.is_running(job.number):
-                job.study.fail(job.number, "its process ended without a result")
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _workers(config: DictConfig) -> int:
-    """How many trials the launcher runs at once, where its configuration says so."""
-    n_jobs = OmegaConf.select(config, "hydra.launcher.n_jobs", default=1)
-    return (
-        n_jobs
-        if n_jobs > 0
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
-
-
-def _progress(studies: Sequence[Any]) -> Progress:
-    return Progress(
-        finished=sum(len(study.finished()) for study in studies),
-        failed=sum(len(study.failed()) for study in studies),
-        total=sum(study.n_trials for study in studies),
+def _say_how_to_resume(finished: int, total: int) -> None:
+    log.warning(
+        "Interrupted after %d of %d trials. The same command goes on from there:\n%s",
+        *(finished, total, shlex.join(sys.orig_argv)),
     )

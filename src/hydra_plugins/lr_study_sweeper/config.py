@@ -1,4 +1,4 @@
-"""The sweeper's options, and the samplers that are ready to choose."""
+"""The sweeper's options, and the samplers and pruners that are ready to choose."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +8,13 @@ from omegaconf import MISSING
 
 
 @dataclass
-class TrialAddress:
-    """Which trial a job is: set by the sweeper in each job's own configuration."""
-
-    study: str | None = None
-    number: int | None = None
-
-
-@dataclass
 class LRStudySweeperConf:
     """Options of `hydra/sweeper=lr_study`."""
 
     _target_: str = "hydra_plugins.lr_study_sweeper.lr_study_sweeper.LRStudySweeper"
     # Nested `_target_`s are built when they are needed, in the sweep, not when Hydra makes the sweeper.
     _recursive_: bool = False
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
 
     # The sweep's name, the first part of its studies' names; null takes the name of the job.
     name: str | None = None
@@ -30,15 +22,19 @@ class LRStudySweeperConf:
     # Finished trials in each study, over all replicates. Without an interval a cell runs once a replicate.
     n_trials: int = 24
 
-    # minimize or maximize
-    direction: str = "minimize"
+    # minimize or maximize; a list of these for a task that returns several numbers
+    direction: Any = "minimize"
 
-    # A path is an Optuna journal file, a URL an Optuna database; null is optuna.journal in hydra.sweep.dir.
+    # A path is an Optuna journal file, a URL an Optuna database; null is optuna.journal in hydra.sweep.dir,
+    # and for a sweep without an interval nothing that is gone on with: it runs all of its jobs each time.
     storage: str | None = None
 
     # An Optuna sampler as a `_target_` node (group hydra/sweeper/sampler); where it takes a seed it gets one,
     # from (seed, study, trial).
     sampler: Any = MISSING
+
+    # An Optuna pruner as a `_target_` node (group hydra/sweeper/pruner); asked by `current_trial().should_prune()`.
+    pruner: Any = MISSING
 
     # Decides every random choice of the search.
     seed: int = 0
@@ -49,24 +45,47 @@ class LRStudySweeperConf:
     # A swept key whose values make no cells: each study's trials take them in turn.
     replicate_key: str | None = None
 
+    # Keys that tell cells apart even where only one value of them is given.
+    cell_keys: list[str] = field(default_factory=list)
+
+    # Keys (with all below them) that may differ when a sweep is gone on with; any other difference is refused.
+    may_change: list[str] = field(default_factory=list)
+
+    # How often an interval on a log scale is widened by two octaves when its outermost octave holds the best.
+    widenings: int = 0
+
     # The sweep stops when a larger share of its trials has raised an error.
     max_failure_rate: float = 0.5
 
-    # An object with check(cells), started(sweep), wave_done(progress), ended(outcome), as a `_target_` node.
+    # How many jobs the launcher runs at once, where its own configuration doesn't say it.
+    workers: int | None = None
+
+    # The most jobs that the launcher is given at once; null is no limit.
+    max_batch_size: int | None = None
+
+    # A `_target_` node: a `hydra_plugins.lr_study_sweeper.Hooks`, called around the sweep.
     hooks: Any = None
 
-    # Set by the sweeper in each job's configuration.
-    trial: TrialAddress = field(default_factory=TrialAddress)
 
-
+_PROVIDER = "lr_study_sweeper"
 _STORE = ConfigStore.instance()
-_STORE.store(group="hydra/sweeper", name="lr_study", node=LRStudySweeperConf, provider="lr_study_sweeper")
+_STORE.store(group="hydra/sweeper", name="lr_study", node=LRStudySweeperConf, provider=_PROVIDER)
 # Optuna's TPE and GP start with ten random trials, which in a study of a few dozen is random search.
 _SAMPLERS = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3, "constant_liar": True},
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 3},
+    "cmaes": {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 3, "warn_independent_sampling": False},
     "qmc": {"_target_": "optuna.samplers.QMCSampler", "warn_independent_sampling": False},
+    "grid": {"_target_": "hydra_plugins.lr_study_sweeper._grid.GridSampler", "points": 8},
     "random": {"_target_": "optuna.samplers.RandomSampler"},
 }
+_PRUNERS = {
+    "none": {"_target_": "optuna.pruners.NopPruner"},
+    "median": {"_target_": "optuna.pruners.MedianPruner"},
+    "hyperband": {"_target_": "optuna.pruners.HyperbandPruner"},
+    "successive_halving": {"_target_": "optuna.pruners.SuccessiveHalvingPruner"},
+}
 for _name, _node in _SAMPLERS.items():
-    _STORE.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider="lr_study_sweeper")
+    _STORE.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider=_PROVIDER)
+for _name, _node in _PRUNERS.items():
+    _STORE.store(group="hydra/sweeper/pruner", name=_name, node=_node, provider=_PROVIDER)

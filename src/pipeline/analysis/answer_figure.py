@@ -27,7 +27,7 @@ def draw_answer(answer: Answer, runs: Sequence[Run], path: Path) -> None:
     figure = new_figure(13, 5.4)
     left, right = figure.subplots(1, 2)
     _draw_losses(left, answer, runs)
-    _draw_best(right, answer)
+    _draw_best(right, answer, runs)
     save(figure, path)
 
 
@@ -52,10 +52,10 @@ def _draw_losses(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
     axes.yaxis.set_major_formatter(_plain)
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
-    axes.legend(title="batch", frameon=False, fontsize=9)
+    _legend(axes, title="batch")
 
 
-def _draw_best(axes: Axes, answer: Answer) -> None:
+def _draw_best(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
     known = [cell for cell in answer.batches if cell.best_lr is not None]
     bands = _column(known, "band_low"), _column(known, "band_high")
     axes.vlines(_column(known, "batch"), *bands, color=BLUE, lw=9, alpha=0.18)
@@ -71,12 +71,21 @@ def _draw_best(axes: Axes, answer: Answer) -> None:
     lowest = _column(failing, "failing_lr")
     axes.plot(_column(failing, "batch"), lowest, "x", color=VERMILION, label="lowest LR that failed")
     axes.set(xscale="log", yscale="log", xlabel="batch size", ylabel="learning rate")
+    if not known:
+        tried = [run.lr for run in runs]
+        axes.set(xlim=(answer.batches[0].batch / 2, answer.batches[-1].batch * 2), ylim=(min(tried), max(tried) * 1.01))
+        axes.text(0.5, 0.5, "too few runs to estimate a best LR", ha="center", transform=axes.transAxes)
     axes.set_title("Best LR against batch size; shaded: within the margin", fontsize=11)
     axes.set_xticks([cell.batch for cell in answer.batches], [str(cell.batch) for cell in answer.batches])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(_plain)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9)
+    _legend(axes)
+
+
+def _legend(axes: Axes, title: str | None = None) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(title=title, frameon=False, fontsize=9)
 
 
 def _draw_estimates(axes: Axes, cells: Sequence[BatchResult], label: str, face: str) -> None:

@@ -34,7 +34,7 @@ class FitResult:
     """How a run ended.
 
     Attributes:
-        status: `complete`, `diverged`, `stalled` or `missed` (a target that wasn't reached).
+        status: `complete`, `diverged`, `stalled`, `missed` (a target that wasn't reached) or `pruned`.
         steps: optimizer steps that were taken.
         evaluations: in order; a diverged run has none after it diverged.
         train_seconds: time in training alone, without evaluation.
@@ -58,6 +58,7 @@ def fit(
     micro_batch: int | None = None,
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
     on_window: Callable[[int], None] = lambda step: None,
+    should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
 ) -> FitResult:
     """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
 
@@ -73,6 +74,7 @@ def fit(
         micro_batch: most examples in one forward pass; None is the whole batch.
         on_evaluation: called with each evaluation as it is made.
         on_window: called with the number of steps done, about twenty times an epoch.
+        should_prune: asked after each evaluation whether to end the run there.
     """
     loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups])
     stream = ExampleStream(len(splits.train), seed)
@@ -93,6 +95,9 @@ def fit(
             result.status = "diverged"
             return result
         if plan.target and evaluation.metrics[plan.target[0]] < plan.target[1]:
+            return result
+        if should_prune(evaluation):
+            result.status = "pruned"
             return result
     if health.stalled(result.evaluations[-1].metrics["train/loss"]):
         result.status = "stalled"

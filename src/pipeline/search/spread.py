@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from pipeline.search.places import by_place
 
 # Octaves either side of the start that are tried first: a quarter and four times its LR.
 FIRST_STEP = 2.0
@@ -27,7 +29,7 @@ FIT_OCTAVES = 2.5
 FAILED = ("diverged", "stalled")
 
 
-class SpreadSampler(BaseSampler):
+class SpreadSampler(RandomSampler):
     """Start where the study starts, bracket the minimum, then spread trials around the fitted optimum.
 
     The order is: the start (queued by the sweeper), a quarter and four times it; further out, two octaves at
@@ -39,30 +41,17 @@ class SpreadSampler(BaseSampler):
         seed: for those other parameters.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
-        self._random = RandomSampler(seed)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing is sampled jointly."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing is sampled jointly."""
-        return {}
-
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The next value of `param_name`."""
         distribution = param_distribution
         if not isinstance(distribution, FloatDistribution) or not distribution.log:
-            return self._random.sample_independent(study, trial, param_name, distribution)
+            return super().sample_independent(study, trial, param_name, distribution)
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and param_name in t.params]
         points = [_Point.of(t, param_name) for t in others if t.state is not TrialState.FAIL]
         low, high = math.log2(distribution.low), math.log2(distribution.high)
-        octave = next_point(points, low, high)
+        octave = next_point(points, low, high, trial.user_attrs.get("replicate"))
         return float(np.clip(2.0**octave, distribution.low, distribution.high))
 
 
@@ -83,8 +72,8 @@ class _Point:
         return cls(math.log2(trial.params[name]), loss, trial.user_attrs.get("replicate"), failed)
 
 
-def next_point(points: Sequence[_Point], low: float, high: float) -> float:
-    """Where to put the next trial, in log2 LR between `low` and `high`."""
+def next_point(points: Sequence[_Point], low: float, high: float, seed: object = None) -> float:
+    """Where to put the next trial, one of `seed`, in log2 LR between `low` and `high`."""
     if not points:
         return (low + high) / 2
     failing = min((p.x for p in points if p.failed), default=math.inf)
@@ -102,8 +91,7 @@ def next_point(points: Sequence[_Point], low: float, high: float) -> float:
     candidates = [x for offset in SPREAD if low <= (x := center + offset + jitter) <= ceiling]
     if not candidates:
         return min(max(ceiling - FIRST_STEP / 4 + jitter, low), high)
-    crowd = [sum(abs(p.x - x) < 0.25 for p in points) for x in candidates]
-    return candidates[int(np.argmin(crowd))]
+    return min(candidates, key=lambda x: (_beside(points, x, seed), _beside(points, x)))
 
 
 def _bracket(points: Sequence[_Point], low: float, high: float) -> float | None:
@@ -125,17 +113,18 @@ def _bracket(points: Sequence[_Point], low: float, high: float) -> float | None:
     return None
 
 
+def _beside(points: Sequence[_Point], x: float, seed: object = None) -> int:
+    """How many points, of one seed or of all, lie within a quarter of an octave of `x`."""
+    return sum(abs(p.x - x) < 0.25 and (seed is None or p.seed == seed) for p in points)
+
+
 def _near(tried: Sequence[float], x: float) -> bool:
     return any(abs(other - x) < 0.25 for other in tried)
 
 
 def _mean_by_place(points: Sequence[_Point]) -> Mapping[float, float]:
     """Mean log loss of the points in each quarter of an octave: seeds at one LR are pooled."""
-    groups: dict[float, list[float]] = {}
-    for point in points:
-        assert point.loss is not None
-        groups.setdefault(round(point.x * 4) / 4, []).append(point.loss)
-    return {x: float(np.mean(losses)) for x, losses in groups.items()}
+    return {x: float(np.mean([p.loss for p in group])) for x, group in by_place(points, lambda p: p.x).items()}
 
 
 def _fitted_optimum(points: Sequence[_Point]) -> float:

@@ -129,6 +129,17 @@ def log_report(store: Store, run_id: str, folder: str, description: str, best_lr
     store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
 
 
+def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: str) -> None:
+    """Close the run of a trial that its own process could not end, as `lost`, `interrupted` or `failed`.
+
+    A trial that was given up counts for nothing, also where its run had just been finished: it is repeated.
+    """
+    query = f"tags.sweep = '{_quoted(sweep)}' AND tags.study = '{_quoted(study)}' AND tags.trial = '{trial}'"
+    for run in store.client.search_runs([store.experiment_id], query):
+        store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
+        store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
+
+
 def describe_parent(store: Store, run_id: str, params: Mapping[str, Any], cells: list[str]) -> None:
     """Log on a new parent what its trials have in common."""
     entities = [Param(key, str(value)[:500]) for key, value in params.items()]

@@ -1,0 +1,67 @@
+"""Waves keep workers busy, and the workers stay."""
+
+import math
+import time
+from collections import Counter
+
+import pytest
+
+from tests.hydra_plugins import stub
+from tests.hydra_plugins.inprocess import multirun, trials_of
+from tests.hydra_plugins.test_sweeper import APP, JOBLIB
+
+# Seconds that a trial of the main job trains at each batch size, here, and what it costs beside that.
+TRAINING = {4: 0.53, 8: 0.28, 16: 0.16, 32: 0.10, 64: 0.07, 128: 0.05, 256: 0.035}
+OVERHEAD = 0.12
+
+
+def task(cfg):
+    return math.log2(float(cfg.x)) ** 2 + 1
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_main_job_on_eight_workers_is_five_times_faster_than_on_one(tmp_path, monkeypatch, sampler):
+    monkeypatch.setattr(
+        stub.StubLauncher, "length", staticmethod(lambda given: TRAINING[int(given["size"])] + OVERHEAD)
+    )
+    seconds = {}
+    for workers in (1, 8):
+        stub.register()
+        monkeypatch.setattr(stub.StubLauncher, "workers", workers)
+        sizes = ",".join(map(str, TRAINING))
+        search = (
+            "x=tag(log,interval(0.125,8.0))",
+            "seed=range(8)",
+            f"size={sizes}",
+            f"hydra.sweeper.workers={workers}",
+        )
+        started = time.process_time()  # not the clock: other tests run beside this one
+        multirun(tmp_path / str(workers), *search, f"hydra/sweeper/sampler={sampler}", "hydra/launcher=stub", task=task)
+        own = time.process_time() - started - stub.StubLauncher.job_seconds
+        seconds[workers] = stub.StubLauncher.makespan + own
+        waves = {t.user_attrs["wave"][0] for t in trials_of(tmp_path / str(workers), "app/size=4")}
+        assert sorted(waves) == list(range(len(waves)))
+    print(f"\nmain job, simulated: {seconds[1]:.0f} s on one worker, {seconds[8]:.1f} s on eight")
+    assert seconds[1] > 5 * seconds[8]
+
+
+def test_a_wave_holds_two_trials_a_worker_and_the_longest_come_first(tmp_path):
+    def slow(cfg):
+        time.sleep(0.02 * float(cfg.size))
+        return 1.0
+
+    stub.register()
+    search = ("x=interval(0.5,2.0)", "size=1,2,3", "hydra.sweeper.n_trials=7", "hydra.sweeper.workers=4")
+    multirun(tmp_path, *search, "hydra/launcher=stub", task=slow)
+    launched = [[job["size"] for job in wave] for wave in stub.StubLauncher.waves]
+    assert [Counter(wave) for wave in launched] == [Counter("123" * 3)] * 2 + [Counter("123")]
+    assert launched[1] == ["3"] * 3 + ["2"] * 3 + ["1"] * 3
+
+
+def test_workers_are_started_once_and_not_once_a_wave(tmp_path, run_python):
+    search = ("x=interval(0.5,2.0)", "hydra.sweeper.n_trials=16", "hydra.sweep.dir=out", "pids=true")
+    done = run_python(APP, "-m", *search, *JOBLIB)
+    assert done.returncode == 0, done.stderr
+    pids = Counter((tmp_path / "pids.log").read_text().split())
+    assert len(pids) == 2
+    assert min(pids.values()) >= 4, "one worker did nearly everything"
