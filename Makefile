@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-study lint ui bench constraints clean
+.PHONY: help setup study test test-study test-long test-cluster lint ui bench constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,14 +19,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-study: setup  ## the main job: how far does the linear rule hold on real digits? (about two minutes)
+study: setup  ## the main job: how far does the linear rule hold on real digits? (about a minute)
 	$(BIN)/python -m pipeline.train experiment=linear_rule -m
 
 test: setup  ## the tests (under five minutes)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
-test-study: setup  ## the whole main job as a test: time, memory and answer (about three minutes)
+test-study: setup  ## the whole main job as a test: time, memory and answer (about a minute)
 	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
+
+test-long: setup  ## the sweeper with thousands of trials, and deaths at every record (about six minutes)
+	$(BIN)/python -m pytest -m long --numprocesses 0 --capture no
+
+$(VENV)/.clusters: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray,slurm,postgres,dashboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps hydra-ray-launcher
+	@touch $@
+
+test-cluster: $(VENV)/.clusters  ## sweeps on a real Slurm, Ray and PostgreSQL (Debian's packages; as root)
+	$(BIN)/python -m pytest -m cluster --numprocesses 0
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,25 @@
+"""The servers, started once for all tests here."""
+
+import shutil
+
+import pytest
+
+from tests.cluster import servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages():
+    missing = [program for program in servers.NEEDED if shutil.which(program) is None]
+    assert not missing, f"not installed: {missing}; apt-get install slurm-wlm slurmdbd munge mariadb-server postgresql"
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    with servers.postgresql(tmp_path_factory.mktemp("servers")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    with servers.slurm(tmp_path_factory.mktemp("servers")) as environment:
+        yield environment

@@ -1,0 +1,127 @@
+"""Sweeps on a real Slurm, a real Ray and a real PostgreSQL."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hydra_plugins.lr_study_sweeper._storage import open_storage
+from pipeline.tracking.store import open_existing_store
+from tests.cluster import servers
+
+pytestmark = pytest.mark.cluster
+APP = str(Path(__file__).parents[1] / "hydra_plugins" / "app.py")
+SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1,2", "hydra.sweeper.replicate_key=seed", "hydra.sweep.dir=out")
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.array_parallelism=2", "hydra.launcher.cpus_per_task=1")
+RAY = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.workers=2")
+PIPELINE = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "budget.epochs=1", "hydra.sweeper.n_trials=4")
+
+
+def journal_trials(path, name="app"):
+    return optuna.load_study(study_name=name, storage=open_storage(str(path))).trials
+
+
+def database_trials(url, name="app"):
+    """The trials in a database; none where there is no study yet."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    except KeyError:
+        return []
+    finally:
+        storage.engine.dispose()
+
+
+def start(*command, folder, **environment):
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def launched(request, launcher):
+    """(overrides, environment) of a launcher; Slurm is started where it is asked for."""
+    return (SLURM, request.getfixturevalue("slurm")) if launcher == "slurm" else (RAY, {})
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "ray"])
+def test_a_sweep_of_the_project_ends_with_its_report(tmp_path, run_python, request, launcher):
+    _, environment = launched(request, launcher)
+    few = "hydra.launcher.array_parallelism=2" if launcher == "slurm" else "+hydra.launcher.ray.init.num_cpus=2"
+    done = run_python(*PIPELINE, f"hydra/launcher={launcher}", few, "hydra.sweeper.workers=2", **environment)
+    assert done.returncode == 0, done.stderr
+    assert "best LR" in done.stdout
+    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    runs = store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'")
+    assert len(runs) == 8
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "ray"])
+def test_a_killed_worker_costs_its_own_trial_and_no_other(tmp_path, run_python, request, launcher):
+    overrides, environment = launched(request, launcher)
+    done = run_python(APP, "-m", *SEARCH, *overrides, "hydra.sweeper.n_trials=6", "fails=kill", **environment)
+    assert done.returncode == 0, done.stderr
+    trials = journal_trials(tmp_path / "out" / "optuna.journal")
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
+    assert all("died" in t.user_attrs["error"] for t in trials if t.state is TrialState.FAIL)
+    runs = [line.split()[2] for line in (tmp_path / "runs.log").read_text().splitlines()]
+    assert runs.count("0") == runs.count("2") == 2, "a finished trial was run again"
+
+
+def test_machines_that_share_a_postgresql_share_the_work(tmp_path, postgresql):
+    search = (*SEARCH, f"hydra.sweeper.storage={postgresql}", "hydra.sweeper.n_trials=30", "sleep=0.3")
+    drivers = [start(APP, "-m", *search, f"log={tmp_path}/runs.log", folder=tmp_path) for _ in range(3)]
+    deadline = time.monotonic() + 90
+    while len({str(t.user_attrs.get("driver")) for t in database_trials(postgresql)}) < 3:
+        assert time.monotonic() < deadline, "not all drivers joined"
+        time.sleep(0.2)
+    drivers[0].kill()
+    said = [driver.communicate(timeout=180)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers[1:]] == [0, 0], said
+    trials = database_trials(postgresql)
+    assert all(t.state.is_finished() for t in trials)
+    counted = [t for t in trials if not t.user_attrs.get("lost") and not t.user_attrs.get("void")]
+    assert sorted(t.user_attrs["slot"] for t in counted) == list(range(30))
+    assert len({t.number for t in trials}) == len(trials)
+    # The password is in none of Hydra's own files.
+    password = postgresql.split(":")[2].split("@")[0]
+    for file in (tmp_path / "out").rglob("*.yaml"):
+        assert password not in file.read_text(), file
+
+
+def test_a_wrong_password_is_refused_and_not_shown(tmp_path, run_python, postgresql):
+    user, _, rest = postgresql.partition("@")
+    wrong = f"{user.rsplit(':', 1)[0]}:hunter2@{rest}"
+    done = run_python("-m", "pipeline.train", "-m", "batch=32", f"hydra.sweeper.storage='{wrong}'")
+    assert done.returncode == 2
+    assert "can't be reached" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_optunas_dashboard_opens_the_storage_as_it_is(tmp_path, run_python):
+    done = run_python(APP, "-m", *SEARCH, "size=1,2", "hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    port = servers.free_port()
+    program = str(Path(sys.executable).parent / "optuna-dashboard")
+    command = [program, str(tmp_path / "out" / "optuna.journal"), "--host", "127.0.0.1", "--port", str(port)]
+    with servers.running(command, tmp_path / "dashboard.log"):
+        servers.wait_for("optuna-dashboard", lambda: servers.listens(port))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
+            studies = json.load(answer)["study_summaries"]
+        assert sorted(study["study_name"] for study in studies) == ["app/size=1", "app/size=2"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies/{studies[0]['study_id']}?after=0") as answer:
+            assert len(json.load(answer)["trials"]) == 4
