@@ -1,0 +1,79 @@
+"""What a trial costs beside its training: sweeper, Hydra, Optuna and MLflow together, in seconds of one core.
+
+    python benchmarks/overhead.py
+
+Runs a sweep whose trials train one step on the digits, and reads the processor time of the driver and all its
+workers from the first half of the sweep to its end, so that neither start nor report are in it.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds(root: int) -> float:
+    """Processor time that a process and its living descendants have used."""
+    parents, ticks = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(stat.parent.name)
+        parents[pid] = int(fields[1])
+        ticks[pid] = int(fields[11]) + int(fields[12])
+    tree = {root}
+    while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    return sum(ticks.get(pid, 0) for pid in tree) / TICKS
+
+
+def measure(trials: int, workers: int) -> float:
+    """Seconds of one core for each trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.train",
+            "-m",
+            "batch=64",
+            "seed=0,1",
+            "budget=steps",
+            "budget.steps=1",
+        ]
+        command += [
+            f"hydra.sweeper.n_trials={trials}",
+            "hydra/sweeper/sampler=random",
+            f"hydra.launcher.n_jobs={workers}",
+        ]
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        journal = Path(folder) / "mlruns" / "optuna.journal"
+        points: list[tuple[int, float]] = []
+        while process.poll() is None:
+            # A trial's last line in the journal is its state.
+            done = journal.read_bytes().count(b'"state":1') if journal.exists() else 0
+            points.append((done, processor_seconds(process.pid)))
+            time.sleep(0.2)
+    half = [(done, seconds) for done, seconds in points if trials / 4 <= done < trials]
+    return float(np.polyfit(*zip(*half, strict=True), deg=1)[0])
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--trials", type=int, default=80)
+    arguments.add_argument("--repeats", type=int, default=5)
+    given = arguments.parse_args()
+    for workers in (1, 2):
+        seconds = [measure(given.trials, workers) for _ in range(given.repeats)]
+        each = ", ".join(f"{1000 * s:.0f}" for s in seconds)
+        median = 1000 * statistics.median(seconds)
+        print(f"{workers} worker(s): {median:.0f} ms of one core a trial (median of {each})", flush=True)
