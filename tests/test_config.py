@@ -82,6 +82,7 @@ def test_a_sweeps_name_stays_when_batch_seed_or_lr_change_and_no_other(composed)
         "runtime.threads=3",
         "tracking.experiment=x",
         "report.margin=1%",
+        "noise_scale.epochs=[1,-1]",
     ):
         assert composed(same).sweep.name == name
     for other in (

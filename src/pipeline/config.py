@@ -64,6 +64,14 @@ class Batching:
 
 
 @dataclass
+class NoiseScale:
+    """When the gradient noise scale is measured (a list of evaluations), and on how many examples."""
+
+    epochs: Any = field(default_factory=list)
+    examples: int = MISSING
+
+
+@dataclass
 class Tracking:
     """Where runs are tracked and which checkpoints they keep."""
 
@@ -116,6 +124,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget = field(default_factory=Budget)
     batching: Batching = field(default_factory=Batching)
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)
     tracking: Tracking = field(default_factory=Tracking)
     runtime: Runtime = field(default_factory=Runtime)
     search: Search = field(default_factory=Search)
@@ -200,7 +209,7 @@ def _factor_at(root: DictConfig) -> float:
 
 
 # What may differ between the runs of one sweep, or says nothing about the workload.
-_NOT_WORKLOAD = ("batch", "seed", "hydra", "tracking", "runtime", "report", "sweep")
+_NOT_WORKLOAD = ("batch", "seed", "hydra", "noise_scale", "tracking", "runtime", "report", "sweep")
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

@@ -23,6 +23,7 @@ def check_request(config: dict[str, Any]) -> None:
     check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
     if (micro_batch := config["batching"]["micro_batch"]) is not None:
         check_batch("batching.micro_batch", micro_batch)
+    check_noise_scale(config["noise_scale"])
     check_positive("search.octaves", config["search"]["octaves"])
     parse_margin(config["report"]["margin"])
 
@@ -31,6 +32,18 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a `value` of the key `name` that is not one of `allowed`."""
     if value not in allowed:
         raise RequestError(f"{name}={value}: no such choice.\nChoose one of: {', '.join(allowed)}.")
+
+
+def check_noise_scale(node: dict[str, Any]) -> None:
+    """Refuse evaluations that are none; whether the budget and the data have as many, the workload knows."""
+    epochs, examples = node["epochs"], node["examples"]
+    if not isinstance(epochs, list) or any(type(epoch) is not int or epoch == 0 for epoch in epochs):
+        raise RequestError(
+            f"noise_scale.epochs={epochs}: evaluations are whole numbers, 1 the first and -1 the last."
+            "\nWrite a list of them, as noise_scale.epochs=[1,-1]; [] is never."
+        )
+    if examples < 2:
+        raise RequestError(f"noise_scale.examples={examples}: a variance needs at least 2.\nUse 512, or a number near.")
 
 
 def parse_margin(margin: str | float) -> tuple[float, bool]:

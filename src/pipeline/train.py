@@ -110,6 +110,7 @@ def _fit_and_record(
             batch=config["batch"],
             seed=config["seed"],
             micro_batch=config["batching"]["micro_batch"],
+            noise_sample=workload.noise_sample,
             on_evaluation=on_evaluation,
             on_window=report.steps,
             should_prune=should_prune,

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.budget import TrainingPlan, plan_training
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
-from pipeline.engine import Runtime, set_up_runtime
+from pipeline.engine import NoiseSample, Runtime, set_up_runtime
 from pipeline.errors import RequestError
 from pipeline.schedule import Schedule, make_schedule
 
@@ -31,6 +31,7 @@ class Workload:
     plan: TrainingPlan
     schedule: Schedule
     runtime: Runtime
+    noise_sample: NoiseSample
 
 
 def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
@@ -60,9 +61,12 @@ def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
         raise RequestError(f"model._target_={config['model']['_target_']} gives no torch.nn.Module.")
     model = model.to(runtime.device)
     _check_fit(model, splits)
+    noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
+    _check_noise_sample(noise_sample, plan, splits, model)
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
     torch.manual_seed(derive_seed("noise", config["seed"]))
-    return Workload(splits, model, build_optimizer(config["optimizer"], model), plan, schedule, runtime)
+    optimizer = build_optimizer(config["optimizer"], model)
+    return Workload(splits, model, optimizer, plan, schedule, runtime, noise_sample)
 
 
 @functools.lru_cache(maxsize=1)
@@ -134,6 +138,31 @@ def _check_fit(model: nn.Module, splits: Splits) -> None:
             f"model: its output for {count} images has shape {tuple(logits.shape)}, not ({count}, {splits.classes})."
             "\nIt must give one logit for each class: set its output to ${dataset.classes}."
         )
+
+
+def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits, model: nn.Module) -> None:
+    """Has the budget the evaluations, the training split the examples, and the model per-example gradients?"""
+    if not sample.epochs:
+        return
+    evaluations, examples = len(plan.evaluation_steps), len(splits.train)
+    for epoch in sample.epochs:
+        if abs(epoch) > evaluations:
+            raise RequestError(
+                f"noise_scale.epochs: {epoch} lies beyond the budget's evaluations, of which there are {evaluations}."
+                f"\nUse 1 to {evaluations}, or -1 to -{evaluations} from the end."
+            )
+    if sample.examples > examples:
+        raise RequestError(
+            f"noise_scale.examples={sample.examples} is more than the training split of {examples} examples."
+            f"\nUse 2 to {examples}."
+        )
+    try:
+        NoiseSample(examples=2).measure(model, splits.train, seed=0)
+    except RuntimeError as error:
+        raise RequestError(
+            f"model: torch.func can't take its gradients example by example: {_reason(error)}."
+            "\nUse noise_scale.epochs=[]; batching.micro_batch gives an estimate without them."
+        ) from error
 
 
 def _without(node: dict[str, Any], key: str) -> dict[str, Any]:

@@ -178,6 +178,48 @@ for overrides in sys.argv[1:]:
     assert accumulated.data.metrics["val/error"] < 0.3
 
 
+def test_the_noise_scale_is_in_mlflow_after_a_run_and_changes_nothing_in_it(run_python, tmp_path):
+    request = ["-m", "pipeline.train", "budget.epochs=3", "batching.micro_batch=16", "runtime.threads=1"]
+    for more in ([], ["noise_scale.epochs=[1,-1]", "noise_scale.examples=600"]):
+        done = run_python(*request, *more)
+        assert done.returncode == 0, done.stderr
+    store, (plain, measured) = runs(tmp_path)
+    if plain.info.start_time > measured.info.start_time:
+        plain, measured = measured, plain
+
+    def steps(run, name):
+        return sorted(metric.step for metric in store.client.get_metric_history(run.info.run_id, name))
+
+    for part in ("trace", "squared_norm"):
+        assert steps(measured, f"noise_scale/{part}") == [1, 3]
+        assert steps(plain, f"noise_scale/{part}") == []
+        assert steps(measured, f"noise_scale_accumulated/{part}") == [1, 2, 3]
+    first = {
+        name: next(m.value for m in store.client.get_metric_history(measured.info.run_id, name) if m.step == 1)
+        for name in ("noise_scale", "noise_scale/trace", "noise_scale/squared_norm")
+    }
+    assert first["noise_scale"] == first["noise_scale/trace"] / first["noise_scale/squared_norm"]
+    assert 1 < first["noise_scale"] < 10_000
+    for name, value in plain.data.metrics.items():
+        assert measured.data.metrics[name] == value or name == "examples_per_second"
+
+
+def test_a_model_without_per_example_gradients_is_refused_where_they_are_asked_for(run_python, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Branches(torch.nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        x = super().forward(images.flatten(1))\n"
+        "        return x if x.sum() > 0 else 2 * x\n"
+    )
+    model = ["model=custom", "model._target_=mine.Branches", "+model.in_features=64", "+model.out_features=10"]
+    done = run_python("-m", "pipeline.train", *model, "noise_scale.epochs=[-1]")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert "torch.func can't take its gradients example by example" in done.stderr
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import torch\n"

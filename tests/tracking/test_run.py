@@ -101,7 +101,9 @@ def child(store, parent, sweep, batch, lr, status="complete"):
         run.log_params(
             {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
         )
+        run.log_metrics({"noise_scale/trace": 9.0, "noise_scale/squared_norm": 2.0}, 1)
         run.log_metrics({"val/loss": 0.5, "train/loss": 0.4, "optimizer_steps": 100}, 5)
+        run.log_metrics({"noise_scale/trace": 4.0, "noise_scale/squared_norm": -0.5}, 5)
         run.status = status
     return run.id
 
@@ -114,6 +116,7 @@ def test_a_sweeps_table_is_read_back_from_its_children(store):
     parent.end("complete")
     first, second = read_runs(store, "table")[0]
     assert (first.batch, first.lr, first.value, first.seed, first.steps) == (64, 0.1, 0.5, 3, 100)
+    assert (first.noise_trace, first.noise_squared_norm) == (4.0, -0.5)
     assert dict(first.other) == {"model": "mlp"}
     assert second.failed
     assert stored(store, run_id).data.tags["mlflow.parentRunId"] == parent.id

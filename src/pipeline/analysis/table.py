@@ -30,6 +30,7 @@ class Run:
         train_loss, error, test_loss: mean training loss, fraction of wrong answers, mean test loss, at the end.
         steps: optimizer steps taken.
         run_id: of the MLflow run that it was read from.
+        noise_trace, noise_squared_norm: the noise scale's numerator and denominator, as last measured.
         other: any further swept keys.
     """
 
@@ -44,6 +45,8 @@ class Run:
     steps: int | None = None
     run_id: str | None = None
     other: Mapping[str, str] = field(default_factory=dict)
+    noise_trace: float | None = None
+    noise_squared_norm: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -58,6 +61,7 @@ class Run:
 
 _NUMBERS = {"batch": int, "lr": float, "value": float, "seed": int, "train_loss": float, "error": float}
 _NUMBERS |= {"test_loss": float, "steps": int}
+_NUMBERS |= {"noise_trace": float, "noise_squared_norm": float}
 
 
 def read_table(path: Path) -> list[Run]:

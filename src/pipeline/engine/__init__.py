@@ -3,6 +3,7 @@
 from pipeline.engine.checkpoint import Checkpoints
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.fit import Evaluation, FitResult, fit
+from pipeline.engine.noise_scale import NoiseSample, NoiseScale
 from pipeline.engine.objective import objective_value
 from pipeline.engine.runtime import Runtime, set_up_runtime
 
@@ -10,6 +11,8 @@ __all__ = [
     "Checkpoints",
     "Evaluation",
     "FitResult",
+    "NoiseSample",
+    "NoiseScale",
     "Runtime",
     "evaluate",
     "fit",

@@ -13,6 +13,7 @@ from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.health import Health
+from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
@@ -56,6 +57,7 @@ def fit(
     batch: int,
     seed: int,
     micro_batch: int | None = None,
+    noise_sample: NoiseSample = NEVER,
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
     on_window: Callable[[int], None] = lambda step: None,
     should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
@@ -72,33 +74,41 @@ def fit(
         batch: examples in one optimizer step.
         seed: decides the order of examples and their augmentation.
         micro_batch: most examples in one forward pass; None is the whole batch.
+        noise_sample: when to measure the noise scale, which changes nothing in the run; the default is never.
         on_evaluation: called with each evaluation as it is made.
         on_window: called with the number of steps done, about twenty times an epoch.
         should_prune: asked after each evaluation whether to end the run there.
     """
-    loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups])
+    noise = MicroBatchNoise(model, batch, micro_batch)
+    loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups], noise)
     stream = ExampleStream(len(splits.train), seed)
     batches = splits.train.batches(stream.slices(batch, plan.total_steps, micro_batch), augment_seed=seed)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()
-    for epoch, end in enumerate(plan.evaluation_steps, start=1):
-        train = _train_until(loop, batches, schedule, result, end, window, health, on_window)
-        if train is None:
-            result.status = "diverged"
-            return result
-        evaluation = _evaluate(loop, splits, epoch, result, train)
-        result.evaluations.append(evaluation)
-        on_evaluation(evaluation)
-        if health.diverged(evaluation.metrics["val/loss"]):
-            result.status = "diverged"
-            return result
-        if plan.target and evaluation.metrics[plan.target[0]] < plan.target[1]:
-            return result
-        if should_prune(evaluation):
-            result.status = "pruned"
-            return result
+    with noise:
+        for epoch, end in enumerate(plan.evaluation_steps, start=1):
+            train = _train_until(loop, batches, schedule, result, end, window, health, on_window)
+            if train is None:
+                result.status = "diverged"
+                return result
+            evaluation = _evaluate(loop, splits, epoch, result, train)
+            diverged = health.diverged(evaluation.metrics["val/loss"])
+            reached = plan.target is not None and evaluation.metrics[plan.target[0]] < plan.target[1]
+            if not diverged:
+                from_end = -1 if reached else epoch - len(plan.evaluation_steps) - 1
+                evaluation.metrics.update(_measure_noise(loop, splits, noise_sample, epoch, from_end, seed))
+            result.evaluations.append(evaluation)
+            on_evaluation(evaluation)
+            if diverged:
+                result.status = "diverged"
+                return result
+            if reached:
+                return result
+            if should_prune(evaluation):
+                result.status = "pruned"
+                return result
     if health.stalled(result.evaluations[-1].metrics["train/loss"]):
         result.status = "stalled"
     elif plan.target:
@@ -114,6 +124,7 @@ class _Loop:
     optimizer: torch.optim.Optimizer
     batch: int
     peak_lrs: list[float]
+    noise: MicroBatchNoise
     losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
     outputs: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
@@ -131,6 +142,7 @@ class _Loop:
                 # The mean over the whole batch, also where the last piece is smaller than the others.
                 loss = loss * (len(labels) / self.batch)
             loss.backward()
+            self.noise.after_backward(len(labels))
             self.losses.append(loss.detach())
             self.outputs.append(logits.detach())
             self.labels.append(labels)
@@ -202,3 +214,15 @@ def _evaluate(loop: _Loop, splits: Splits, epoch: int, result: FitResult, train:
         "examples": result.steps * loop.batch,
     }
     return Evaluation(epoch, result.steps, metrics)
+
+
+def _measure_noise(
+    loop: _Loop, splits: Splits, sample: NoiseSample, epoch: int, from_end: int, seed: int
+) -> dict[str, float]:
+    """The noise scale's metrics at this evaluation: on a sample where one is due, and from accumulation."""
+    metrics: dict[str, float] = {}
+    if sample.is_due(epoch, from_end):
+        metrics |= sample.measure(loop.model, splits.train, seed).metrics("noise_scale")
+    if (accumulated := loop.noise.drain()) is not None:
+        metrics |= accumulated.metrics("noise_scale_accumulated")
+    return metrics

@@ -110,6 +110,8 @@ def _as_run(child: MlflowRun) -> Run:
         error=metrics.get("val/error"),
         test_loss=metrics.get("test/loss"),
         steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
+        noise_trace=metrics.get("noise_scale/trace"),
+        noise_squared_norm=metrics.get("noise_scale/squared_norm"),
         run_id=child.info.run_id,
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
     )
