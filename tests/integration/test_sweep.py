@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hydra_plugins.lr_study_sweeper._storage import open_storage
-from pipeline import report
+from pipeline import advise, report
 from pipeline.errors import RequestError
 from pipeline.tracking.store import open_existing_store
 
@@ -146,6 +146,19 @@ def test_the_report_command_refuses_what_it_cannot_find(swept, tmp_path):
     ):
         with pytest.raises(RequestError, match=names):
             report.main(arguments)
+
+
+def test_the_advise_command_takes_the_sweep_as_evidence(swept, tmp_path):
+    folder, _ = swept
+    _, (parent,), _ = tracked(folder)
+    asked = ["--from-batch", "128", "--from-lr", "0.1", "--to-batch", "32"]
+    asked += ["--tracking-uri", f"sqlite:///{folder}/mlruns/mlflow.db", "--json", str(tmp_path / "advice.json")]
+    advise.main([*asked, "--sweep", parent.data.tags["sweep"]])
+    evidence = json.loads((tmp_path / "advice.json").read_text())["evidence"]
+    assert evidence["measured"] == [32, 128]
+    assert (evidence["best_lr"] is None) == (evidence["refusal"] is not None)
+    with pytest.raises(RequestError, match="no sweep of that name"):
+        advise.main([*asked, "--sweep", "nope"])
 
 
 def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_python):

@@ -74,6 +74,8 @@ def read_table(path: Path) -> list[Run]:
         text = path.read_text()
     except OSError as error:
         raise RequestError(f"{path}: it can't be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: it is not text.\nA table of runs is a CSV file or JSON lines, in UTF-8.") from None
     if path.suffix in (".jsonl", ".ndjson"):
         rows: Iterable[Mapping[str, Any]] = _json_rows(text, path)
     else:
