@@ -3,18 +3,17 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.analysis.advice import Question, advise, to_json
 from pipeline.analysis.advice_text import print_advice
-from pipeline.analysis.answer import analyse
+from pipeline.analysis.answer import Terms, analyse
 from pipeline.analysis.results import Answer
-from pipeline.analysis.table import read_table
+from pipeline.analysis.table import by_workload, read_table
 from pipeline.command import run_command
 from pipeline.errors import RequestError
-from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_MARGIN, DEFAULT_URI, answer_sweep
-from pipeline.request import parse_margin
+from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI, answer_sweep
 from pipeline.scaling import check_batch, check_positive
 
 
@@ -103,24 +102,33 @@ def _number(text: str, kind: Callable[[str], float]) -> float | str:
 def _answer(options: argparse.Namespace, from_batch: int) -> Answer | None:
     """Analyse the runs that were named, if any; rules start from `from_batch` where it has a best LR."""
     if options.table is not None:
-        runs = read_table(Path(options.table))
+        runs = by_workload(read_table(Path(options.table)))
 
-        def answer_from(base_batch: int | None) -> Answer:
-            return analyse(runs, margin=parse_margin(DEFAULT_MARGIN), base_batch=base_batch)
+        def answers_from(base_batch: int | None) -> dict[str, Answer]:
+            return {name: analyse(found, Terms(base_batch=base_batch)) for name, found in runs.items()}
 
     elif options.sweep is not None:
         from pipeline.tracking.store import open_existing_store
 
         store = open_existing_store(options.tracking_uri, options.experiment)
 
-        def answer_from(base_batch: int | None) -> Answer:
-            return answer_sweep(store, options.sweep, base_batch=base_batch)[0]
+        def answers_from(base_batch: int | None) -> dict[str, Answer]:
+            found = answer_sweep(store, options.sweep, base_batch=base_batch)
+            return {name: answer for name, (answer, _) in found.items()}
 
     else:
         return None
-    answer = answer_from(None)
+    answer = _only(answers_from(None))
     has_best = any(cell.batch == from_batch and cell.best_lr is not None for cell in answer.batches)
-    return answer_from(from_batch) if has_best and from_batch != answer.base_batch else answer
+    return _only(answers_from(from_batch)) if has_best and from_batch != answer.base_batch else answer
+
+
+def _only(answers: Mapping[str, Answer]) -> Answer:
+    if len(answers) > 1:
+        raise RequestError(
+            f"Those runs are of several workloads: {', '.join(answers)}.\nGive a --table with the rows of one of them."
+        )
+    return next(iter(answers.values()))
 
 
 if __name__ == "__main__":

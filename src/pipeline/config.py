@@ -105,9 +105,11 @@ class Sweep:
 
 @dataclass
 class Report:
-    """The margin within which two losses count as equal: a share ("5%") or an absolute loss."""
+    """The margin within which two losses count as equal: a share ("5%") or an absolute loss; and how it is judged."""
 
     margin: Any = "5%"
+    confirm_seeds: int = 5
+    looks: int = 1
 
 
 @dataclass

@@ -1,18 +1,27 @@
 """`python -m pipeline.report`: the answer to a sweep, or to anybody's table of runs."""
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.answer import analyse
-from pipeline.analysis.render import print_answer, to_json, to_markdown
+from pipeline.analysis.answer import Margin, Terms, analyse, choose_base
+from pipeline.analysis.confirmation import points_to_confirm
+from pipeline.analysis.laws import Optima
+from pipeline.analysis.page import render_page
+from pipeline.analysis.pictures import figures_of, save_all
+from pipeline.analysis.published import law_of, read_optima
+from pipeline.analysis.render import law_json, print_answer, to_json, to_markdown
 from pipeline.analysis.results import Answer
-from pipeline.analysis.table import Run, mark_stalled, read_table, write_table
+from pipeline.analysis.sentences import law_sentences
+from pipeline.analysis.table import CONFIRM, Run, by_workload, mark_stalled, read_table, write_table
 from pipeline.command import run_command
+from pipeline.errors import RequestError
+from pipeline.plan import add_design_arguments, print_plan, read_design
 from pipeline.request import parse_margin
 
 if TYPE_CHECKING:
@@ -20,43 +29,97 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
-DEFAULT_MARGIN = "5%"
+# Fresh seeds are numbered from here, so that they are told from a search's at a glance.
+FIRST_FRESH_SEED = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, analyse, print and write."""
     options = _parser().parse_args(arguments)
-    margin = None if options.margin is None else parse_margin(options.margin)
+    if options.plan:
+        print_plan(read_design(options), options.seconds_per_run, options.workers)
+        return
+    if options.table is None and options.sweep is None:
+        raise RequestError("Nothing to report on: name a sweep, or give --table FILE, or --plan.")
+    margin = None if options.margin is None else Margin(*parse_margin(options.margin))
+    run_url = None
+    if options.table is not None and (optima := read_optima(Path(options.table))) is not None:
+        _report_law(optima, options)
+        return
     if options.table is not None:
         runs = read_table(Path(options.table))
-        answer = analyse(runs, margin=margin or parse_margin(DEFAULT_MARGIN), base_batch=options.base_batch)
-        print_answer(answer, options.table)
+        terms = Terms(margin or Margin(), options.base_batch)
+        answers = {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
     else:
         from pipeline.tracking.store import open_existing_store
 
         store = open_existing_store(options.tracking_uri, options.experiment)
-        answer, runs = answer_sweep(store, options.sweep, margin, options.base_batch)
-        print_answer(answer, options.sweep)
-    if options.json:
-        Path(options.json).write_text(json.dumps(to_json(answer), indent=2) + "\n")
-    if options.html:
-        _write_html(answer, runs, Path(options.html))
-    if options.png:
-        from pipeline.analysis.answer_figure import draw_answer
+        answers = answer_sweep(store, options.sweep, margin, options.base_batch)
+        run_url = store.run_url
+    title = options.table or options.sweep
+    for name, (answer, _) in answers.items():
+        print_answer(answer, f"{title} {name}".strip())
+    _write_files(answers, title, run_url, options)
 
-        draw_answer(answer, runs, Path(options.png))
+
+def _report_law(optima: Optima, options: argparse.Namespace) -> None:
+    """What a table of best LRs says by itself."""
+    found = law_of(optima, options.base_batch)
+    for line in law_sentences(optima, *found):
+        print(line)
+    if options.json:
+        _write(Path(options.json), json.dumps(law_json(optima, *found), indent=2))
+
+
+def _write_files(
+    answers: Mapping[str, tuple[Answer, list[Run]]],
+    title: str,
+    run_url: Callable[[str], str] | None,
+    options: argparse.Namespace,
+) -> None:
+    """What was asked for by `--json`, `--html` and `--figures`; of several workloads each gets files of its own."""
+    for name, (answer, runs) in answers.items():
+        if options.json:
+            _write(_beside(options.json, name), json.dumps(to_json(answer), indent=2))
+        if options.html:
+            page = render_page(answer, runs, figures_of(answer, runs), f"{title} {name}".strip(), run_url)
+            _write(_beside(options.html, name), page)
+        if options.figures:
+            with _writable(options.figures):
+                save_all(figures_of(answer, runs), Path(options.figures) / name)
+
+
+@contextlib.contextmanager
+def _writable(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"{path}: it can't be written ({error.strerror}).") from None
+
+
+def _write(path: Path, text: str) -> None:
+    with _writable(path):
+        path.write_text(f"{text}\n")
+
+
+def _beside(path: str, workload: str) -> Path:
+    """`path`, with the workload in its name where there are several."""
+    given = Path(path)
+    return given.with_stem(f"{given.stem}-{workload.replace(' ', '-')}") if workload else given
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("sweep", nargs="?", help="name of a sweep in MLflow")
     what.add_argument("--table", help="a CSV or JSON-lines file with the columns batch, lr, value")
+    what.add_argument("--plan", action="store_true", help="say what a design could tell, before anything runs")
     parser.add_argument("--base-batch", type=int, help="the batch size that the rules start from")
     parser.add_argument("--margin", help="what counts as no difference: 5%% of the best loss, or a loss as 0.01")
     parser.add_argument("--json", help="write the answer to this file")
-    parser.add_argument("--html", help="write a page with the table and the figure to this file")
-    parser.add_argument("--png", help="write the figure to this file")
+    parser.add_argument("--html", help="write a self-contained page with everything to this file")
+    parser.add_argument("--figures", help="write the figures, as PNG and SVG, into this folder")
+    add_design_arguments(parser.add_argument_group("with --plan"))
     parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help="MLflow experiment (default: %(default)s)")
     uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
     parser.add_argument("--tracking-uri", default=uri, help="MLflow's store (default: MLFLOW_TRACKING_URI or mlruns/)")
@@ -64,47 +127,84 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def answer_sweep(
-    store: "Store", sweep: str, margin: tuple[float, bool] | None = None, base_batch: int | None = None
-) -> tuple[Answer, list[Run]]:
-    """Analyse a sweep that MLflow holds, finished or not; its own margin and base batch are the defaults."""
-    from pipeline.tracking.sweep import read_runs
+    store: "Store", sweep: str, margin: Margin | None = None, base_batch: int | None = None
+) -> dict[str, tuple[Answer, list[Run]]]:
+    """Analyse a sweep that MLflow holds, finished or not; its own margin and base batch are the defaults.
 
-    runs, params = read_runs(store, sweep)
-    runs = mark_stalled(runs, float(params["dataset.guess_loss"]))
+    Returns:
+        For each workload in it (`optimizer=adamw`, where such a choice was swept; else one, named ``) its answer
+        and the runs that it rests on.
+    """
+    from pipeline.tracking.sweep import count_looks
+
+    runs, params = _read_sweep(store, sweep)
     target = params["budget.kind"] == "target"
     amount = params.get(f"budget.{params['budget.kind']}")
-    answer = analyse(
-        runs,
-        margin=margin or parse_margin(params["report.margin"]),
+    terms = Terms(
+        margin=margin or Margin(*parse_margin(params["report.margin"])),
         base_batch=base_batch,
         configured_base=int(params["scaling.base_batch"]),
         objective="steps to target" if target else params["objective"],
         budget="target" if target else f"{float(amount):g} {params['budget.kind']}" if amount else "",
+        looks=max(1, count_looks(store, sweep)),
+        planned_looks=int(params.get("report.looks", 1)),
     )
-    return answer, runs
+    return {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
 
 
-def write_report(store: "Store", sweep: str, parent_id: str) -> Answer:
-    """Analyse a sweep and put figure, table, page, JSON and summary on its parent run."""
-    from pipeline.analysis.answer_figure import draw_answer
-    from pipeline.tracking.sweep import log_report, tag_stalled
+def _read_sweep(store: "Store", sweep: str) -> tuple[list[Run], dict[str, str]]:
+    """A sweep's runs, stalled ones marked, and the parameters that they share."""
+    from pipeline.tracking.sweep import read_runs
 
-    answer, runs = answer_sweep(store, sweep)
-    tag_stalled(store, runs)
-    best = {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
-    with tempfile.TemporaryDirectory() as folder:
-        draw_answer(answer, runs, Path(folder) / "answer.png")
-        write_table(runs, Path(folder) / "runs.csv")
-        (Path(folder) / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
-        _write_html(answer, runs, Path(folder) / "report.html")
-        log_report(store, parent_id, folder, to_markdown(answer), best)
-    return answer
+    runs, params = read_runs(store, sweep)
+    return mark_stalled(runs, float(params["dataset.guess_loss"])), params
 
 
-def _write_html(answer: Answer, runs: Sequence[Run], path: Path) -> None:
-    from pipeline.analysis.page import render_page
+def points_of_sweep(
+    store: "Store", sweep: str, count: int
+) -> Iterator[tuple[frozenset[tuple[str, str]], float, list[int]]]:
+    """What fresh seeds should run in a sweep whose search is done: (a cell's choices, LR, `count` seeds).
 
-    path.write_text(render_page(answer, runs))
+    The seeds are the first that the search did not use, the same for all cells.
+    """
+    runs, params = _read_sweep(store, sweep)
+    used = {run.seed for run in runs if run.phase != CONFIRM}
+    seeds = [seed for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + count + len(used)) if seed not in used][:count]
+    for found in by_workload(runs).values():
+        sizes = sorted({run.batch for run in found})
+        base, _ = choose_base(sizes, None, int(params["scaling.base_batch"]))
+        for batch, lr in points_to_confirm(found, base):
+            yield frozenset({("batch", str(batch)), *found[0].other.items()}), lr, seeds
+
+
+def write_report(store: "Store", sweep: str, parent_id: str) -> dict[str, Answer]:
+    """Analyse a finished sweep and put figures, table, page, JSON and summary on its parent run.
+
+    Returns:
+        For each workload in the sweep its answer.
+    """
+    from pipeline.tracking.sweep import log_report, note_look, tag_stalled
+
+    note_look(store, sweep)
+    answers = answer_sweep(store, sweep)
+    everything = [run for _, runs in answers.values() for run in runs]
+    tag_stalled(store, everything)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_table(everything, Path(scratch) / "runs.csv")
+        for name, (answer, runs) in answers.items():
+            folder, title = Path(scratch) / name, f"{sweep} {name}".strip()
+            figures = figures_of(answer, runs)
+            save_all(figures, folder)
+            (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
+            (folder / "report.html").write_text(render_page(answer, runs, figures, title, store.run_url))
+        description = "\n".join(
+            f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer)
+            for name, (answer, _) in answers.items()
+        )
+        first, _ = next(iter(answers.values()))
+        best = {cell.batch: cell.best_lr for cell in first.batches if cell.best_lr is not None}
+        log_report(store, parent_id, scratch, description, best)
+    return {name: answer for name, (answer, _) in answers.items()}
 
 
 if __name__ == "__main__":

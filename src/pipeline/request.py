@@ -26,6 +26,11 @@ def check_request(config: dict[str, Any]) -> None:
     check_noise_scale(config["noise_scale"])
     check_positive("search.octaves", config["search"]["octaves"])
     parse_margin(config["report"]["margin"])
+    seeds, looks = config["report"]["confirm_seeds"], config["report"]["looks"]
+    if seeds < 0 or seeds == 1:
+        raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
+    if not 1 <= looks <= 3:
+        raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

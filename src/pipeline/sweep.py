@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
-from hydra_plugins.lr_study_sweeper import Abandoned, Hooks, Outcome, Progress, Sweep
+from hydra_plugins.lr_study_sweeper import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
+from pipeline.analysis.table import CONFIRM, choices_of
 from pipeline.config import flatten, resolve
 from pipeline.dry_run import check_buildable
 from pipeline.request import check_request
@@ -82,6 +83,22 @@ class SweepHooks(Hooks):
         for trial in trials:
             close_abandoned(self._store, self._name, trial.study, trial.number, trial.status)
 
+    def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
+        """Fresh seeds at each rule's LR and at the best one, where the search was of the LR alone."""
+        count = _task_config(sweep.cells[0].config)["report"]["confirm_seeds"]
+        searched = [[dimension.key for dimension in cell.dimensions] for cell in sweep.cells]
+        if count == 0 or any(keys != ["optimizer.lr"] for keys in searched):
+            return []
+        from pipeline.report import points_of_sweep
+
+        cells = {choices_of(cell.name): cell.name for cell in sweep.cells}
+        return [
+            FixedTrial(cells[choices], {"optimizer.lr": lr}, str(seed), CONFIRM)
+            for choices, lr, seeds in points_of_sweep(self._store, self._name, count)
+            for seed in seeds
+            if choices in cells
+        ]
+
     def ended(self, outcome: Outcome) -> None:
         """Report where the sweep is complete, and close the parent run."""
         try:
@@ -94,9 +111,9 @@ class SweepHooks(Hooks):
         from pipeline.analysis.render import print_answer
         from pipeline.report import write_report
 
-        answer = write_report(self._store, self._name, self._parent.id)
-        print_answer(answer, self._name, Console(highlight=False))
-        log.info("Figure and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)
+        for name, answer in write_report(self._store, self._name, self._parent.id).items():
+            print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
+        log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)
 
 
 def _task_config(config: DictConfig) -> dict[str, Any]:

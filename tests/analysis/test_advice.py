@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline.analysis.advice import MEANT_FOR, Question, advise, advise_by_rule, bend_above_line, to_json
 from pipeline.analysis.advice_text import print_advice, sentences
-from pipeline.analysis.answer import analyse
+from pipeline.analysis.answer import Terms, analyse
 from pipeline.scaling import RULES
 from tests.analysis.simulate import study
 
@@ -31,7 +31,7 @@ def runs_of(law, sizes, seed=0, **options):
 
 
 def evidence_of(runs, start, end, lr=0.05, **options):
-    return advise(Question(start, lr, end), analyse(runs, **options)).evidence
+    return advise(Question(start, lr, end), analyse(runs, Terms(**options))).evidence
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from pipeline.errors import RequestError
 
 def test_a_written_table_reads_back_the_same(tmp_path):
     runs = [
-        Run(64, 0.1, 0.5, 1, "complete", 0.4, 0.1, 0.6, 100, "abc", {"optimizer": "sgd"}, 30.0, -0.5),
+        Run(
+            64, 0.1, 0.5, 1, "complete", 0.4, 0.1, 0.6, 100, "abc", "confirm", 0.1, 5, 30.0, -0.5, {"optimizer": "sgd"}
+        ),
         Run(64, 0.8, math.nan, 2, "diverged", other={"optimizer": "sgd"}),
     ]
     write_table(runs, tmp_path / "runs.csv")

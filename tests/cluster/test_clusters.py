@@ -50,6 +50,19 @@ def start(*command, folder, **environment):
     )
 
 
+def ended(drivers, url, seconds=180):
+    """What each driver said; one that doesn't end is killed, and its trials are shown."""
+    try:
+        return [driver.communicate(timeout=seconds)[0] for driver in drivers]
+    except subprocess.TimeoutExpired:
+        trials = [(t.number, t.state.name, t.user_attrs) for t in database_trials(url)]
+        pytest.fail("\n".join(["a driver hangs; its trials:", *map(str, trials)]))
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
+
+
 def launched(request, launcher):
     """(overrides, environment) of a launcher; Slurm is started where it is asked for."""
     return (SLURM, request.getfixturevalue("slurm")) if launcher == "slurm" else (RAY, {})
@@ -88,7 +101,7 @@ def test_machines_that_share_a_postgresql_share_the_work(tmp_path, postgresql):
         assert time.monotonic() < deadline, "not all drivers joined"
         time.sleep(0.2)
     drivers[0].kill()
-    said = [driver.communicate(timeout=180)[0] for driver in drivers]
+    said = ended(drivers, postgresql)
     assert [driver.returncode for driver in drivers[1:]] == [0, 0], said
     trials = database_trials(postgresql)
     assert all(t.state.is_finished() for t in trials)

@@ -17,8 +17,14 @@ def test_the_main_job_answers_in_three_minutes_and_two_gigabytes(tmp_path):
     assert done.returncode == 0
     store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
     runs = list(store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'", max_results=1000))
-    assert len(runs) == 7 * 24
-    assert {run.data.params["seed"] for run in runs} == {str(seed) for seed in range(8)}
+    searched = [run for run in runs if run.data.tags["phase"] == "search"]
+    assert len(searched) == 7 * 24
+    assert {run.data.params["seed"] for run in searched} == {str(seed) for seed in range(8)}
+    # Fresh seeds, at each batch size but the base at least at the best LR and at one rule's.
+    confirmed = [run for run in runs if run.data.tags["phase"] == "confirm"]
+    assert {run.data.params["seed"] for run in confirmed} == {str(seed) for seed in range(1000, 1005)}
+    assert len(confirmed) >= 5 * (1 + 6 * 2)
+    assert all("noise_scale/trace" in run.data.metrics for run in runs if run.data.tags["status"] == "complete")
     (parent,) = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'")
     report = store.client.download_artifacts(parent.info.run_id, "report/report.json", str(tmp_path))
     with open(report) as file:

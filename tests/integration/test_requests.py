@@ -58,6 +58,8 @@ REFUSED = [
     ("runtime.device=tpu9", ["runtime.device=tpu9"]),
     ("runtime.threads=0", ["runtime.threads=0"]),
     ("report.margin=-1%", ["report.margin=-1%"]),
+    ("report.confirm_seeds=1", ["report.confirm_seeds=1", "0 for none"]),
+    ("report.looks=4", ["report.looks=4", "1, 2 or 3"]),
     ("dataset=image_folder", ["dataset.root"]),
     ("dataset=image_folder dataset.root=/nowhere dataset.classes=3", ["/nowhere", "train/CLASS/IMAGE"]),
     ("batch=1,2", ["batch=1,2", "-m"]),

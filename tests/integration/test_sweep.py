@@ -22,6 +22,7 @@ COMMAND = (
     "batch=32,128",
     "seed=0,1",
     "budget.epochs=2",
+    "report.confirm_seeds=2",
     "hydra.sweeper.n_trials=8",
 )
 
@@ -31,6 +32,10 @@ def tracked(folder):
     found = list(store.client.search_runs([store.experiment_id], max_results=1000))
     parents = [run for run in found if run.data.tags["pipeline"] == "sweep"]
     return store, parents, [run for run in found if run.data.tags["pipeline"] == "trial"]
+
+
+def of_phase(children, phase):
+    return [run for run in children if run.data.tags["phase"] == phase]
 
 
 def journal_trials(folder):
@@ -59,13 +64,12 @@ def test_it_ends_with_a_table_and_an_answer(swept):
 def test_every_trial_is_a_child_of_one_parent_with_its_study_and_number(swept):
     folder, _ = swept
     _, (parent,), children = tracked(folder)
-    assert len(children) == 16
+    assert len(of_phase(children, "search")) == 16
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.data.tags["sweep"] for run in children} == {parent.data.tags["sweep"]}
     assert {run.data.tags["cell"] for run in children} == {"batch=32", "batch=128"}
     numbers = sorted((run.data.tags["study"], int(run.data.tags["trial"])) for run in children)
-    assert len(set(numbers)) == 16
-    assert {run.data.tags["phase"] for run in children} == {"search"}
+    assert len(set(numbers)) == len(children)
     assert (parent.info.status, parent.data.tags["status"]) == ("FINISHED", "complete")
 
 
@@ -87,8 +91,22 @@ def test_the_rules_lr_is_tried_first_in_each_cell_and_seeds_take_turns(swept):
     first = {study.split("/")[1]: trials[0].params["optimizer.lr"] for study, trials in journal_trials(folder).items()}
     assert first == pytest.approx({"batch=32": 0.05, "batch=128": 0.2})
     _, _, children = tracked(folder)
-    for run in children:
+    for run in of_phase(children, "search"):
         assert int(run.data.params["seed"]) == int(run.data.tags["trial"]) % 2
+
+
+def test_after_the_search_fresh_seeds_run_the_rules_lrs_and_the_best_one(swept):
+    folder, _ = swept
+    _, _, children = tracked(folder)
+    seeds = {}
+    for run in of_phase(children, "confirm"):
+        point = (run.data.params["batch"], float(run.data.params["optimizer.lr"]))
+        seeds.setdefault(point, []).append(run.data.params["seed"])
+    assert all(sorted(found) == ["1000", "1001"] for found in seeds.values())
+    bases = [lr for batch, lr in seeds if batch == "32"]  # the base batch, 64, was not run: the smallest is
+    assert len(bases) == 1
+    at_128 = {lr for batch, lr in seeds if batch == "128"}
+    assert any(lr == pytest.approx(4 * bases[0]) for lr in at_128), "linear's LR"
 
 
 def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
@@ -101,11 +119,12 @@ def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
 def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
     folder, _ = swept
     store, (parent,), _ = tracked(folder)
-    folder = store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
+    store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
     answer = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [cell["batch"] for cell in answer["batches"]] == [32, 128]
-    assert (tmp_path / "report" / "runs.csv").read_text().count("\n") == 17
-    assert "data:image/png" in (tmp_path / "report" / "report.html").read_text()
+    _, _, children = tracked(folder)
+    assert (tmp_path / "report" / "runs.csv").read_text().count("\n") == 1 + len(children)
+    assert "<svg" in (tmp_path / "report" / "report.html").read_text()
     assert (tmp_path / "report" / "answer.png").stat().st_size > 10_000, folder
     assert "| batch |" in parent.data.tags["mlflow.note.content"]
     best = {cell["batch"]: cell["best_lr"] for cell in answer["batches"] if cell["best_lr"]}
@@ -163,11 +182,12 @@ def test_the_advise_command_takes_the_sweep_as_evidence(swept, tmp_path):
 
 def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_python):
     folder, first = swept
+    _, _, before = tracked(folder)
     done = run_python(*COMMAND, folder=folder)
     assert done.returncode == 0, done.stderr
     _, parents, children = tracked(folder)
-    assert (len(parents), len(children)) == (1, 16)
-    assert "16 trials, 16 of them done" in done.stderr
+    assert (len(parents), len(children)) == (1, len(before))
+    assert f"{len(before)} trials, {len(before)} of them done" in done.stderr
     assert done.stdout == first.stdout
 
 

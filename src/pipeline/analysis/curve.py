@@ -1,11 +1,16 @@
 """The loss curve of one batch size: a Gaussian process over log LR, and the posterior of its minimum.
 
-The curve is fitted to the log loss near the best, with a quadratic mean, one offset a seed, and hyperparameters
-averaged over their likelihood; the position of the minimum is read off posterior curves. Curves are no
-parabolas (steep on the left, a wall on the right), which is why no parabola is fitted: its interval would be
-wrong however many seeds there are.
+The curve is fitted to the log loss near the best, with a quadratic mean, an offset and a tilt for each seed, and
+hyperparameters averaged over their likelihood; the position of the minimum is read off posterior curves. Curves
+are no parabolas (steep on the left, a wall on the right), which is why no parabola is fitted: its interval would
+be wrong however many seeds there are.
+
+The process is written in a basis (its kernel's leading eigenfunctions), and the seeds' effects are integrated out
+in closed form, so that the work grows with the number of runs and no faster (Rasmussen & Williams 2006, Gaussian
+Processes for Machine Learning, eqs. 2.11 and 2.12 and section 2.7).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,11 +21,10 @@ from pipeline.analysis.table import Run
 
 # Octaves (factors of two in LR) either side of the best that enter the fit: further out the curve is another.
 WINDOW = 2.5
-# To the right of the best, a run this many times as bad stands at the wall: it barely survived …
+# To the right of the best, a run this many times as bad stands at the wall: it barely survived. From the lowest such LR
+# on no loss counts as more: a smooth curve through a run that is far worse than its neighbour would ripple. (Leaving
+# these runs out lost the upward slope; holding them at half of that flattened steep curves, and moved their minimum.)
 WALL = 3.0
-# … and from the lowest such LR on no loss counts as more than this many times the best: a smooth curve through
-# a run four times as bad as its neighbour would ripple. (Leaving these runs out lost the upward slope instead.)
-AT_WALL = 1.5
 # Spacing of the grid on which curves are drawn, in octaves: a tenth of the usual interval.
 GRID = 1 / 16
 DRAWS = 2000
@@ -28,12 +32,12 @@ DRAWS = 2000
 CENSORED_SHARE = 0.10
 # The fewest places (LRs a quarter of an octave apart) and runs that a curve can be fitted to.
 FEWEST_PLACES, FEWEST_RUNS = 4, 5
-# Hyperparameters: length in octaves; the rest in units of log loss.
-# Neither very long nor very small: with those in, intervals on skewed curves were too narrow (coverage 0.80
-# to 0.88 instead of 0.81 to 1.00, over 40 simulated studies a scenario, as in tests/analysis/test_curve.py).
-LENGTHS = (0.75, 1.5)
+# Hyperparameters: length in octaves; the rest in units of log loss (the tilt in log loss an octave).
+# Neither very long nor very small lengths and amplitudes: with those in, intervals on skewed curves were too narrow.
+LENGTHS = (0.5, 1.0)
 AMPLITUDES = (0.06, 0.2, 0.6)
 SEED_SDS = (0.003, 0.02, 0.06, 0.2)
+TILT_SDS = (0.0, 0.01, 0.04)
 NOISE_SDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 # Standard deviations of the mean's coefficients, vague: 1, x, x² in octaves.
 MEAN_SDS = (5.0, 2.0, 2.0)
@@ -80,7 +84,7 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
     """Fit the curve of one batch size to its admissible runs, or None where there are too few.
 
     Args:
-        runs: usable ones, below the lowest LR that failed.
+        runs: usable ones, below the lowest LR that failed; a row that is a mean of n runs counts as n.
         rng: draws the curves.
     """
     if len(runs) < FEWEST_RUNS:
@@ -96,20 +100,21 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
     wall = np.min(x_all[(x_all > best) & (y_all > lowest + np.log(WALL))], initial=np.inf)
     near = np.abs(x_all - best) <= WINDOW
     x = x_all[near]
-    y = np.where(x >= wall, np.minimum(y_all[near], lowest + np.log(AT_WALL)), y_all[near])
+    y = np.where(x >= wall, np.minimum(y_all[near], lowest + np.log(WALL)), y_all[near])
     if len(x) < FEWEST_RUNS or len(np.unique(np.round(x * 4))) < FEWEST_PLACES:
         return None
-    seeds = np.array([hash(run.seed) for run in runs])[near]
+    seeds = np.unique([str(run.seed) for run in runs], return_inverse=True)[1][near]
+    counts = np.array([run.n or 1 for run in runs], dtype=float)[near]
     low, high = x.min(), x.max()
     grid = low + GRID * np.arange(int((high - low) / GRID + 1e-9) + 1)
-    draws = _posterior_draws(x - best, y - y.mean(), seeds, grid - best, rng) + y.mean()
+    draws = _posterior_draws(x - best, y - y.mean(), seeds, counts, grid - best, rng) + y.mean()
     return Curve(grid, draws, bool(low == x_all.min()), bool(high == x_all.max()))
 
 
 def best_place(x: np.ndarray, y: np.ndarray) -> float:
     """The quarter of an octave with the lowest mean of `y`."""
-    places = np.unique(np.round(x * 4) / 4)
-    return float(places[np.argmin([place_mean(x, y, place) for place in places])])
+    places, where = np.unique(np.round(x * 4) / 4, return_inverse=True)
+    return float(places[np.argmin(np.bincount(where, y) / np.bincount(where))])
 
 
 def place_mean(x: np.ndarray, y: np.ndarray, place: float) -> float:
@@ -118,40 +123,86 @@ def place_mean(x: np.ndarray, y: np.ndarray, place: float) -> float:
 
 
 def _posterior_draws(
-    x: np.ndarray, y: np.ndarray, seeds: np.ndarray, grid: np.ndarray, rng: np.random.Generator
+    x: np.ndarray, y: np.ndarray, seeds: np.ndarray, counts: np.ndarray, grid: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """[DRAWS, G] curves, each from hyperparameters drawn by their likelihood."""
-    settings = list(product(LENGTHS, AMPLITUDES, SEED_SDS, NOISE_SDS))
-    same_seed = seeds[:, None] == seeds[None, :]
-    identity = np.eye(len(x))
-    curve = {
-        (length, amplitude): _covariance(x, x, length, amplitude) for length, amplitude in product(LENGTHS, AMPLITUDES)
-    }
-    covariances = np.stack(
-        [
-            curve[length, amplitude] + seed**2 * same_seed + noise**2 * identity
-            for length, amplitude, seed, noise in settings
-        ]
-    )
-    factors = np.linalg.cholesky(covariances)
-    whitened = np.linalg.solve(factors, np.broadcast_to(y[:, None], (len(settings), len(y), 1)))[..., 0]
-    log_likelihood = -0.5 * (whitened**2).sum(1) - np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
+    settings = list(product(SEED_SDS, TILT_SDS, NOISE_SDS))
+    log_likelihoods, means, roots, scales, bases = [], [], [], [], []
+    for length in LENGTHS:
+        basis = _basis(x, length)
+        precision, projection, rest = _without_seeds(basis, x, y, seeds, counts, np.array(settings))
+        for amplitude in AMPLITUDES:
+            scale = np.concatenate([MEAN_SDS, np.full(basis.shape[1] - len(MEAN_SDS), amplitude)])
+            posterior = np.eye(len(scale)) + scale[:, None] * precision * scale
+            factor = np.linalg.cholesky(posterior)
+            root = np.linalg.inv(factor)  # posterior covariance of the weights: rootᵀ root
+            white = np.einsum("kij,kj->ki", root, projection * scale)
+            log_determinant = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1)
+            log_likelihoods.append(rest + 0.5 * (white**2).sum(1) - log_determinant)
+            means.append(np.einsum("kij,ki->kj", root, white))
+            roots.append(root)
+            scales.append(scale)
+            bases.append(_basis(grid, length))
+    log_likelihood = np.stack(log_likelihoods)
     weights = np.exp(log_likelihood - log_likelihood.max())
-    counts = rng.multinomial(DRAWS, weights / weights.sum())
-    draws = []
-    for index in np.flatnonzero(counts):
-        length, amplitude, _, _ = settings[index]
-        cross = _covariance(grid, x, length, amplitude)
-        solved = np.linalg.solve(covariances[index], np.column_stack([y, cross.T]))
-        mean = cross @ solved[:, 0]
-        covariance = _covariance(grid, grid, length, amplitude) - cross @ solved[:, 1:]
-        values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-        root = vectors * np.sqrt(np.clip(values, 0, None))
-        draws.append(mean + rng.standard_normal((counts[index], len(grid))) @ root.T)
-    return np.concatenate(draws)[rng.permutation(DRAWS)]
+    chosen = rng.choice(weights.size, DRAWS, p=(weights / weights.sum()).ravel())
+    draws = np.empty((DRAWS, len(grid)))
+    for group in range(len(scales)):
+        rows = np.flatnonzero(chosen // len(settings) == group)
+        setting = chosen[rows] % len(settings)
+        noise = rng.standard_normal((len(rows), len(scales[group])))
+        weight = means[group][setting] + np.einsum("dij,di->dj", roots[group][setting], noise)
+        draws[rows] = (weight * scales[group]) @ bases[group].T
+    return draws
 
 
-def _covariance(a: np.ndarray, b: np.ndarray, length: float, amplitude: float) -> np.ndarray:
-    """Prior covariance of the curve at octaves `a` and `b`: the quadratic mean's, and the process's."""
-    mean = sum(sd**2 * np.outer(a**power, b**power) for power, sd in enumerate(MEAN_SDS))
-    return mean + amplitude**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / length) ** 2)
+def _without_seeds(
+    basis: np.ndarray, x: np.ndarray, y: np.ndarray, seeds: np.ndarray, counts: np.ndarray, settings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the data say of the weights, with the seeds' offsets and tilts integrated out, for K settings.
+
+    Runs of one seed share the covariance V = σ²/counts + Z D Zᵀ, Z = (1, x), D = diag(seed sd², tilt sd²). By the
+    matrix inversion lemma V⁻¹ needs sums over each seed's runs only.
+
+    Returns:
+        BᵀV⁻¹B [K, m, m], BᵀV⁻¹y [K, m], and log N(y; 0, V) [K] without its constants.
+    """
+    columns = np.column_stack([np.ones_like(x), x])
+    number = seeds.max() + 1
+    outer = np.zeros((number, 2, 2))
+    with_basis = np.zeros((number, 2, basis.shape[1]))
+    with_y = np.zeros((number, 2))
+    np.add.at(outer, seeds, counts[:, None, None] * columns[:, :, None] * columns[:, None, :])
+    np.add.at(with_basis, seeds, counts[:, None, None] * columns[:, :, None] * basis[:, None, :])
+    np.add.at(with_y, seeds, counts[:, None] * columns * y[:, None])
+    noise = settings[:, 2] ** 2
+    spread = np.zeros((len(settings), 1, 2, 2))  # D / σ²
+    spread[:, 0, 0, 0] = settings[:, 0] ** 2 / noise
+    spread[:, 0, 1, 1] = settings[:, 1] ** 2 / noise
+    inner = np.eye(2) + outer @ spread
+    middle = spread @ np.linalg.inv(inner)
+    weighted = counts[:, None] * basis
+    lost = np.einsum("ksab,sbm->ksam", middle, with_basis)
+    precision = weighted.T @ basis - np.einsum("sam,ksan->kmn", with_basis, lost)
+    projection = weighted.T @ y - np.einsum("sa,ksam->km", with_y, lost)
+    squares = (counts * y**2).sum() - np.einsum("sa,ksab,sb->k", with_y, middle, with_y)
+    log_determinant = len(y) * np.log(noise) + np.log(np.linalg.det(inner)).sum(1)
+    rest = -0.5 * (squares / noise + log_determinant)
+    return precision / noise[:, None, None], projection / noise[:, None], rest
+
+
+def _basis(x: np.ndarray, length: float) -> np.ndarray:
+    """[n, m]: 1, x, x², and the leading eigenfunctions of a squared-exponential kernel, at octaves `x`."""
+    nodes, transform = _eigenfunctions(length)
+    kernel = np.exp(-0.5 * ((x[:, None] - nodes) / length) ** 2)
+    return np.column_stack([x[:, None] ** np.arange(len(MEAN_SDS)), kernel @ transform])
+
+
+@functools.cache
+def _eigenfunctions(length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes across the window, and what turns the kernel at them into its eigenfunctions (Nyström's method)."""
+    # The best place is rounded to a quarter of an octave, and the window goes either side of it.
+    nodes = np.linspace(-WINDOW - 0.1, WINDOW + 0.1, 61)
+    values, vectors = np.linalg.eigh(np.exp(-0.5 * ((nodes[:, None] - nodes) / length) ** 2))
+    kept = values > 1e-6 * values.max()
+    return nodes, vectors[:, kept] / np.sqrt(values[kept])

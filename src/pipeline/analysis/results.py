@@ -1,12 +1,24 @@
 """What an analysis returns: the answer, a result for each batch size, a verdict for each rule."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.analysis.curve import Curve
 
 # A cell with fewer optimizer steps shows step starvation, not a property of the gradient's noise.
 FEW_STEPS = 50
+# The rules that are judged, as exponents of batch / base batch.
+RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval; an end is infinite where the data set no bound."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -15,10 +27,15 @@ class RuleResult:
 
     Attributes:
         lr: the rule's LR.
-        loss: the objective there.
-        regret, regret_low, regret_high: how much worse than the best; median and 90 % interval.
+        loss: the objective at that LR.
+        regret, regret_low, regret_high: how much worse it is than at the best LR, with a 90 % interval (its ends
+            are the two one-sided 95 % bounds).
         verdict: `holds`, `breaks`, `undecided` or `censored`.
-        reason: why, where it isn't the interval: `diverges`, `outside what was tried` …
+        reason: why, where the numbers don't say it: `diverges`, `outside what was tried` …
+        evidence: `confirmed`: fresh seeds at this LR and at the best, compared in pairs; `interpolated`: read off
+            the fitted curve; `published`: means of a table, by Welch's t; empty where there is no regret.
+        seeds: how many pairs there are.
+        more_seeds: how many further seeds would decide at this noise; None where it is decided, or they can't.
     """
 
     lr: float
@@ -28,6 +45,9 @@ class RuleResult:
     regret_high: float | None = None
     verdict: str = "undecided"
     reason: str = ""
+    evidence: str = ""
+    seeds: int = 0
+    more_seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +60,13 @@ class BatchResult:
         best_lr: posterior median of the best LR, with a 95 % interval; None where the data can't tell.
         censored: `low` or `high` where the minimum may lie beyond what was tried.
         band_low, band_high: the LRs whose loss is within the margin of the best: of equal rank with it.
-        best_value: the objective at the best LR.
+        best_value, test_value: the objective and the test loss at the best LR.
         steps: optimizer steps of its runs; `starved` below `FEW_STEPS`.
         stable_lr, failing_lr: the largest LR below the lowest at which any seed failed, and that LR.
         rules: by name, see `RULES`.
-        curve: the posterior it rests on.
+        detectable: octaves by which an LR must be wrong for this design to say `breaks` in 80 % of cases.
+        noise_scale: tr Σ / |G|² of the runs near the best LR, as last measured, in examples; None where it was not.
+        curve: the posterior that best LR and band rest on.
     """
 
     batch: int
@@ -61,13 +83,66 @@ class BatchResult:
     steps: int | None = None
     stable_lr: float | None = None
     failing_lr: float | None = None
-    rules: Mapping[str, RuleResult] | None = None
+    rules: Mapping[str, RuleResult] = field(default_factory=dict)
+    detectable: float | None = None
+    noise_scale: float | None = None
     curve: Curve | None = None
 
     @property
     def starved(self) -> bool:
         """Whether it took too few steps to say anything about gradient noise."""
         return self.steps is not None and self.steps < FEW_STEPS
+
+    @property
+    def band_octaves(self) -> float | None:
+        """How many octaves of LR the margin tolerates."""
+        if self.band_low is None or self.band_high is None:
+            return None
+        return math.log2(self.band_high / self.band_low)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A formula for the best LR over the batch size, fitted to the best LRs.
+
+    Attributes:
+        rule: `fixed linear sqrt power saturating broken_line surge`.
+        parameters: by name: `lr_at_base`; and `exponent`, `noise_scale` (examples) or `break_batch`.
+        aicc: Akaike's criterion for few data; smaller is better.
+        weight: its share of the Akaike weights of all laws.
+        misfit: p-value of the residuals, were the law true.
+        lrs: the law's LR at each batch size of the answer.
+        note: `not identifiable` where a parameter's interval is too wide to be given.
+    """
+
+    rule: str
+    parameters: Mapping[str, Estimate]
+    aicc: float
+    weight: float
+    misfit: float
+    lrs: tuple[float, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How far the linear rule holds by another objective, or from another batch size."""
+
+    name: str
+    exponent: Estimate | None
+    verdicts: Mapping[int, str]
+    holds_from: int | None
+    holds_up_to: int | None
+    breaks_at: int | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that courses answer by rule of thumb, answered from this sweep's own numbers."""
+
+    question: str
+    answer: str
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -76,13 +151,20 @@ class Answer:
 
     Attributes:
         base_batch: the batch size that the rules start from, and `base_reason`, why this one.
-        margin: the loss that counts as no difference, absolute.
+        margin: the loss that counts as no difference, absolute; `margin_text` as it was given.
         seed_sd: standard deviation between seeds near the best LR of the base batch: resolution, not margin.
         batches: in order of batch size.
-        exponent: (value, low, high) of best LR ∝ batch^exponent, 95 %; None where it can't be fitted.
+        exponent, exponent_to_break: of best LR ∝ batch^exponent, over all and below the first batch at which
+            linear breaks; None where it can't be fitted.
         holds_from, holds_up_to: the contiguous range around the base in which linear holds.
         breaks_at: the smallest batch size above the base at which linear breaks.
+        laws: fitted formulas, the best first; `winner` is the first one's name where its weight is 0.9 or more.
+        anchors: linear's verdicts with each other batch size as the base.
+        objectives: the same question by each objective that the table has, the one in `objective` first.
+        questions: with answers.
         objective, budget: what the runs were judged by, and what was kept equal.
+        seeds: of the search.
+        looks, level: how often this sweep was judged, and the one-sided level of each verdict.
     """
 
     base_batch: int
@@ -90,10 +172,19 @@ class Answer:
     margin: float | None
     seed_sd: float | None
     batches: tuple[BatchResult, ...]
-    exponent: tuple[float, float, float] | None
+    exponent: Estimate | None
     holds_from: int | None
     holds_up_to: int | None
     breaks_at: int | None
+    margin_text: str = "5%"
+    exponent_to_break: Estimate | None = None
+    laws: tuple[Law, ...] = ()
+    winner: str | None = None
+    anchors: tuple[Judged, ...] = ()
+    objectives: tuple[Judged, ...] = ()
+    questions: tuple[Question, ...] = ()
     objective: str = "value"
     budget: str = ""
     seeds: int = 0
+    looks: int = 1
+    level: float = 0.05

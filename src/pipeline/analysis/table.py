@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.errors import RequestError
 
 FAILED = ("diverged", "stalled")
+# The phase of runs with fresh seeds at chosen LRs, after the search.
+CONFIRM = "confirm"
 # Neither a result nor a bound on the LR: the run did not end by itself.
 UNFINISHED = ("failed", "interrupted", "lost", "pruned", "missed", "running")
 # Share of the best constant guess's loss at which a run has learned nothing, if a smaller LR has.
@@ -30,7 +32,9 @@ class Run:
         train_loss, error, test_loss: mean training loss, fraction of wrong answers, mean test loss, at the end.
         steps: optimizer steps taken.
         run_id: of the MLflow run that it was read from.
-        noise_trace, noise_squared_norm: the noise scale's numerator and denominator, as last measured.
+        phase: `search`, or `confirm` for a fresh seed at an LR that was chosen before.
+        value_sd, n: where a row is a published mean: its standard deviation over `n` runs.
+        noise_trace, noise_squared_norm: tr Σ and |G|² of the gradient, as last measured.
         other: any further swept keys.
     """
 
@@ -44,9 +48,12 @@ class Run:
     test_loss: float | None = None
     steps: int | None = None
     run_id: str | None = None
-    other: Mapping[str, str] = field(default_factory=dict)
+    phase: str = "search"
+    value_sd: float | None = None
+    n: int | None = None
     noise_trace: float | None = None
     noise_squared_norm: float | None = None
+    other: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -60,7 +67,7 @@ class Run:
 
 
 _NUMBERS = {"batch": int, "lr": float, "value": float, "seed": int, "train_loss": float, "error": float}
-_NUMBERS |= {"test_loss": float, "steps": int}
+_NUMBERS |= {"test_loss": float, "steps": int, "value_sd": float, "n": int}
 _NUMBERS |= {"noise_trace": float, "noise_squared_norm": float}
 
 
@@ -109,18 +116,27 @@ def run_from_row(row: Mapping[str, Any], where: str) -> Run:
     if "value" not in given and given.get("status", "complete") == "complete":
         raise RequestError(f"{where}: no column value.\nA table of runs needs batch, lr, value.")
     values: dict[str, Any] = {"value": math.nan, "status": str(given.get("status", "complete"))}
-    values["run_id"] = given.get("run_id")
+    values |= {"run_id": given.get("run_id"), "phase": str(given.get("phase", "search"))}
     for key, kind in _NUMBERS.items():
         if key in given:
-            try:
-                number = float(given[key])
-                values[key] = number if kind is float else int(number)
-            except (TypeError, ValueError, OverflowError):
-                raise RequestError(f"{where}: {key}={given[key]} is not a number.") from None
+            values[key] = kind(number_in(key, given[key], where))
     if values["batch"] < 1 or not values["lr"] > 0:
         raise RequestError(f"{where}: batch={values['batch']}, lr={values['lr']}: both must be above 0.")
     other = {key: str(value) for key, value in given.items() if key not in values}
     return Run(**values, other=other)
+
+
+def number_in(name: str, text: Any, where: str) -> float:
+    """The number in a table's cell.
+
+    Raises:
+        RequestError: it is none, or infinite where it must be whole.
+    """
+    try:
+        number = float(text)
+        return float(int(number)) if _NUMBERS.get(name) is int else number
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"{where}: {name}={text} is not a number.") from None
 
 
 def write_table(runs: Sequence[Run], path: Path) -> None:
@@ -159,3 +175,41 @@ def mark_stalled(runs: Sequence[Run], guess_loss: float) -> list[Run]:
         else run
         for run in runs
     ]
+
+
+def by_objective(runs: Sequence[Run], objective: str) -> dict[str, list[Run]]:
+    """The same runs judged by each objective that every usable run has: `objective` itself first, then others.
+
+    Args:
+        runs: with `value` by `objective`.
+        objective: its name; one that is among the others is not repeated.
+    """
+    tables = {objective: list(runs)}
+    columns = {"val/error": "error", "train/loss": "train_loss"}
+    for name, column in columns.items():
+        known = all(getattr(run, column) is not None for run in runs if run.usable)
+        if name not in tables and known and any(run.usable for run in runs):
+            tables[name] = [
+                replace(run, value=getattr(run, column)) if getattr(run, column) is not None else run for run in runs
+            ]
+    return tables
+
+
+def published(runs: Sequence[Run]) -> list[Run]:
+    """The rows that are published means of several runs, if all usable ones are; else none."""
+    usable = [run for run in runs if run.usable]
+    return usable if usable and all(run.n is not None and run.n > 1 for run in usable) else []
+
+
+def choices_of(cell: str) -> frozenset[tuple[str, str]]:
+    """What a sweep's cell was chosen by, from its name: `batch=64,optimizer=adamw`."""
+    return frozenset((key, value) for part in cell.split(",") for key, _, value in [part.partition("=")] if value)
+
+
+def by_workload(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs in groups of what else was swept (`optimizer=adamw`, say), since one law is for one workload."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        name = " ".join(f"{key}={value}" for key, value in sorted(run.other.items()))
+        groups.setdefault(name, []).append(run)
+    return groups

@@ -1,117 +1,208 @@
-"""Does a rule hold? Its regret at each batch size, with the anchor and the cell drawn together."""
+"""Does a rule hold? Its regret at each batch size, with the anchor and the cell drawn together.
+
+Two things must agree before a verdict is given (an intersection-union test, so the level is kept): the posterior
+curves, in which the base batch's own best LR is as uncertain as it is; and, where there are such runs, fresh seeds at
+the rule's LR and at the best one, compared in pairs, which rest on no model of the curve.
+"""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from pipeline.analysis.curve import Curve
-from pipeline.analysis.results import BatchResult, RuleResult
+from pipeline.analysis.cells import Cell, band
+from pipeline.analysis.confirmation import MOST_SEEDS, Comparison, compare
+from pipeline.analysis.results import RULES, BatchResult, RuleResult
 
 # One-sided level of a verdict; `breaks` shares it out over the batches (Holm 1979).
 LEVEL = 0.05
-# The rules that are judged, as exponents of batch / base batch.
-RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
 
 
-def judge(cells: Mapping[int, BatchResult], base: int, margin: float | None) -> dict[int, BatchResult]:
-    """Add to each cell its band, and each rule's verdict with the anchor and the cell drawn together."""
+def judge(cells: Mapping[int, Cell], base: int, margin: float | None, level: float = LEVEL) -> dict[int, BatchResult]:
+    """Each cell's result with its band, and with each rule's verdict.
+
+    Args:
+        cells: by batch size.
+        base: the batch size that the rules start from.
+        margin: regret that counts as none, in the objective's unit; None where it isn't known.
+        level: one-sided, of each verdict.
+    """
+    rules: dict[int, dict[str, RuleResult]] = {size: {} for size in cells}
+    for rule, exponent in RULES.items():
+        regrets = {size: _Regret.of(cell, cells[base], exponent) for size, cell in cells.items()}
+        chances = {
+            size: regret.chance_within(margin)
+            for size, regret in regrets.items()
+            if size != base and margin is not None and regret.judgeable
+        }
+        breaking = holm(chances, level)
+        for size, regret in regrets.items():
+            strict = level / max(1, len(chances))
+            rules[size][rule] = regret.result(margin, size in breaking, level, strict, is_base=size == base)
     results = {}
-    anchor = cells[base].curve
-    usable_anchor = anchor if cells[base].best_lr is not None else None
-    regrets = {
-        rule: {size: _Regret.of(cell, usable_anchor, base, exponent) for size, cell in cells.items()}
-        for rule, exponent in RULES.items()
-    }
-    breaking = {rule: holm(_chances(regrets[rule], base, margin)) for rule in RULES}
     for size, cell in cells.items():
-        rules = {rule: regrets[rule][size].result(margin, size in breaking[rule]) for rule in RULES}
-        low, high = _band(cell, margin)
-        results[size] = replace(cell, rules=rules, band_low=low, band_high=high)
+        low, high = band(cell.result.curve, margin)
+        results[size] = replace(cell.result, rules=rules[size], band_low=low, band_high=high)
     return results
 
 
 @dataclass(frozen=True)
 class _Regret:
-    """A rule at one batch size: its LR in each draw, and by how much that misses the best."""
+    """A rule at one batch size.
 
-    cell: BatchResult
-    lr: float | None
-    regrets: np.ndarray | None
+    Attributes:
+        lr: the rule's LR; None where the base batch has no best LR.
+        draws: by how much the rule's LR misses the best in each draw of anchor and cell; infinite where it fails.
+        outside: [D] whether the rule's LR lies beyond the fitted curve in a draw: its regret is a lower bound.
+        paired: fresh seeds' comparison, where there is one.
+    """
+
+    cell: Cell
+    lr: float | None = None
+    draws: np.ndarray | None = None
+    outside: np.ndarray | None = None
     loss: float | None = None
-    clipped: bool = False
+    paired: Comparison | None = None
 
     @classmethod
-    def of(cls, cell: BatchResult, anchor: Curve | None, base: int, exponent: float) -> "_Regret":
+    def of(cls, cell: Cell, base: Cell, exponent: float) -> "_Regret":
+        anchor = base.result.best_lr
         if anchor is None:
-            return cls(cell, None, None)
-        octaves = anchor.argmins() + exponent * math.log2(cell.batch / base)
-        lr = float(2 ** np.median(octaves))
-        curve = cell.curve
-        if curve is None:
-            return cls(cell, lr, None)
-        best = curve.draws.min(axis=1)
-        regrets = np.exp(curve.at(octaves)) - np.exp(best)
-        if cell.failing_lr is not None:
-            regrets = np.where(octaves >= math.log2(cell.failing_lr), np.inf, regrets)
-        loss = float(np.exp(np.median(curve.at(np.full(len(best), math.log2(lr))))))
-        clipped = not curve.octaves[0] <= math.log2(lr) <= curve.octaves[-1]
-        return cls(cell, lr, regrets, loss, clipped)
+            return cls(cell)
+        shift = exponent * math.log2(cell.batch / base.batch)
+        lr = anchor * 2**shift
+        curve, best_lr = cell.joint, cell.result.best_lr
+        paired = None if best_lr is None else compare(cell.runs, lr, best_lr)
+        if curve is None or base.joint is None:
+            return cls(cell, lr, paired=paired)
+        octaves = base.joint.argmins() + shift
+        regrets = np.exp(curve.at(octaves)) - np.exp(curve.draws.min(axis=1))
+        if cell.result.failing_lr is not None:
+            regrets = np.where(octaves >= math.log2(cell.result.failing_lr), np.inf, regrets)
+        outside = (octaves < curve.octaves[0]) | (octaves > curve.octaves[-1])
+        loss = float(np.exp(np.median(curve.at(np.full(len(octaves), math.log2(lr))))))
+        return cls(cell, lr, regrets, outside, loss, paired)
 
-    def result(self, margin: float | None, breaks: bool) -> RuleResult:
-        """The verdict; `breaks` says whether Holm's procedure rejected that the rule holds here."""
+    @property
+    def clipped(self) -> bool:
+        """Whether the rule's LR lies beyond the fitted curve."""
+        curve = self.cell.joint
+        return curve is None or self.lr is None or not curve.octaves[0] <= math.log2(self.lr) <= curve.octaves[-1]
+
+    @property
+    def judgeable(self) -> bool:
+        """Whether there is any evidence of how much worse than the best it is."""
+        return self.draws is not None or self.paired is not None
+
+    def chance_within(self, margin: float) -> float:
+        """p-value of `breaks`: the larger of both kinds of evidence."""
+        chances = [0.0]
+        if self.draws is not None:
+            chances.append(float(np.mean(self.draws <= margin)))
+        if self.paired is not None:
+            chances.append(self.paired.chance_within(margin))
+        return max(chances)
+
+    def chance_beyond(self, margin: float) -> float:
+        """p-value of `holds`: the larger of both kinds; beyond the fitted curve only pairs can say it."""
+        chances = []
+        if self.paired is not None:
+            chances.append(1 - self.paired.chance_within(margin))
+        if self.draws is not None and self.outside is not None and not (self.paired and self.clipped):
+            chances.append(float(np.mean((self.draws > margin) | self.outside)))
+        return max(chances, default=1.0)
+
+    def result(self, margin: float | None, breaks: bool, level: float, strict: float, is_base: bool) -> RuleResult:
+        """The verdict; `breaks` says whether Holm's procedure, strictest at `strict`, rejected that the rule holds."""
         if self.lr is None:
             return RuleResult(math.nan, verdict="censored", reason="the base batch has no best LR")
-        if self.cell.failing_lr is not None and self.lr >= self.cell.failing_lr:
+        failing = self.cell.result.failing_lr
+        if failing is not None and self.lr >= failing:
             return RuleResult(self.lr, verdict="breaks", reason="diverges")
-        if self.regrets is None or margin is None:
+        if is_base:
+            # The rules start here: what is left is how well the best LR itself is known.
+            loss = self.paired.loss if self.paired is not None else self.loss
+            return RuleResult(self.lr, loss, 0.0, 0.0, 0.0, "holds")
+        if not self.judgeable or margin is None:
             return RuleResult(self.lr, verdict="undecided", reason="too few runs")
-        # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
-        low, median, high = (
-            float(q) for q in np.quantile(self.regrets, (LEVEL, 0.5, 1 - LEVEL), method="inverted_cdf")
-        )
-        numbers: dict[str, Any] = {"loss": self.loss, "regret": median, "regret_low": low, "regret_high": high}
+        measured = self._measured(level)
         if breaks:
             # Beyond the fitted window the curve only gets worse: what is known there is a lower bound.
-            return RuleResult(self.lr, **numbers, verdict="breaks", reason="at least" if self.clipped else "")
-        if self.clipped:
+            at_least = self.clipped and self.paired is None
+            return replace(measured, verdict="breaks", reason="at least" if at_least else "")
+        if self.clipped and self.paired is None:
             return RuleResult(self.lr, verdict="censored", reason="outside what was tried")
-        if self.cell.censored:
-            return RuleResult(self.lr, **numbers, verdict="censored", reason="the best may lie beyond what was tried")
-        if np.mean(self.regrets <= margin) >= 1 - LEVEL:
-            return RuleResult(self.lr, **numbers, verdict="holds")
-        return RuleResult(self.lr, **numbers, verdict="undecided")
+        if self.cell.result.censored:
+            return replace(measured, verdict="censored", reason="the best may lie beyond what was tried")
+        if self.chance_beyond(margin) <= level:
+            return replace(measured, verdict="holds")
+        return replace(measured, verdict="undecided", more_seeds=self._more_seeds(margin, level, strict))
+
+    def _measured(self, level: float) -> RuleResult:
+        """LR, loss and regret, by pairs where there are any."""
+        assert self.lr is not None
+        if self.paired is not None:
+            bounds = self.paired.bound(level, upper=False), self.paired.bound(level, upper=True)
+            evidence = "published" if self.cell.result.curve is None else "confirmed"
+            regret = (self.lr, self.paired.loss, self.paired.mean, *bounds)
+            return RuleResult(*regret, evidence=evidence, seeds=self.paired.seeds)
+        # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
+        assert self.draws is not None
+        low, median, high = np.quantile(self.draws, (level, 0.5, 1 - level), method="inverted_cdf").tolist()
+        return RuleResult(self.lr, self.loss, median, low, high, evidence="interpolated")
+
+    def _more_seeds(self, margin: float, level: float, strict: float) -> int | None:
+        """How many further seeds would decide, were their noise and the regret to stay as they are."""
+        regret = self.paired.mean if self.paired is not None else float(np.median(self.draws))  # type: ignore[arg-type]
+        if regret > margin:
+            level = strict  # `breaks` has to pass Holm's procedure
+        further: list[float] = []
+        if self.paired is not None:
+            in_all = self.paired.seeds_to_decide(margin, level)
+            further.append(math.inf if in_all is None else in_all - self.paired.seeds)
+        if self.draws is not None and not self.clipped:
+            further.append(self._more_for_the_curve(self.draws, margin, level))
+        needed = max(further, default=math.inf)
+        return None if needed > MOST_SEEDS else max(1, math.ceil(needed))
+
+    def _more_for_the_curve(self, draws: np.ndarray, margin: float, level: float) -> float:
+        """Further seeds until the posterior decides: its width falls as the root of the seeds."""
+        if min(float(np.mean(draws > margin)), float(np.mean(draws <= margin))) <= level:
+            return 0
+        finite = draws[np.isfinite(draws)]
+        gap = abs(float(np.median(finite)) - margin) if len(finite) else 0.0
+        if gap == 0:
+            return math.inf
+        seeds = len({run.seed for run in self.cell.runs if run.usable})
+        return float(seeds * ((stats.norm.ppf(1 - level) * np.std(finite) / gap) ** 2 - 1))
 
 
-def _chances(regrets: Mapping[int, _Regret], base: int, margin: float | None) -> dict[int, float]:
-    """One-sided p-value of `breaks` at each batch but the base: the posterior share of regrets in the margin."""
-    return {
-        size: float(np.mean(regret.regrets <= margin))
-        for size, regret in regrets.items()
-        if size != base and regret.regrets is not None and margin is not None
-    }
+def holm(chances: Mapping[int, float], level: float = LEVEL) -> set[int]:
+    """The batch sizes at which a rule breaks, so that all verdicts together err in at most `level`.
 
-
-def holm(chances: Mapping[int, float]) -> set[int]:
-    """The batch sizes at which a rule breaks, so that all verdicts together err in at most `LEVEL`.
-
-    Holm 1979: in rising order of p-value, the k-th of m is tested at LEVEL / (m − k + 1), and none after the
+    Holm 1979: in rising order of p-value, the k-th of m is tested at level / (m − k + 1), and none after the
     first that isn't rejected.
     """
     breaking: set[int] = set()
     for rank, (chance, size) in enumerate(sorted((chance, size) for size, chance in chances.items())):
-        if chance > LEVEL / (len(chances) - rank):
+        if chance > level / (len(chances) - rank):
             break
         breaking.add(size)
     return breaking
 
 
-def _band(cell: BatchResult, margin: float | None) -> tuple[float | None, float | None]:
-    """The LRs at which the median curve lies within the margin of its minimum."""
-    if cell.curve is None or margin is None or cell.censored:
-        return None, None
-    curve = np.exp(np.median(cell.curve.draws, axis=0))
-    inside = np.flatnonzero(curve <= curve.min() + margin)
-    return float(2 ** cell.curve.octaves[inside[0]]), float(2 ** cell.curve.octaves[inside[-1]])
+def contiguous(verdicts: Mapping[int, str], base: int) -> tuple[int | None, int | None, int | None]:
+    """From which batch size to which a rule holds without a gap around the base, and where it first breaks above it."""
+    sizes = sorted(verdicts)
+    index = sizes.index(base)
+    breaks = next((size for size in sizes[index + 1 :] if verdicts[size] == "breaks"), None)
+    if verdicts[base] != "holds":
+        return None, None, breaks
+    first = last = index
+    while first > 0 and verdicts[sizes[first - 1]] == "holds":
+        first -= 1
+    while last + 1 < len(sizes) and verdicts[sizes[last + 1]] == "holds":
+        last += 1
+    return sizes[first], sizes[last], breaks

@@ -49,13 +49,13 @@ class SpreadSampler(RandomSampler):
         if not isinstance(distribution, FloatDistribution) or not distribution.log:
             return super().sample_independent(study, trial, param_name, distribution)
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and param_name in t.params]
-        points = [_Point.of(t, param_name) for t in others if t.state is not TrialState.FAIL]
+        points = [Point.of(t, param_name) for t in others if t.state is not TrialState.FAIL]
         low, high = math.log2(distribution.low), math.log2(distribution.high)
         octave = next_point(points, low, high, trial.user_attrs.get("replicate"))
         return float(np.clip(2.0**octave, distribution.low, distribution.high))
 
 
-class _Point:
+class Point:
     """A trial as the search sees it: log2 of the LR, and its loss if it has one and did not fail."""
 
     def __init__(self, x: float, loss: float | None, seed: object = None, failed: bool = False) -> None:
@@ -65,14 +65,14 @@ class _Point:
         self.failed = failed
 
     @classmethod
-    def of(cls, trial: FrozenTrial, name: str) -> "_Point":
+    def of(cls, trial: FrozenTrial, name: str) -> "Point":
         failed = trial.user_attrs.get("status") in FAILED
         usable = trial.state is TrialState.COMPLETE and not failed and trial.value is not None and trial.value > 0
         loss = math.log(trial.value) if usable else None  # type: ignore[arg-type]
         return cls(math.log2(trial.params[name]), loss, trial.user_attrs.get("replicate"), failed)
 
 
-def next_point(points: Sequence[_Point], low: float, high: float, seed: object = None) -> float:
+def next_point(points: Sequence[Point], low: float, high: float, seed: object = None) -> float:
     """Where to put the next trial, one of `seed`, in log2 LR between `low` and `high`."""
     if not points:
         return (low + high) / 2
@@ -94,7 +94,7 @@ def next_point(points: Sequence[_Point], low: float, high: float, seed: object =
     return min(candidates, key=lambda x: (_beside(points, x, seed), _beside(points, x)))
 
 
-def _bracket(points: Sequence[_Point], low: float, high: float) -> float | None:
+def _bracket(points: Sequence[Point], low: float, high: float) -> float | None:
     """A point further out, while the minimum isn't bracketed by what was tried or is being tried; else None."""
     start = points[0].x
     tried = [p.x for p in points]
@@ -113,7 +113,7 @@ def _bracket(points: Sequence[_Point], low: float, high: float) -> float | None:
     return None
 
 
-def _beside(points: Sequence[_Point], x: float, seed: object = None) -> int:
+def _beside(points: Sequence[Point], x: float, seed: object = None) -> int:
     """How many points, of one seed or of all, lie within a quarter of an octave of `x`."""
     return sum(abs(p.x - x) < 0.25 and (seed is None or p.seed == seed) for p in points)
 
@@ -122,12 +122,12 @@ def _near(tried: Sequence[float], x: float) -> bool:
     return any(abs(other - x) < 0.25 for other in tried)
 
 
-def _mean_by_place(points: Sequence[_Point]) -> Mapping[float, float]:
+def _mean_by_place(points: Sequence[Point]) -> Mapping[float, float]:
     """Mean log loss of the points in each quarter of an octave: seeds at one LR are pooled."""
     return {x: float(np.mean([p.loss for p in group])) for x, group in by_place(points, lambda p: p.x).items()}
 
 
-def _fitted_optimum(points: Sequence[_Point]) -> float:
+def _fitted_optimum(points: Sequence[Point]) -> float:
     """The minimum of a parabola through the points near the best, with an offset for each seed.
 
     Good enough to place points by, and no more: the report estimates the optimum otherwise.

@@ -29,6 +29,11 @@ class Store:
     experiment_id: str
     uri: str
 
+    def run_url(self, run_id: str) -> str:
+        """Where MLflow's pages show a run; those of a database are served by `make ui`."""
+        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
 
 @functools.lru_cache(maxsize=4)
 def open_store(uri: str, experiment: str) -> Store:

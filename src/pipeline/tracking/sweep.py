@@ -7,7 +7,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.entities import Run as MlflowRun
 
-from pipeline.analysis.table import Run
+from pipeline.analysis.table import Run, choices_of
 from pipeline.errors import RequestError
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
@@ -99,7 +99,7 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
 def _as_run(child: MlflowRun) -> Run:
     params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
-    swept = dict(part.split("=", 1) for part in tags.get("cell", "").split(",") if "=" in part)
+    swept = dict(choices_of(tags.get("cell", "")))
     return Run(
         batch=int(params["batch"]),
         lr=float(params["optimizer.lr"]),
@@ -113,8 +113,29 @@ def _as_run(child: MlflowRun) -> Run:
         noise_trace=metrics.get("noise_scale/trace"),
         noise_squared_norm=metrics.get("noise_scale/squared_norm"),
         run_id=child.info.run_id,
+        phase=tags.get("phase", "search"),
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
     )
+
+
+def note_look(store: Store, sweep: str) -> None:
+    """Count on the parent run that the sweep is judged now, unless nothing has ended since the last time.
+
+    Looking, adding seeds and looking again raises the chance of a wrong verdict, so that the looks are reported.
+    """
+    parent = find_parent(store, sweep)
+    if parent is None:
+        return
+    ended = sum(bool(child.data.tags.get("status")) for child in _children(store, sweep))
+    looks = json.loads(parent.data.tags.get("looks", "[]"))
+    if not looks or looks[-1] != ended:
+        store.client.set_tag(parent.info.run_id, "looks", json.dumps([*looks, ended]))
+
+
+def count_looks(store: Store, sweep: str) -> int:
+    """How often a sweep was judged at its end."""
+    parent = find_parent(store, sweep)
+    return 0 if parent is None else len(json.loads(parent.data.tags.get("looks", "[]")))
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:

@@ -1,0 +1,63 @@
+"""Run the studies of docs/results and write their tables, answers and figures there: `python benchmarks/results.py`.
+
+Give names to run some only. A study that was run before is gone on with, as with any sweep.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI
+from pipeline.tracking.store import open_existing_store
+from pipeline.tracking.sweep import find_parent, sweep_names
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+DIGITS = "experiment=linear_rule"
+# The studies on digits differ in one thing from the first, which has warmup 5 % and momentum 0.9.
+STUDIES = {
+    "digits": DIGITS,
+    "digits_split1": f"{DIGITS} dataset.split_seed=1",
+    "digits_split2": f"{DIGITS} dataset.split_seed=2",
+    "digits_momentum0": f"{DIGITS} optimizer.momentum=0 optimizer.base_lr=0.5",
+    "digits_adamw": f"{DIGITS} optimizer=adamw scaling=sqrt scaling.base_batch=64",
+    "digits_steps": f"{DIGITS} budget=steps budget.steps=200 noise_scale.epochs=[-1]",
+    "digits_target": f"{DIGITS} budget=target budget.metric=val/loss budget.threshold=0.3 budget.max_epochs=20 "
+    "schedule=constant noise_scale.epochs=[-1]",
+    "digits_warmup25": f"{DIGITS} schedule.warmup_fraction=0.25",
+    "fashion_mnist": "experiment=fashion_mnist",
+    "fashion_mnist_cnn": "experiment=fashion_mnist model=simple_cnn batch=64,256,1024 scaling.base_batch=64",
+}
+
+
+def run(name: str, overrides: str) -> None:
+    """Run one study here, and copy what its parent run holds."""
+    command = [sys.executable, "-m", "pipeline.train", "-m", *shlex.split(overrides), f"sweep.name={name}"]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    store = open_existing_store(DEFAULT_URI, DEFAULT_EXPERIMENT)
+    parent = find_parent(store, name)
+    assert parent is not None, sweep_names(store)
+    target = RESULTS / name
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(store.client.download_artifacts(parent.info.run_id, "report", scratch))
+        for file in ("runs.csv", "report.json", *(f.name for f in folder.glob("*.png"))):
+            shutil.copyfile(folder / file, target / file)
+    print(f"{name}: {time.perf_counter() - started:.0f} s: {' '.join(command[1:])}", flush=True)
+
+
+def main() -> None:
+    """Run the studies that were named, else all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}")
+    for name in parser.parse_args().names or STUDIES:
+        run(name, STUDIES[name])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Are the verdicts right as often as they say? Simulated sweeps whose law is known: `python benchmarks/verdicts.py`.
+
+Curvature doubles with each octave of batch; the margin is what one octave off costs at the base batch. Each sweep is
+searched by this project's sampler with three seeds, then confirmed with five fresh ones, as `pipeline.sweep` does.
+"""
+
+import argparse
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from pipeline.analysis.answer import Margin, Terms, analyse
+from pipeline.analysis.confirmation import points_to_confirm
+from pipeline.analysis.results import Answer
+from pipeline.analysis.table import Run
+from pipeline.search.spread import Point, next_point
+
+BATCHES = (8, 16, 32, 64, 128, 256, 512, 1024)
+BASE, MARGIN = 64, 0.05
+NOISE_SCALE = 128.0
+# log2 of the best LR over batch size, relative to the base.
+LAWS: dict[str, Callable[[float], float]] = {
+    "linear": lambda b: np.log2(b / BASE),
+    "sqrt": lambda b: 0.5 * np.log2(b / BASE),
+    "saturating": lambda b: np.log2((1 + NOISE_SCALE / BASE) / (1 + NOISE_SCALE / b)),
+    "surge": lambda b: np.log2(
+        (np.sqrt(NOISE_SCALE / BASE) + np.sqrt(BASE / NOISE_SCALE))
+        / (np.sqrt(NOISE_SCALE / b) + np.sqrt(b / NOISE_SCALE))
+    ),
+}
+BASE_LOG2_LR = -3.0
+# Log loss an octave² off at the base batch: the margin, as a share.
+CURVATURE = np.log1p(MARGIN)
+SEED_SD = 0.05
+TRIALS, SEEDS, WAVE, REACH, FRESH = 24, 3, 4, 5.0, range(1000, 1005)
+FLOOR = 0.2
+
+
+class Truth:
+    """A simulated workload: its loss at any batch size, LR and seed."""
+
+    def __init__(self, law: str, noise: float, rng: np.random.Generator) -> None:
+        self._law = LAWS[law]
+        self._noise = noise
+        self._rng = rng
+        # A seed is good or bad at every batch size alike.
+        self._offsets: dict[int, float] = {}
+
+    def best(self, batch: int) -> float:
+        """log2 of the best LR."""
+        return BASE_LOG2_LR + float(self._law(batch))
+
+    def regret(self, batch: int, octave: float) -> float:
+        """How much worse than the best an LR is, in margins."""
+        excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
+        return float(np.expm1(excess) / MARGIN)
+
+    def run(self, batch: int, octave: float, seed: int, phase: str = "search") -> Run:
+        """One run at 2^octave."""
+        offset = self._offsets.setdefault(seed, self._rng.normal(0, SEED_SD))
+        excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
+        # Far off everything is about equally bad: a loss has a ceiling, the constant guess.
+        log_loss = min(excess, np.log(10.0)) + offset + self._rng.normal(0, self._noise)
+        return Run(batch, 2.0**octave, FLOOR * float(np.exp(log_loss)), seed=seed, phase=phase, steps=1000)
+
+
+def sweep(truth: Truth) -> Answer:
+    """Search, confirm, and judge a simulated workload."""
+    runs = [run for batch in BATCHES for run in _search(truth, batch)]
+    terms = Terms(Margin(MARGIN), base_batch=BASE)
+    for batch, lr in points_to_confirm(runs, BASE):
+        runs += [truth.run(batch, float(np.log2(lr)), seed, "confirm") for seed in FRESH]
+    return analyse(runs, terms)
+
+
+def _search(truth: Truth, batch: int) -> list[Run]:
+    runs: list[Run] = []
+    # The sweep starts at the linear rule, from a base LR that is an octave off.
+    start = BASE_LOG2_LR - 1 + float(np.log2(batch / BASE))
+    while len(runs) < TRIALS:
+        points = [Point(float(np.log2(run.lr)), float(np.log(run.value)), run.seed) for run in runs]
+        for number in range(len(runs), min(len(runs) + WAVE, TRIALS)):
+            octave = next_point(points, start - REACH, start + REACH, number % SEEDS) if points else start
+            points.append(Point(octave, None, number % SEEDS))
+            runs.append(truth.run(batch, octave, number % SEEDS))
+    return runs
+
+
+def judge_one(law: str, noise: float, number: int) -> dict[str, object]:
+    """One sweep's verdicts beside the truth, and which parameters' intervals cover it."""
+    rng = np.random.default_rng([zlib.crc32(law.encode()), number])
+    truth = Truth(law, noise, rng)
+    answer = sweep(truth)
+    cells = []
+    for cell in answer.batches:
+        true = truth.regret(cell.batch, truth.best(BASE) + float(np.log2(cell.batch / BASE)))
+        covered = cell.ci_low is not None and cell.ci_low <= 2 ** truth.best(cell.batch) <= (cell.ci_high or 0)
+        cells.append((cell.batch, true, cell.rules["linear"].verdict, cell.best_lr is not None, covered))
+    fitted = {found.rule: found for found in answer.laws}.get(law)
+    own = {"lr_at_base": 2**BASE_LOG2_LR, "noise_scale": NOISE_SCALE}
+    covers = {
+        name: estimate.low <= own[name] <= estimate.high
+        for name, estimate in (fitted.parameters.items() if fitted else ())
+    }
+    slope = answer.exponent
+    if law in ("linear", "sqrt") and slope is not None:
+        covers["exponent"] = slope.low <= {"linear": 1.0, "sqrt": 0.5}[law] <= slope.high
+    return {"cells": cells, "covers": covers, "winner": answer.winner}
+
+
+def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:
+    """The figures of the proof, for one law."""
+    sweeps = [result["cells"] for result in found]
+    away = [cell for cells in sweeps for cell in cells if cell[0] != BASE]  # type: ignore[attr-defined]
+    figures: dict[str, float] = {
+        "sweeps with any `breaks`": float(np.mean([any(c[2] == "breaks" for c in s) for s in sweeps])),  # type: ignore[attr-defined]
+        "`undecided`, of cells": float(np.mean([c[2] == "undecided" for c in away])),
+    }
+    groups = {
+        "`holds` where the true regret is below half a margin": ("holds", [c for c in away if c[1] < 0.5]),
+        "`holds` where it exceeds 1.5 margins": ("holds", [c for c in away if c[1] > 1.5]),
+        "`breaks` where it exceeds 3 margins": ("breaks", [c for c in away if c[1] > 3]),
+        "`breaks` where it is below a margin": ("breaks", [c for c in away if c[1] < 1]),
+    }
+    figures |= {name: float(np.mean([c[2] == verdict for c in g])) for name, (verdict, g) in groups.items() if g}
+    estimated = [c for cells in sweeps for c in cells if c[3]]  # type: ignore[attr-defined]
+    figures["best LR's interval covers"] = float(np.mean([c[4] for c in estimated]))
+    names = {name for result in found for name in result["covers"]}  # type: ignore[attr-defined]
+    for name in sorted(names):
+        known = [result["covers"][name] for result in found if name in result["covers"]]  # type: ignore[index,operator]
+        figures[f"{name}'s interval covers"] = float(np.mean(known))
+    figures["its law is named"] = float(np.mean([result["winner"] == law for result in found]))
+    figures["another law is named"] = float(np.mean([result["winner"] not in (None, law) for result in found]))
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """Print the figures of each law; returns them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweeps", type=int, default=200)
+    parser.add_argument(
+        "--noise", type=float, default=0.02, help="standard deviation of log loss (default: %(default)s)"
+    )
+    parser.add_argument("--laws", nargs="*", default=list(LAWS))
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    figures = {}
+    with ProcessPoolExecutor(options.workers) as pool:
+        for law in options.laws:
+            found = list(pool.map(partial(judge_one, law, options.noise), range(options.sweeps), chunksize=2))
+            figures[law] = summarize(law, found)
+            print(f"\n{law}, {options.sweeps} sweeps, noise {options.noise:g}")
+            for name, share in figures[law].items():
+                print(f"  {share:6.1%}  {name}")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

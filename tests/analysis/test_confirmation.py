@@ -1,0 +1,114 @@
+"""Fresh seeds in pairs, published means, and what is still to run."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.analysis.answer import Margin, Terms, analyse
+from pipeline.analysis.confirmation import compare, points_to_confirm
+from pipeline.analysis.render import to_json
+from pipeline.analysis.sentences import summary
+from pipeline.analysis.table import Run, read_table
+from tests.analysis.simulate import study
+
+
+def fresh(batch, lr, value, seed):
+    return Run(batch, lr, value, seed=seed, phase="confirm")
+
+
+def searched(law, sizes=(16, 64, 256), **options):
+    rng = np.random.default_rng(0)
+    options = {"noise": 0.01, "seed_sd": 0.05, "trials": 60} | options
+    return [run for size in sizes for run in study(size, law(size), rng, **options)]
+
+
+def confirmed(law, noise=0.01, seeds=range(1000, 1005), curvature=0.03):
+    """A sweep and its confirmation, on symmetric curves."""
+    runs = searched(law)
+    rng = np.random.default_rng(1)
+    offsets = {seed: rng.normal(0, 0.15) for seed in seeds}  # three margins: seeds differ more than LRs do
+    for batch, lr in points_to_confirm(runs, 64):
+        excess = curvature * math.log2(lr / law(batch)) ** 2
+        runs += [fresh(batch, lr, 0.2 * math.exp(excess + offsets[s] + rng.normal(0, noise)), s) for s in seeds]
+    return runs
+
+
+def test_the_regret_is_the_paired_difference_with_its_t_interval():
+    there, best = np.array([1.0, 1.3, 0.9]), np.array([0.8, 1.2, 0.75])
+    runs = [fresh(64, 0.2, v, s) for s, v in enumerate(there)] + [fresh(64, 0.1, v, s) for s, v in enumerate(best)]
+    found = compare(runs, 0.2, 0.1)
+    differences = there - best
+    low, high = stats.t.interval(0.9, 2, differences.mean(), differences.std(ddof=1) / math.sqrt(3))
+    assert found.mean == pytest.approx(differences.mean())
+    assert (found.bound(0.05, upper=False), found.bound(0.05, upper=True)) == pytest.approx((low, high))
+    expected = stats.ttest_1samp(differences, 0.1, alternative="greater").pvalue
+    assert found.chance_within(0.1) == pytest.approx(expected)
+
+
+def test_a_seed_without_its_partner_and_a_search_run_are_no_pair():
+    runs = [fresh(64, 0.2, 1.0, 0), fresh(64, 0.1, 1.0, 1), Run(64, 0.2, 1.0, seed=1), Run(64, 0.1, 1.0, seed=0)]
+    assert compare(runs, 0.2, 0.1) is None
+
+
+def test_what_is_to_run_is_each_rules_lr_and_the_best_one_below_the_failing():
+    runs = searched(lambda size: 0.1 * size / 64)
+    anchor = analyse(runs, Terms(base_batch=64)).batches[1].best_lr
+    points = points_to_confirm(runs, 64)
+    assert [batch for batch, _ in points].count(64) == 1  # all rules start there
+    at_256 = [lr for batch, lr in points if batch == 256]
+    assert len(at_256) == 4
+    assert at_256[1:] == pytest.approx([anchor * 4, anchor * 2, anchor])
+    failing = [*runs, Run(256, anchor * 3, math.nan, seed=0, status="diverged")]
+    assert all(lr < anchor * 3 for batch, lr in points_to_confirm(failing, 64) if batch == 256)
+
+
+def test_confirmation_moves_neither_the_best_lr_nor_what_is_to_run():
+    runs = confirmed(lambda size: 0.1 * size / 64)
+    search = [run for run in runs if run.phase == "search"]
+    assert points_to_confirm(runs, 64) == points_to_confirm(search, 64)
+    assert [c.best_lr for c in analyse(runs).batches] == [c.best_lr for c in analyse(search).batches]
+
+
+def test_one_batch_size_has_nothing_to_confirm():
+    assert points_to_confirm(searched(lambda size: 0.1, sizes=(64,)), 64) == []
+    assert points_to_confirm([], 64) == []
+
+
+def test_fresh_seeds_in_pairs_decide_what_the_seeds_own_differences_would_hide():
+    answer = analyse(confirmed(lambda size: 0.1 * size / 64, curvature=0.06), Terms(Margin(0.05), base_batch=64))
+    last = answer.batches[-1].rules
+    assert last["linear"].evidence == last["fixed"].evidence == "confirmed"
+    assert last["linear"].seeds == 5
+    assert (last["linear"].verdict, last["fixed"].verdict) == ("holds", "breaks")
+    assert any("5 fresh seeds" in line for line in summary(answer))
+
+
+def test_an_undecided_rule_says_how_many_seeds_would_decide():
+    answer = analyse(confirmed(lambda size: 0.1 * size / 64, noise=0.3), Terms(Margin(0.05), base_batch=64))
+    undecided = [c.rules["linear"] for c in answer.batches if c.rules["linear"].verdict == "undecided"]
+    assert undecided
+    assert all(rule.more_seeds is None or rule.more_seeds >= 1 for rule in undecided)
+    assert any(line.startswith("Undecided:") for line in summary(answer))
+
+
+def test_looks_share_the_level_and_more_than_planned_are_owned_up_to():
+    runs = searched(lambda size: 0.1 * size / 64)
+    assert analyse(runs, Terms(planned_looks=2)).level == pytest.approx(0.025)
+    unplanned = analyse(runs, Terms(looks=3, planned_looks=1))
+    assert any("Looked at 3 times, 1 planned" in line for line in summary(unplanned))
+
+
+def test_goyals_table_says_what_goyal_said():
+    # Goyal et al. 2017, arXiv:1706.02677, table 2 and figure 3: top-1 error in percent, mean and sd over five runs.
+    answer = analyse(read_table(Path(__file__).parent / "goyal.csv"), Terms(Margin(0.24, False)))
+    large = answer.batches[-1]
+    assert {rule: result.verdict for rule, result in large.rules.items()} == {
+        "linear": "holds",
+        "sqrt": "breaks",
+        "fixed": "breaks",
+    }
+    assert large.rules["sqrt"].regret == pytest.approx(26.22 - 23.74)
+    assert to_json(answer)["batches"][-1]["evidence"] == "published"

@@ -1,0 +1,102 @@
+"""Laws over batch sizes: closed forms, intervals, and what is not named."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline import scaling
+from pipeline.analysis.laws import LAWS, Optima, exponent, fit_laws, winner
+from pipeline.analysis.published import law_of, read_optima
+from pipeline.errors import RequestError
+
+BATCHES = np.array([8, 16, 32, 64, 128, 256, 512, 1024], dtype=float)
+
+
+def known(octaves, sd=0.1, correlation=0.0):
+    n = len(octaves)
+    covariance = sd**2 * ((1 - correlation) * np.eye(n) + correlation * np.ones((n, n)))
+    return Optima(BATCHES[:n], np.asarray(octaves, dtype=float), covariance)
+
+
+@pytest.mark.parametrize(("rule", "own"), [("fixed", 0.0), ("sqrt", 0.0), ("linear", 0.0), ("saturating", 90.0)])
+def test_a_law_is_the_scaling_rule_of_its_name(rule, own):
+    octaves = LAWS[rule].octaves(BATCHES, np.array([own]))[0]
+    parameters = {"noise_scale": own} if own else {}
+    expected = [math.log2(scaling.scale_lr(rule, 1.0, 64, int(batch), **parameters)) for batch in BATCHES]
+    assert octaves - octaves[3] == pytest.approx(expected, abs=1e-9)
+
+
+def test_surge_rises_as_the_root_peaks_at_its_noise_scale_and_falls():
+    octaves = LAWS["surge"].octaves(BATCHES, np.array([128.0]))[0]
+    assert BATCHES[octaves.argmax()] == 128
+    assert octaves[4] - octaves[3] == pytest.approx(octaves[4] - octaves[5])  # the same either side
+
+
+def test_the_exponent_is_that_of_generalised_least_squares():
+    rng = np.random.default_rng(0)
+    found = known(0.7 * np.log2(BATCHES) + rng.normal(0, 0.1, 8), correlation=0.4)
+    x = np.column_stack([np.ones(8), np.log2(BATCHES)])
+    inverse = np.linalg.inv(found.covariance)
+    covariance = np.linalg.inv(x.T @ inverse @ x)
+    expected = (covariance @ x.T @ inverse @ found.octaves)[1]
+    slope = exponent(found)
+    assert slope.value == pytest.approx(expected)
+    assert slope.high - slope.low == pytest.approx(2 * 1.96 * math.sqrt(covariance[1, 1]))
+    power = next(law for law in fit_laws(found, 64, [8, 64]) if law.rule == "power")
+    assert power.parameters["exponent"].value == pytest.approx(expected, abs=0.005)
+
+
+def test_a_saturating_law_is_found_with_its_noise_scale_and_named():
+    found = known(-np.log2(1 + 100 / BATCHES), sd=0.05)
+    laws = fit_laws(found, 64, [8, 64, 1024])
+    assert winner(laws) == laws[0].rule == "saturating"
+    estimate = laws[0].parameters["noise_scale"]
+    assert estimate.low < 100 < estimate.high < 4 * estimate.low
+    assert laws[0].lrs == pytest.approx([2 ** -math.log2(1 + 100 / b) for b in (8, 64, 1024)], rel=0.05)
+    assert sum(law.weight for law in laws) == pytest.approx(1)
+
+
+def test_a_noise_scale_that_the_data_do_not_bound_is_not_identifiable():
+    laws = fit_laws(known(np.log2(BATCHES), sd=0.3), 64, [64])  # linear is true: any large noise scale fits
+    saturating = next(law for law in laws if law.rule == "saturating")
+    assert saturating.note == "not identifiable"
+    assert saturating.parameters["noise_scale"].high == math.inf
+    assert winner(laws) is None
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    hits = []
+    for _ in range(300):
+        laws = fit_laws(known(-np.log2(1 + 100 / BATCHES) + rng.normal(0, 0.15, 8), sd=0.15), 64, [64])
+        law = next(law for law in laws if law.rule == "saturating")
+        truth = {"noise_scale": 100.0, "lr_at_base": 1 / (1 + 100 / 64)}
+        hits += [e.low <= truth[name] <= e.high for name, e in law.parameters.items()]
+    assert 0.92 <= np.mean(hits) <= 0.98
+
+
+def test_too_few_batch_sizes_name_nothing():
+    assert exponent(known([1.0, 2.0])) is None
+    assert fit_laws(known([1.0, 2.0]), 8, [8]) == ()
+    assert {law.rule for law in fit_laws(known([1.0, 2.0, 3.0]), 8, [8])} == {"fixed", "sqrt", "linear"}
+
+
+def test_a_table_of_published_optima_gets_the_law_alone(tmp_path):
+    path = tmp_path / "optima.csv"
+    lines = [f"{int(b)},{0.1 * (b / 64) ** 0.5}" for b in BATCHES]
+    path.write_text("\n".join(["batch,best_lr", *reversed(lines)]) + "\n")
+    slope, laws, _ = law_of(read_optima(path), None)
+    assert slope.value == pytest.approx(0.5, abs=1e-6)
+    assert {"sqrt", "power"} >= {law.rule for law in laws if law.weight > 0.1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["batch,best_lr\n8,0.1\n16,0.2\n32,0.4", "batch,best_lr\n8,x\n", "batch,best_lr\n8,-1\n", "batch,best_lr\n,0.1\n"],
+)
+def test_a_wrong_table_of_optima_is_refused(tmp_path, text):
+    path = tmp_path / "optima.csv"
+    path.write_text(text)
+    with pytest.raises(RequestError):
+        read_optima(path)

@@ -1,0 +1,93 @@
+"""`python -m pipeline.report`: wrong requests are refused, thin tables are reported with what can't be said."""
+
+import json
+
+import pytest
+
+from pipeline import report
+from pipeline.errors import RequestError
+
+HEADER = "batch,lr,value,seed,status\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("batch,value\n64,1.0\n", ["row 1", "no column lr", "batch, lr, value"]),
+        ("batch,lr\n64,1.0\n", ["no column value"]),
+        (HEADER + "64,0.1,0.5,0,complete\n64,much,0.5,0,complete\n", ["row 2", "lr=much is not a number"]),
+        (HEADER + "64,-0.1,0.5,0,complete\n", ["row 1", "lr=-0.1", "above 0"]),
+        (HEADER + "0,0.1,0.5,0,complete\n", ["batch=0", "above 0"]),
+        (HEADER, ["no runs in it"]),
+        ("", ["no runs in it"]),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, text, names):
+    with pytest.raises(RequestError) as refused:
+        report.main(["--table", write(tmp_path / "runs.csv", text)])
+    said = str(refused.value)
+    assert all(name in said for name in names), said
+    assert len(said.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ["--table", "--plan"]),
+        (["--table", "/nowhere.csv"], ["/nowhere.csv", "can't be read"]),
+        (["--table", "TABLE", "--base-batch", "63"], ["--base-batch=63", "64"]),
+        (["--table", "TABLE", "--margin=-5%"], ["-5%"]),
+        (["--table", "TABLE", "--json", "/nowhere/out.json"], ["/nowhere/out.json", "can't be written"]),
+        (["--plan", "--batches", "16,x"], ["--batches=16,x", "16,32,64"]),
+        (["--plan", "--base-batch", "63"], ["--base-batch=63"]),
+        (["--plan", "--seeds", "0"], ["--seeds=0"]),
+        (["--plan", "--noise", "200%"], ["--noise=200%"]),
+        (["--plan", "--seconds-per-run", "-1"], ["--seconds-per-run"]),
+    ],
+)
+def test_a_wrong_request_is_refused(tmp_path, arguments, names):
+    table = write(tmp_path / "runs.csv", HEADER + "64,0.1,0.5,0,complete\n")
+    with pytest.raises(RequestError) as refused:
+        report.main([table if argument == "TABLE" else argument for argument in arguments])
+    assert all(name in str(refused.value) for name in names), refused.value
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("64,0.1,0.5,0,complete\n64,0.2,0.4,0,complete\n", "One batch size says nothing about a rule"),
+        ("64,0.1,0.5,0,complete\n128,0.1,0.4,0,complete\n", "can't be said: batch 64 has no best LR"),
+        ("64,0.1,nan,0,diverged\n128,0.1,nan,0,diverged\n", "can't be said: batch 64 has no best LR"),
+        ("64,0.1,nan,0,lost\n128,0.1,,0,interrupted\n", "can't be said: batch 64 has no best LR"),
+    ],
+)
+def test_a_thin_table_gets_a_report_of_what_cannot_be_said(tmp_path, capsys, rows, says):
+    files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"), "--figures", str(tmp_path)]
+    report.main(["--table", write(tmp_path / "runs.csv", HEADER + rows), *files])
+    assert says in capsys.readouterr().out
+    answer = json.loads((tmp_path / "a.json").read_text())
+    assert all(cell["best_lr"] is None and cell["ci_low"] is None for cell in answer["batches"])
+    assert all(cell["regret"] in (None, 0.0) for cell in answer["batches"])
+    assert answer["exponent"] is None
+    assert {item["answer"] for item in answer["questions"]} <= {"This sweep cannot tell.", "Yes."}
+
+
+def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):
+    rows = "".join(f"64,{0.1 * 2**i},{0.2 + i * i},0,complete,{o}\n" for o in ("sgd", "adam") for i in range(-3, 4))
+    table = write(tmp_path / "runs.csv", HEADER.replace("status", "status,optimizer") + rows)
+    report.main(["--table", table, "--json", str(tmp_path / "a.json")])
+    assert "optimizer=sgd" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("*.json")} == {"a-optimizer=sgd.json", "a-optimizer=adam.json"}
+
+
+def test_a_plan_says_what_a_design_could_tell_and_how_long_it_takes(capsys):
+    report.main(["--plan", "--batches", "32,128", "--trials", "20", "--seconds-per-run", "6", "--workers", "2"])
+    said = capsys.readouterr().out
+    # 2 × 20 searched; fresh: 1 point at the base, 4 at the other batch size, 5 seeds each
+    assert "65 runs" in said
+    assert "About 3 min with 2 runs at once" in said
