@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
+from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
 from pipeline.request import check_request
@@ -99,8 +100,8 @@ def _fit_and_record(
             report.evaluation(evaluation)
 
         def should_prune(evaluation: Evaluation) -> bool:
-            if trial is None:
-                return False
+            if trial is None or trial.phase == CONFIRM:
+                return False  # what is to be compared has to be run to its end
             metric = plan.target[0] if plan.target else config["objective"]
             trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
             return trial.should_prune()

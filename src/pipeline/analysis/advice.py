@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analysis.results import Answer, BatchResult
+from pipeline.analysis.results import Answer, BatchResult, Estimate
 from pipeline.errors import RequestError
 from pipeline.scaling import RULES, scale_betas, scale_eps, scale_lr
 
@@ -54,15 +54,6 @@ class RuleAdvice:
     betas: tuple[float, ...] | None = None
     eps: float | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A posterior median and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -220,10 +211,7 @@ def bend_above_line(apart: float, share: float) -> float:
     """Octaves by which the best LR may lie above the line between two batch sizes, `share` of the way from one.
 
     The rules saturating and surge both bend at the noise scale. In the middle of a line over it they lie
-    log2 cosh(apart · ln 2 / 4) above: 0.02 octave for batches one octave `apart`, 0.09 for two, 0.32 for four. With
-    saturating true and a wall on the right, the interval of a line over four octaves held the truth in 10 of 12
-    simulated sweeps, and in none without this allowance. Left out of the recorded runs on digits and Fashion-MNIST,
-    a batch's own interval met the one interpolated over two octaves at 12 of 12 batches, over four at 7 of 8.
+    log2 cosh(apart · ln 2 / 4) above: 0.02 octave for batches one octave `apart`, 0.09 for two, 0.32 for four.
 
     >>> round(bend_above_line(2, 0.5), 3)
     0.085

@@ -4,7 +4,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.analysis.advice import Advice, Estimate, Evidence, Question, Refusal
+from pipeline.analysis.advice import Advice, Evidence, Question, Refusal
+from pipeline.analysis.results import Estimate
 
 VERDICTS = {
     "holds": "its loss is within the margin of the best",
