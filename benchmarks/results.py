@@ -25,8 +25,8 @@ STUDIES = {
     "digits_split2": f"{DIGITS} dataset.split_seed=2",
     "digits_momentum0": f"{DIGITS} optimizer.momentum=0 optimizer.base_lr=0.5",
     "digits_adamw": f"{DIGITS} optimizer=adamw scaling=sqrt scaling.base_batch=64",
-    "digits_steps": f"{DIGITS} budget=steps budget.steps=200 noise_scale.epochs=[-1]",
-    "digits_target": f"{DIGITS} budget=target budget.metric=val/loss budget.threshold=0.3 budget.max_epochs=20 "
+    "digits_steps": f"{DIGITS} budget=steps budget.epochs=null budget.steps=200 noise_scale.epochs=[-1]",
+    "digits_target": f"{DIGITS} budget=target budget.epochs=null budget.metric=val/loss budget.threshold=0.3 budget.max_epochs=20 "
     "schedule=constant noise_scale.epochs=[-1]",
     "digits_warmup25": f"{DIGITS} schedule.warmup_fraction=0.25",
     "fashion_mnist": "experiment=fashion_mnist",
