@@ -26,8 +26,8 @@ STUDIES = {
     "digits_momentum0": f"{DIGITS} optimizer.momentum=0 optimizer.base_lr=0.5",
     "digits_adamw": f"{DIGITS} optimizer=adamw scaling=sqrt scaling.base_batch=64",
     "digits_steps": f"{DIGITS} budget=steps budget.epochs=null budget.steps=200 noise_scale.epochs=[-1]",
-    "digits_target": f"{DIGITS} budget=target budget.epochs=null budget.metric=val/loss budget.threshold=0.3 budget.max_epochs=20 "
-    "schedule=constant noise_scale.epochs=[-1]",
+    "digits_target": f"{DIGITS} budget=target budget.epochs=null budget.metric=val/loss budget.threshold=0.3 "
+    "budget.max_epochs=20 schedule=constant noise_scale.epochs=[-1]",
     "digits_warmup25": f"{DIGITS} schedule.warmup_fraction=0.25",
     "fashion_mnist": "experiment=fashion_mnist",
     "fashion_mnist_cnn": "experiment=fashion_mnist model=simple_cnn batch=64,256,1024 scaling.base_batch=64",

@@ -189,9 +189,10 @@ def _margin(answer: Answer) -> list[str]:
     known = [(cell.detectable, cell.batch) for cell in others if cell.detectable is not None]
     if known:
         (low, at_low), (high, at_high) = min(known), max(known)
+        worst = f", from {high:.2g} on at {at_high}" if at_high != at_low else ""
         lines.append(
-            f"Power: in 80 % of simulations this design calls an LR wrong from {low:.2g} octaves on at batch {at_low}, "
-            f"from {high:.2g} on at {at_high}."
+            "Power: in 80 % of simulations this design calls an LR wrong from "
+            f"{low:.2g} octaves on at batch {at_low}{worst}."
         )
     return lines
 
