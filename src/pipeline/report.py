@@ -13,11 +13,11 @@ from pipeline.analysis.answer import Margin, Terms, analyse, choose_base
 from pipeline.analysis.confirmation import points_to_confirm
 from pipeline.analysis.laws import Optima
 from pipeline.analysis.page import render_page
-from pipeline.analysis.pictures import figures_of, save_all
+from pipeline.analysis.pictures import draw_all
 from pipeline.analysis.published import law_of, read_optima
 from pipeline.analysis.render import law_json, print_answer, to_json, to_markdown
 from pipeline.analysis.results import Answer
-from pipeline.analysis.sentences import law_sentences
+from pipeline.analysis.sentences import headline, law_sentences
 from pipeline.analysis.table import CONFIRM, Run, by_workload, mark_stalled, read_table, write_table
 from pipeline.command import run_command
 from pipeline.errors import RequestError
@@ -82,11 +82,11 @@ def _write_files(
         if options.json:
             _write(_beside(options.json, name), json.dumps(to_json(answer), indent=2))
         if options.html:
-            page = render_page(answer, runs, figures_of(answer, runs), f"{title} {name}".strip(), run_url)
+            page = render_page(answer, runs, f"{title} {name}".strip(), run_url)
             _write(_beside(options.html, name), page)
         if options.figures:
             with _writable(options.figures):
-                save_all(figures_of(answer, runs), Path(options.figures) / name)
+                draw_all(answer, runs, Path(options.figures) / name, headline(answer))
 
 
 @contextlib.contextmanager
@@ -193,10 +193,9 @@ def write_report(store: "Store", sweep: str, parent_id: str) -> dict[str, Answer
         write_table(everything, Path(scratch) / "runs.csv")
         for name, (answer, runs) in answers.items():
             folder, title = Path(scratch) / name, f"{sweep} {name}".strip()
-            figures = figures_of(answer, runs)
-            save_all(figures, folder)
+            draw_all(answer, runs, folder, headline(answer))
             (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
-            (folder / "report.html").write_text(render_page(answer, runs, figures, title, store.run_url))
+            (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
         description = "\n".join(
             f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer)
             for name, (answer, _) in answers.items()
