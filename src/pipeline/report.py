@@ -16,7 +16,7 @@ from pipeline.analysis.page import render_page
 from pipeline.analysis.pictures import draw_all
 from pipeline.analysis.published import law_of, read_optima
 from pipeline.analysis.render import law_json, print_answer, to_json, to_markdown
-from pipeline.analysis.results import Answer
+from pipeline.analysis.results import STEPS_TO_TARGET, Answer
 from pipeline.analysis.sentences import headline, law_sentences
 from pipeline.analysis.table import CONFIRM, Run, by_workload, mark_stalled, read_table, write_table
 from pipeline.command import run_command
@@ -144,7 +144,7 @@ def answer_sweep(
         margin=margin or Margin(*parse_margin(params["report.margin"])),
         base_batch=base_batch,
         configured_base=int(params["scaling.base_batch"]),
-        objective="steps to target" if target else params["objective"],
+        objective=STEPS_TO_TARGET if target else params["objective"],
         budget="target" if target else f"{float(amount):g} {params['budget.kind']}" if amount else "",
         looks=max(1, count_looks(store, sweep)),
         planned_looks=int(params.get("report.looks", 1)),

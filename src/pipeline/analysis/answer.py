@@ -10,7 +10,7 @@ from pipeline.analysis.cells import Cell, describe
 from pipeline.analysis.laws import exponent, fit_laws, optima, winner
 from pipeline.analysis.power import detectable_error
 from pipeline.analysis.questions import answer_questions
-from pipeline.analysis.results import Answer, BatchResult, Judged
+from pipeline.analysis.results import STEPS_TO_TARGET, Answer, BatchResult, Judged
 from pipeline.analysis.table import CONFIRM, Run, by_objective
 from pipeline.analysis.verdict import LEVEL, contiguous, judge
 from pipeline.errors import RequestError
@@ -145,7 +145,12 @@ def _other_anchors(cells: Mapping[int, Cell], base: int, margin: Margin, level: 
 
 
 def _objectives(runs: Sequence[Run], terms: Terms, base: int, level: float) -> tuple[Judged, ...]:
-    """The same question by every objective that the table has; none where there is only one."""
+    """The same question by every objective that the table has; none where there is only one.
+
+    Where runs end at a target their losses are all about that target, and say nothing.
+    """
+    if terms.objective == STEPS_TO_TARGET:
+        return ()
     tables = by_objective(runs, terms.objective)
     if len(tables) < 2:
         return ()

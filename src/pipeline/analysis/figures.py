@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from pipeline.analysis.results import Answer, BatchResult
+from pipeline.analysis.results import STEPS_TO_TARGET, Answer, BatchResult
 from pipeline.analysis.table import Run
 
 # Okabe & Ito's palette: told apart by colour-blind readers too.
@@ -37,7 +37,7 @@ OBJECTIVES = {
     "val/error": "validation error (fraction)",
     "train/error": "training error (fraction)",
     "test/error": "test error (fraction)",
-    "steps to target": "steps to target (optimizer steps)",
+    STEPS_TO_TARGET: "steps to target (optimizer steps)",
 }
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -8,6 +8,8 @@ from pipeline.analysis.curve import Curve
 
 # A cell with fewer optimizer steps shows step starvation, not a property of the gradient's noise.
 FEW_STEPS = 50
+# The objective's name where the budget is a target.
+STEPS_TO_TARGET = "steps to target"
 # The rules that are judged, as exponents of batch / base batch.
 RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
 

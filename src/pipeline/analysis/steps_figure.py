@@ -18,9 +18,7 @@ from pipeline.analysis.figures import (
     new_figure,
     side_room,
 )
-from pipeline.analysis.results import Answer, BatchResult
-
-OBJECTIVE = "steps to target"
+from pipeline.analysis.results import STEPS_TO_TARGET, Answer, BatchResult
 
 
 @in_style
@@ -31,7 +29,7 @@ def steps_figure(answer: Answer) -> Figure | None:
         answer: from `pipeline.analysis.answer.analyse`; `best_value` is the number of steps at the best LR.
     """
     known = [cell for cell in answer.batches if cell.best_value is not None and cell.best_value > 0]
-    if answer.objective != OBJECTIVE or not known:
+    if answer.objective != STEPS_TO_TARGET or not known:
         return None
     draws = np.stack(np.broadcast_arrays(*map(_steps, known)))
     low, steps, high = np.quantile(draws, (0.025, 0.5, 0.975), axis=1)
