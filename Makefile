@@ -28,7 +28,7 @@ test: setup  ## the tests (under five minutes)
 test-study: setup  ## the whole main job as a test: time, memory and answer (about a minute)
 	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
 
-test-long: setup  ## the sweeper with thousands of trials, and deaths at every record (about six minutes)
+test-long: setup  ## thousands of trials, deaths at every record, thousands of simulated studies (about twenty minutes)
 	$(BIN)/python -m pytest -m long --numprocesses 0 --capture no
 
 $(VENV)/.clusters: $(INSTALLED)

@@ -50,11 +50,15 @@ def seven():
 @pytest.mark.parametrize(
     ("sizes", "names"),
     [
-        ((64,), {"answer", "losses"}),
-        ((64, 512), {"answer", "losses", "regret"}),
-        (sorted({round(8 * 2 ** (i / 4)) for i in range(50)}), {"answer", "losses", "regret"}),
+        pytest.param((64,), {"answer", "losses"}, id="one"),
+        pytest.param((64, 512), {"answer", "losses", "regret"}, id="two"),
+        pytest.param(
+            sorted({round(8 * 2 ** (i / 4)) for i in range(50)}),
+            {"answer", "losses", "regret"},
+            marks=pytest.mark.long,
+            id="fifty",
+        ),
     ],
-    ids=["one", "two", "fifty"],
 )
 def test_every_figure_that_applies_is_written_as_png_and_svg(tmp_path, sizes, names):
     runs = table(sizes, trials=12)

@@ -174,6 +174,7 @@ def test_a_study_too_small_to_estimate_anything_still_has_its_page(count):
     assert len([a for a in page.all("use") if "data-run" in a]) == 2 * count
 
 
+@pytest.mark.long
 def test_ten_thousand_runs_stay_below_six_megabytes():
     many = table(sizes=(32, 64, 128, 256), trials=2500)
     text = render_page(analyse(many), many, "many", url)
