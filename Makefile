@@ -19,13 +19,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-study: setup  ## the main job: how far does the linear rule hold on real digits? (about a minute)
+study: setup  ## the main job: how far does the linear rule hold on real digits? (about two minutes)
 	$(BIN)/python -m pipeline.train experiment=linear_rule -m
 
 test: setup  ## the tests (under five minutes)
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
-test-study: setup  ## the whole main job as a test: time, memory and answer (about a minute)
+test-study: setup  ## the whole main job as a test: time, memory and answer (about two minutes)
 	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
 
 test-long: setup  ## thousands of trials, deaths at every record, thousands of simulated studies (about twenty minutes)
