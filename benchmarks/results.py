@@ -29,8 +29,12 @@ STUDIES = {
     "digits_target": f"{DIGITS} budget=target budget.epochs=null budget.metric=val/loss budget.threshold=0.3 "
     "budget.max_epochs=20 schedule=constant noise_scale.epochs=[-1]",
     "digits_warmup25": f"{DIGITS} schedule.warmup_fraction=0.25",
+    "fashion_mnist_adamw": "experiment=fashion_mnist optimizer=adamw optimizer.base_lr=0.001 scaling=sqrt "
+    "batch=32,128,512,2048",
+    # a convolution net small enough for 24 trials and a confirmation on two cores in half an hour
+    "fashion_mnist_cnn": "experiment=fashion_mnist model=simple_cnn model.channels=[8,16] model.dense=128 "
+    "batch=64,256,1024 budget.epochs=2 noise_scale.epochs=[1]",
     "fashion_mnist": "experiment=fashion_mnist",
-    "fashion_mnist_cnn": "experiment=fashion_mnist model=simple_cnn batch=64,256,1024 scaling.base_batch=64",
 }
 
 

@@ -17,6 +17,7 @@ from pipeline.budget import TrainingPlan, plan_training
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
 from pipeline.engine import NoiseSample, Runtime, set_up_runtime
+from pipeline.engine.eager import keep_compiler_unimported
 from pipeline.errors import RequestError
 from pipeline.schedule import Schedule, make_schedule
 
@@ -85,6 +86,7 @@ def build_optimizer(node: dict[str, Any], model: nn.Module) -> torch.optim.Optim
     if not parameters:
         raise RequestError("model has no parameters to train.")
     partial = _build("optimizer", arguments | {"_partial_": True})
+    keep_compiler_unimported()
     try:
         optimizer = partial(parameters)
     except (TypeError, ValueError) as error:

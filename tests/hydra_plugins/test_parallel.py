@@ -43,6 +43,7 @@ def task(cfg):
     return math.log2(float(cfg.x)) ** 2 + 1
 
 
+@pytest.mark.long  # it compares times: nothing else may run beside it
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_the_main_job_on_eight_workers_is_five_times_faster_than_on_one(tmp_path, monkeypatch, sampler):
     slow = slowness()

@@ -191,9 +191,11 @@ def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_py
     assert done.stdout == first.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, number, code):
-    command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4")
+    command = (*COMMAND, "hydra.sweeper.n_trials=4")
     driver = subprocess.Popen(
         [sys.executable, *command, "budget.epochs=300"],
         cwd=tmp_path,
@@ -222,7 +224,7 @@ def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, numbe
 
 
 def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, run_python):
-    command = (*COMMAND[:-1], "hydra.sweeper.n_trials=4", "budget.epochs=60")
+    command = (*COMMAND, "hydra.sweeper.n_trials=4", "budget.epochs=60", "report.confirm_seeds=0")
     driver = subprocess.Popen(
         [sys.executable, *command],
         cwd=tmp_path,
@@ -258,6 +260,7 @@ def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(t
 def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_python):
     """A random search over fourteen octaves puts some trials far from the best."""
     search = ("search.octaves=7", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20", "budget.epochs=4")
+    search += ("report.confirm_seeds=0",)
     done = run_python("-m", "pipeline.train", "-m", "batch=32", "seed=0,1", *search, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     _, _, children = tracked(tmp_path)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.budget import TrainingPlan
 from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
+from pipeline.engine.eager import step_function
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.health import Health
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
@@ -129,6 +130,9 @@ class _Loop:
     outputs: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._update = step_function(self.optimizer)
+
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
             group["lr"] = lr * factor
@@ -147,7 +151,7 @@ class _Loop:
             self.outputs.append(logits.detach())
             self.labels.append(labels)
             done += len(labels)
-        self.optimizer.step()
+        self._update()
 
     def drain(self) -> tuple[float, float]:
         """Sum of the batches' losses and number of wrong answers since the last drain; waits for the device."""
