@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.lr_study_sweeper import SweepFailedError
-from pipeline.errors import RequestError, request_error_behind
+from pipeline.errors import RequestError, RunError, request_error_behind
+from pipeline.tracking.location import without_passwords
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -30,8 +31,8 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
-    except SweepFailedError as error:
-        print(error, file=sys.stderr)
+    except (SweepFailedError, RunError) as error:
+        print(without_passwords(str(error)), file=sys.stderr)
         sys.exit(1)
     except (HydraException, OmegaConfBaseException, RequestError, ValueError) as error:
         if (message := request_message(error)) is None:
@@ -42,7 +43,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
 def exit_with_request_error(message: str) -> NoReturn:
     """Print `message` on stderr and leave with exit code 2."""
-    print(message, file=sys.stderr)
+    print(without_passwords(message), file=sys.stderr)
     sys.exit(2)
 
 

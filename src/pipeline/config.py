@@ -118,6 +118,7 @@ class Config:
 
     batch: int = MISSING
     seed: int = 0
+    resume: str | None = None
     objective: str = "val/loss"
     dataset: Any = MISSING
     model: Any = MISSING
@@ -211,7 +212,7 @@ def _factor_at(root: DictConfig) -> float:
 
 
 # What may differ between the runs of one sweep, or says nothing about the workload.
-_NOT_WORKLOAD = ("batch", "seed", "hydra", "noise_scale", "tracking", "runtime", "report", "sweep")
+_NOT_WORKLOAD = ("batch", "seed", "hydra", "noise_scale", "tracking", "runtime", "report", "sweep", "resume")
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

@@ -9,6 +9,10 @@ class RequestError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """Work that failed for a reason outside the program: a command prints the line or two and exits with code 1."""
+
+
 def request_error_behind(error: BaseException) -> RequestError | None:
     """The RequestError that led to `error`, through what libraries wrap around it; None where there is none."""
     link: BaseException | None = error

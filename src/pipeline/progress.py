@@ -50,10 +50,13 @@ class LineReporter(Reporter):
         self.console.print(f"test loss {loss:.4f} error {error:.2%}")
 
     def done(self, result: "FitResult", run: "TrackedRun") -> None:
-        self.console.print(
-            f"{result.status} after {result.steps} steps; MLflow run {run.id} in {without_password(run.store.uri)}"
-            " (browse: make ui)"
+        uri = without_password(run.place.uri)
+        where = (
+            f"MLflow run {run.id} in {uri} (browse: make ui)"
+            if run.is_sent
+            else f"not in MLflow at {uri} yet, but in {run.spool.path} (later: python -m pipeline.sync)"
         )
+        self.console.print(f"{result.status} after {result.steps} steps; {where}")
 
 
 class BarReporter(LineReporter):

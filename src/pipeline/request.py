@@ -19,6 +19,8 @@ def check_request(config: dict[str, Any]) -> None:
         check_positive("optimizer.lr", lr)
     check_choice("objective", config["objective"], OBJECTIVES)
     check_choice("tracking.checkpoints", config["tracking"]["checkpoints"], CHECKPOINTS)
+    if config["resume"] is not None:
+        check_choice("resume", config["resume"], ("auto",))
     check_choice("budget.kind", config["budget"]["kind"], tuple(budget.KEYS))
     check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
     if (micro_batch := config["batching"]["micro_batch"]) is not None:

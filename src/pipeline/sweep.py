@@ -13,15 +13,19 @@ from hydra_plugins.lr_study_sweeper import Abandoned, FixedTrial, Hooks, Outcome
 from pipeline.analysis.table import CONFIRM, choices_of
 from pipeline.config import flatten, resolve
 from pipeline.dry_run import check_buildable
+from pipeline.errors import RequestError
 from pipeline.request import check_request
-from pipeline.tracking import check_location
+from pipeline.tracking.location import Place, check_location
 
 if TYPE_CHECKING:
     from hydra_plugins.lr_study_sweeper._space import Cell
+    from pipeline.tracking.store import Store
 
 log = logging.getLogger("pipeline.sweep")
 # Seconds between two lines of progress.
 QUIET_SECONDS = 5.0
+# A trial that has ended may be sending still; other drivers' trials, which go on, are not waited for longer.
+LAST_WORDS_SECONDS = 10.0
 
 
 class SweepHooks(Hooks):
@@ -36,6 +40,8 @@ class SweepHooks(Hooks):
         from pipeline.train import warn_linear_adam
 
         configs = [_task_config(cell.config) for cell in cells]
+        if configs[0]["resume"] is not None:
+            raise RequestError("resume is for single runs.\nA sweep is gone on with by the same command; leave it out.")
         for config in configs:
             check_request(config)
         check_location(configs[0]["tracking"]["uri"])
@@ -44,24 +50,22 @@ class SweepHooks(Hooks):
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Open the parent run; trials are told its id and the sweep's name."""
-        from pipeline.tracking.store import open_store
-        from pipeline.tracking.sweep import Parent, describe_parent
+        from pipeline.tracking.sweep import Parent
 
         base = _task_config(sweep.cells[0].config)
-        self._store = open_store(base["tracking"]["uri"], base["tracking"]["experiment"])
-        self._parent = Parent(self._store, sweep.name)
-        if self._parent.is_new:
-            self._parent.run.log_environment()
-            swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
-            common = {key: value for key, value in flatten(base).items() if key not in swept}
-            describe_parent(self._store, self._parent.id, common, [cell.name for cell in sweep.cells])
+        self._place = Place(base["tracking"]["uri"], base["tracking"]["experiment"])
+        self._parent = Parent(self._place, sweep.name)
+        swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
+        common = {key: value for key, value in flatten(base).items() if key not in swept}
+        self._parent.describe(common, [cell.name for cell in sweep.cells])
         self._name = sweep.name
         log.info(
             "sweep %s: %d cell(s), %d trials, %d of them done",
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
         )
         self._started_at = time.monotonic()
-        return {"sweep.name": sweep.name, "sweep.parent": self._parent.id}
+        # Where MLflow is away there is no id yet: the trials' runs find their parent by the sweep's name, later.
+        return {"sweep.name": sweep.name, "sweep.parent": self._parent.id or "null"}
 
     def wave_done(self, progress: Progress) -> None:
         """Say how far it is: rewriting one line on a terminal, a line now and then elsewhere."""
@@ -80,8 +84,11 @@ class SweepHooks(Hooks):
         """Close the MLflow runs of trials whose process could not."""
         from pipeline.tracking.sweep import close_abandoned
 
+        store = self._caught_up_store("What died is closed later")
+        if store is None:
+            return
         for trial in trials:
-            close_abandoned(self._store, self._name, trial.study, trial.number, trial.status)
+            close_abandoned(store, self._name, trial.study, trial.number, trial.status)
 
     def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
         """Fresh seeds at each rule's LR and at the best one, where the search was of the LR alone."""
@@ -91,10 +98,13 @@ class SweepHooks(Hooks):
             return []
         from pipeline.report import points_of_sweep
 
+        store = self._caught_up_store("The confirmation has to wait: run the same command again then")
+        if store is None:
+            return []
         cells = {choices_of(cell.name): cell.name for cell in sweep.cells}
         return [
             FixedTrial(cells[choices], {"optimizer.lr": lr}, str(seed), CONFIRM)
-            for choices, lr, seeds in points_of_sweep(self._store, self._name, count)
+            for choices, lr, seeds in points_of_sweep(store, self._name, count)
             for seed in seeds
             if choices in cells
         ]
@@ -103,15 +113,40 @@ class SweepHooks(Hooks):
         """Report where the sweep is complete, and close the parent run."""
         try:
             if outcome.status == "complete":
-                self._report()
+                store = self._caught_up_store(f"The report has to wait: python -m pipeline.report {self._name}")
+                if store is not None:
+                    self._report(store)
         finally:
             self._parent.end(outcome.status)
 
-    def _report(self) -> None:
+    def _caught_up_store(self, otherwise: str) -> "Store | None":
+        """The store, once all that the trials recorded is in it; None, with a warning, where MLflow is away."""
+        from pipeline.tracking.courier import reason_of
+        from pipeline.tracking.leftovers import send_leftovers
+        from pipeline.tracking.store import open_store
+
+        try:
+            store = open_store(self._place.uri, self._place.experiment)
+            sent = send_leftovers(self._place.spool, self._place.uri)
+            deadline = time.monotonic() + LAST_WORDS_SECONDS
+            while sent.alive > 1 and not sent.kept and time.monotonic() < deadline:  # the parent's is always open
+                time.sleep(0.1)
+                sent = send_leftovers(self._place.spool, self._place.uri)
+            if sent.kept:
+                raise ConnectionError(sent.kept[0][1])
+        except RequestError:
+            raise
+        except Exception as error:  # whatever a server or a database has to say
+            log.warning("MLflow can't be reached now (%s).\n%s.", reason_of(error), otherwise)
+            return None
+        return store
+
+    def _report(self, store: "Store") -> None:
+        assert self._parent.id is not None
         from pipeline.analysis.render import print_answer
         from pipeline.report import write_report
 
-        for name, answer in write_report(self._store, self._name, self._parent.id).items():
+        for name, answer in write_report(store, self._name, self._parent.id).items():
             print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)
 

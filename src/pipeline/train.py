@@ -17,10 +17,11 @@ from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
 from pipeline.request import check_request
-from pipeline.tracking import check_location
+from pipeline.tracking.location import Place, check_location, without_passwords
 
 if TYPE_CHECKING:
     from pipeline.engine import Evaluation, FitResult
+    from pipeline.engine.fit import State
     from pipeline.progress import Reporter
     from pipeline.tracking.run import TrackedRun
     from pipeline.workload import Workload
@@ -61,73 +62,110 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
 
     from pipeline import progress
     from pipeline.engine import objective_value
-    from pipeline.tracking.run import TrackedRun
-    from pipeline.tracking.store import open_store
     from pipeline.workload import prepare
 
     workload = prepare(config, one_of_many=trial is not None)
     if trial is None:
         _announce(config, workload.plan.total_steps)
-    store = open_store(tracking["uri"], tracking["experiment"])
-    with (
-        TrackedRun(store, run_name(config), _tags(config, trial), config["sweep"]["parent"]) as run,
-        progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report,
-    ):
-        _record_request(run, config, workload, trial)
-        result = _fit_and_record(run, report, config, workload, trial)
+    run, state = _open_run(config, workload, trial)
+    with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
+        result = _fit_and_record(run, report, config, workload, trial, state)
         run.status = result.status
     report.done(result, run)
     if trial is not None:
-        trial.set_attributes(status=result.status, mlflow_run_id=run.id)
+        trial.set_attributes(status=result.status, **({"mlflow_run_id": run.id} if run.id else {}))
         if result.status == "pruned":
             raise TrialPruned
     return objective_value(config["objective"], result, workload.plan, workload.splits.guess_loss)
 
 
+def _open_run(config: dict[str, Any], workload: "Workload", trial: Trial | None) -> tuple["TrackedRun", "State | None"]:
+    """Open the run in MLflow and log what it rests on; or go on with one that died, from the state it had reached."""
+    from omegaconf import OmegaConf
+
+    from pipeline.engine import load_checkpoint
+    from pipeline.tracking.resume import claim
+    from pipeline.tracking.run import TrackedRun, config_digest
+
+    place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
+    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
+    tags = _tags(config, trial) | {"config_digest": config_digest(text)}
+    if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
+        spool, state = claimed
+        log.info("Going on with a run that died after %d of its evaluations.", len(state["evaluations"]))
+        return TrackedRun.resumed(place, spool), state
+    run = TrackedRun(
+        place,
+        run_name(config),
+        tags,
+        parent=config["sweep"]["parent"],
+        sweep=None if trial is None else config["sweep"]["name"],
+        quiet=trial is not None,
+    )
+    run.log_text(text, "config/config.yaml")
+    _record_request(run, config, workload, trial)
+    return run, None
+
+
 def _fit_and_record(
-    run: "TrackedRun", report: "Reporter", config: dict[str, Any], workload: "Workload", trial: Trial | None
+    run: "TrackedRun",
+    report: "Reporter",
+    config: dict[str, Any],
+    workload: "Workload",
+    trial: Trial | None,
+    state: "State | None",
 ) -> "FitResult":
     """Train, and log metrics, checkpoints and curves as they come."""
     from pipeline.engine import Checkpoints, Evaluation, evaluate, fit
 
     model, optimizer, plan = workload.model, workload.optimizer, workload.plan
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = Checkpoints(Path(scratch), config["tracking"]["checkpoints"], config["objective"])
+    mode = config["tracking"]["checkpoints"]
+    if config["resume"] == "auto":
+        mode = {"none": "last", "best": "both"}.get(mode, mode)
+    # Kept where they outlive this process, since a run that dies is gone on with from them.
+    checkpoints = Checkpoints(run.spool.files, mode, config["objective"])
+    if state is not None:
+        checkpoints.gone_on_from(state)
+        # A checkpoint is written before its evaluation is logged: what was not, is logged now.
+        logged = run.last_logged_step()
+        for evaluation in state["evaluations"][logged:]:
+            run.log_metrics(evaluation["metrics"], evaluation["epoch"])
 
-        def on_evaluation(evaluation: Evaluation) -> None:
-            run.log_metrics(evaluation.metrics, evaluation.epoch)
-            checkpoints.update(evaluation, model, optimizer)
-            report.evaluation(evaluation)
+    def on_evaluation(evaluation: Evaluation) -> None:
+        run.log_metrics(evaluation.metrics, evaluation.epoch)
+        report.evaluation(evaluation)
 
-        def should_prune(evaluation: Evaluation) -> bool:
-            if trial is None or trial.phase == CONFIRM:
-                return False  # what is to be compared has to be run to its end
-            metric = plan.target[0] if plan.target else config["objective"]
-            trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
-            return trial.should_prune()
+    def should_prune(evaluation: Evaluation) -> bool:
+        if trial is None or trial.phase == CONFIRM:
+            return False  # what is to be compared has to be run to its end
+        metric = plan.target[0] if plan.target else config["objective"]
+        trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
+        return trial.should_prune()
 
-        result = fit(
-            *(model, optimizer, workload.splits, plan, workload.schedule),
-            batch=config["batch"],
-            seed=config["seed"],
-            micro_batch=config["batching"]["micro_batch"],
-            noise_sample=workload.noise_sample,
-            on_evaluation=on_evaluation,
-            on_window=report.steps,
-            should_prune=should_prune,
-        )
-        last = len(result.evaluations)
-        run.log_metrics({"diverged": result.status == "diverged"}, last)
-        if result.status not in ("diverged", "pruned"):
-            test_loss, test_error = evaluate(model, workload.splits.test)
-            run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
-            report.test(test_loss, test_error)
-        if plan.target and result.status == "complete":
-            run.log_metrics({"steps_to_target": result.steps}, last)
-        for file in sorted(Path(scratch).glob("*.pt")):
-            run.log_file(file, "checkpoints")
-        if trial is None:
-            _draw_curves(run, result.evaluations, Path(scratch))
+    result = fit(
+        *(model, optimizer, workload.splits, plan, workload.schedule),
+        batch=config["batch"],
+        seed=config["seed"],
+        micro_batch=config["batching"]["micro_batch"],
+        noise_sample=workload.noise_sample,
+        on_evaluation=on_evaluation,
+        on_state=checkpoints.update,
+        on_window=report.steps,
+        should_prune=should_prune,
+        resume_from=state,
+    )
+    last = len(result.evaluations)
+    run.log_metrics({"diverged": result.status == "diverged"}, last)
+    if result.status not in ("diverged", "pruned"):
+        test_loss, test_error = evaluate(model, workload.splits.test)
+        run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
+        report.test(test_loss, test_error)
+    if plan.target and result.status == "complete":
+        run.log_metrics({"steps_to_target": result.steps}, last)
+    for file in sorted(run.spool.files.glob("*.pt")):
+        run.log_file(file, "checkpoints")
+    if trial is None:
+        _draw_curves(run, result.evaluations)
     return result
 
 
@@ -190,7 +228,6 @@ def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Worklo
     used = {"runtime.device": str(runtime.device), "runtime.threads": runtime.threads}
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
-    run.log_text(OmegaConf.to_yaml(OmegaConf.create(config)), "config/config.yaml")
     run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
     splits = workload.splits
     run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
@@ -198,14 +235,15 @@ def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Worklo
         run.log_environment()  # a sweep gathers it once, on the parent
 
 
-def _draw_curves(run: "TrackedRun", evaluations: list["Evaluation"], scratch: Path) -> None:
+def _draw_curves(run: "TrackedRun", evaluations: list["Evaluation"]) -> None:
     if not evaluations:
         return
     from pipeline.analysis.figures import draw_curves
 
     rows = [{"epoch": e.epoch, **e.metrics} for e in evaluations]
-    draw_curves(rows, scratch / "curves.png")
-    run.log_file(scratch / "curves.png", "")
+    with tempfile.TemporaryDirectory() as scratch:
+        draw_curves(rows, Path(scratch) / "curves.png")
+        run.log_file(Path(scratch) / "curves.png", "")
 
 
 if __name__ == "__main__":

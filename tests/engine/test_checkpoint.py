@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.engine import Checkpoints, Evaluation
+from pipeline.engine import Checkpoints, Evaluation, load_checkpoint
 from pipeline.engine.checkpoint import save_atomically
 
 
@@ -17,34 +17,83 @@ def evaluations(*losses):
     return [Evaluation(i, 10 * i, {"val/loss": loss}) for i, loss in enumerate(losses, start=1)]
 
 
-@pytest.fixture
-def trained():
-    model = nn.Linear(3, 2)
-    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+def state_after(evaluation, model=None):
+    model = model or nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": evaluation.epoch,
+        "metrics": evaluation.metrics,
+        "evaluations": [],
+    }
+
+
+def update(checkpoints, evaluation, model=None):
+    checkpoints.update(evaluation, lambda: state_after(evaluation, model))
 
 
 @pytest.mark.parametrize(
     ("mode", "files"),
     [("best", ["best.pt"]), ("last", ["last.pt"]), ("both", ["best.pt", "last.pt"]), ("none", [])],
 )
-def test_each_mode_keeps_its_files(tmp_path, trained, mode, files):
+def test_each_mode_keeps_its_files(tmp_path, mode, files):
     checkpoints = Checkpoints(tmp_path, mode, "val/loss")
     for evaluation in evaluations(3.0, 1.0, 2.0):
-        checkpoints.update(evaluation, *trained)
+        update(checkpoints, evaluation)
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     epochs = {name: torch.load(tmp_path / name, weights_only=True)["epoch"] for name in files}
     assert epochs == {name: {"best.pt": 2, "last.pt": 3}[name] for name in files}
 
 
-def test_a_checkpoint_restores_model_and_optimizer(tmp_path, trained):
-    model, optimizer = trained
-    Checkpoints(tmp_path, "last", "val/loss").update(evaluations(1.0)[0], model, optimizer)
-    loaded = torch.load(tmp_path / "last.pt", weights_only=True)
+def test_a_checkpoint_restores_model_and_optimizer(tmp_path):
+    model = nn.Linear(3, 2)
+    update(Checkpoints(tmp_path, "last", "val/loss"), evaluations(1.0)[0], model)
+    loaded = load_checkpoint(tmp_path / "last.pt")
     other = nn.Linear(3, 2)
     other.load_state_dict(loaded["model"])
     assert torch.equal(other.weight, model.weight)
     assert loaded["optimizer"]["param_groups"][0]["lr"] == 0.1
     assert loaded["metrics"] == {"val/loss": 1.0}
+
+
+def test_what_is_no_checkpoint_is_not_loaded(tmp_path, caplog):
+    assert load_checkpoint(tmp_path / "none.pt") is None
+    update(Checkpoints(tmp_path, "last", "val/loss"), evaluations(1.0)[0])
+    whole = (tmp_path / "last.pt").read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        assert load_checkpoint(tmp_path / "cut.pt") is None
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    assert load_checkpoint(tmp_path / "other.pt") is None
+
+
+class Attack:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_loading_a_checkpoint_runs_no_code(tmp_path, capsys):
+    torch.save({"evaluations": [], "model": Attack()}, tmp_path / "last.pt")
+    assert load_checkpoint(tmp_path / "last.pt") is None
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_a_disk_that_refuses_ends_the_keeping_and_not_the_run(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    checkpoints = Checkpoints(tmp_path / "file" / "below", "both", "val/loss")
+    for evaluation in evaluations(3.0, 1.0):
+        update(checkpoints, evaluation)
+    assert caplog.text.count("can't take checkpoints") == 1
+
+
+def test_the_best_file_stays_the_best_one_through_a_resume(tmp_path):
+    first, second = evaluations(1.0, 2.0)
+    update(Checkpoints(tmp_path, "best", "val/loss"), first)
+    after = Checkpoints(tmp_path, "best", "val/loss")
+    after.gone_on_from({"evaluations": [{"metrics": first.metrics}]})
+    update(after, second)
+    assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
 
 
 def test_a_kill_in_the_middle_of_writing_leaves_the_old_file_whole(tmp_path):

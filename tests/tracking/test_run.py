@@ -7,22 +7,28 @@ import sys
 import pytest
 
 from pipeline.errors import RequestError
+from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store, open_store
 from pipeline.tracking.sweep import Parent, find_parent, log_report, read_runs
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return open_store(f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlruns/mlflow.db", "tests")
+def place(tmp_path_factory):
+    return Place(f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlruns/mlflow.db", "tests")
+
+
+@pytest.fixture(scope="module")
+def store(place):
+    return open_store(place.uri, place.experiment)
 
 
 def stored(store, run_id):
     return store.client.get_run(run_id)
 
 
-def test_metrics_keep_their_steps_and_values_through_batches(store):
-    with TrackedRun(store, "metrics", {}) as run:
+def test_metrics_keep_their_steps_and_values_through_batches(place, store):
+    with TrackedRun(place, "metrics", {}) as run:
         for step in range(1, 301):
             run.log_metrics({f"m{i}": step * 10 + i for i in range(9)}, step)
     for i in range(9):
@@ -32,18 +38,20 @@ def test_metrics_keep_their_steps_and_values_through_batches(store):
         ]
 
 
-def test_metrics_go_out_in_batches_not_one_by_one(store, monkeypatch):
+def test_metrics_go_out_in_batches_not_one_by_one(place, store, monkeypatch):
     calls = []
-    with TrackedRun(store, "batches", {}) as run:
-        send = store.client.log_batch
-        monkeypatch.setattr(type(store.client), "log_batch", lambda self, *a, **k: calls.append(1) or send(*a, **k))
+    run = TrackedRun(place, "batches", {})
+    assert run.id
+    send = store.client.log_batch
+    monkeypatch.setattr(type(store.client), "log_batch", lambda self, *a, **k: calls.append(1) or send(*a, **k))
+    with run:
         for step in range(20):
             run.log_metrics(dict.fromkeys("abcdefghi", 1.0), step)
-    assert len(calls) == 1
+    assert len(calls) == 2, "the metrics, and how it ended"
 
 
-def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut(store):
-    with TrackedRun(store, "params", {}) as run:
+def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut(place, store):
+    with TrackedRun(place, "params", {}) as run:
         run.log_params({f"p{i}": i for i in range(250)} | {"long": "x" * 10_000, "none": None})
     params = stored(store, run.id).data.params
     assert len(params) == 252
@@ -60,8 +68,8 @@ def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut
         (SystemExit, "KILLED", "interrupted"),
     ],
 )
-def test_however_the_block_ends_the_run_is_closed_and_says_how(store, raised, status, tag):
-    run = TrackedRun(store, "ends", {})
+def test_however_the_block_ends_the_run_is_closed_and_says_how(place, store, raised, status, tag):
+    run = TrackedRun(place, "ends", {})
     # What was raised is not kept back; what matters here is what it left.
     with contextlib.suppress(RuntimeError, KeyboardInterrupt, SystemExit), run:
         run.log_metrics({"a": 1.0}, 1)
@@ -73,31 +81,31 @@ def test_however_the_block_ends_the_run_is_closed_and_says_how(store, raised, st
     assert found.data.metrics["a"] == 1.0
 
 
-def test_nan_and_infinity_are_stored_as_they_are(store):
-    with TrackedRun(store, "nan", {}) as run:
+def test_nan_and_infinity_are_stored_as_they_are(place, store):
+    with TrackedRun(place, "nan", {}) as run:
         run.log_metrics({"a": float("nan"), "b": float("inf")}, 1)
     metrics = stored(store, run.id).data.metrics
     assert metrics["a"] != metrics["a"]
     assert metrics["b"] > 1e300  # SQL has no infinity: MLflow stores the largest number
 
 
-def test_the_data_set_is_recorded_as_mlflows_own_input(store):
-    with TrackedRun(store, "data", {}) as run:
+def test_the_data_set_is_recorded_as_mlflows_own_input(place, store):
+    with TrackedRun(place, "data", {}) as run:
         run.log_dataset("digits", "0" * 32, "sklearn", 1077)
     (given,) = stored(store, run.id).inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("digits", "0" * 32)
 
 
-def test_the_environment_is_recorded(store):
-    with TrackedRun(store, "environment", {}) as run:
+def test_the_environment_is_recorded(place, store):
+    with TrackedRun(place, "environment", {}) as run:
         run.log_environment()
     files = [file.path for file in store.client.list_artifacts(run.id, "environment")]
     assert files == ["environment/machine.json", "environment/requirements.txt"]
 
 
-def child(store, parent, sweep, batch, lr, status="complete"):
+def child(place, parent, sweep, batch, lr, status="complete"):
     tags = {"pipeline": "trial", "sweep": sweep, "cell": f"batch={batch},model=mlp"}
-    with TrackedRun(store, "child", tags, parent) as run:
+    with TrackedRun(place, "child", tags, parent=parent) as run:
         run.log_params(
             {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
         )
@@ -108,11 +116,11 @@ def child(store, parent, sweep, batch, lr, status="complete"):
     return run.id
 
 
-def test_a_sweeps_table_is_read_back_from_its_children(store):
-    parent = Parent(store, "table")
-    run_id = child(store, parent.id, "table", 64, 0.1)
-    child(store, parent.id, "table", 128, 0.2, "diverged")
-    child(store, parent.id, "another", 64, 0.1)
+def test_a_sweeps_table_is_read_back_from_its_children(place, store):
+    parent = Parent(place, "table")
+    run_id = child(place, parent.id, "table", 64, 0.1)
+    child(place, parent.id, "table", 128, 0.2, "diverged")
+    child(place, parent.id, "another", 64, 0.1)
     parent.end("complete")
     first, second = read_runs(store, "table")[0]
     assert (first.batch, first.lr, first.value, first.seed, first.steps) == (64, 0.1, 0.5, 3, 100)
@@ -122,19 +130,21 @@ def test_a_sweeps_table_is_read_back_from_its_children(store):
     assert stored(store, run_id).data.tags["mlflow.parentRunId"] == parent.id
 
 
-def test_a_sweep_that_goes_on_keeps_its_parent(store):
-    first = Parent(store, "resumed")
+def test_a_sweep_that_goes_on_keeps_its_parent(place, store):
+    first = Parent(place, "resumed")
+    first.describe({"a": 1}, ["batch=1"])
     first.end("interrupted")
-    second = Parent(store, "resumed")
-    assert (first.is_new, second.is_new) == (True, False)
+    second = Parent(place, "resumed")
+    second.describe({"a": 2}, ["batch=1", "batch=2"])
     assert first.id == second.id
     assert stored(store, first.id).info.status == "RUNNING"
     second.end("complete")
     assert stored(store, first.id).info.status == "FINISHED"
+    assert stored(store, first.id).data.params == {"a": "1"}
 
 
-def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(store, tmp_path):
-    parent = Parent(store, "reported")
+def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(place, store, tmp_path):
+    parent = Parent(place, "reported")
     (tmp_path / "report.html").write_text("<p>")
     log_report(store, parent.id, str(tmp_path), "**answer**", {64: 0.1, 128: 0.2})
     found = find_parent(store, "reported")

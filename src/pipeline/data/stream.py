@@ -38,10 +38,10 @@ class ExampleStream:
             start += length
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def slices(self, batch: int, steps: int, micro_batch: int | None = None) -> Iterator[Slice]:
-        """The batches of a run in order, each cut into pieces of at most `micro_batch` examples."""
+    def slices(self, batch: int, steps: int, micro_batch: int | None = None, done: int = 0) -> Iterator[Slice]:
+        """The batches of a run in order after `done` steps, each cut into pieces of at most `micro_batch` examples."""
         piece = min(batch, micro_batch or batch)
-        for step in range(steps):
+        for step in range(done, steps):
             end = (step + 1) * batch
             for start in range(step * batch, end, piece):
                 yield Slice(self.take(start, min(start + piece, end)), start)

@@ -1,6 +1,6 @@
 """Training: knows torch, and neither Hydra nor MLflow nor Optuna."""
 
-from pipeline.engine.checkpoint import Checkpoints
+from pipeline.engine.checkpoint import Checkpoints, load_checkpoint
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.fit import Evaluation, FitResult, fit
 from pipeline.engine.noise_scale import NoiseSample, NoiseScale
@@ -16,6 +16,7 @@ __all__ = [
     "Runtime",
     "evaluate",
     "fit",
+    "load_checkpoint",
     "objective_value",
     "set_up_runtime",
 ]

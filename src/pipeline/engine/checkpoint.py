@@ -1,13 +1,17 @@
 """Checkpoints that are there whole or not at all."""
 
+import contextlib
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from pipeline.engine.fit import Evaluation
+from pipeline.engine.fit import Evaluation, State
+
+log = logging.getLogger("pipeline.engine")
 
 
 def save_atomically(path: Path, payload: dict[str, Any]) -> None:
@@ -29,8 +33,9 @@ def save_atomically(path: Path, payload: dict[str, Any]) -> None:
 class Checkpoints:
     """Keeps `best.pt` (lowest `metric` so far) and `last.pt` under a folder, as `mode` asks.
 
-    A file holds `model`, `optimizer`, `epoch`, `step` and `metrics`; load it with
-    `torch.load(path, weights_only=True)`.
+    A file holds `model`, `optimizer`, `epoch`, `step`, `metrics` and what else it takes to go on from there; load it
+    with `load_checkpoint`, or `torch.load(path, weights_only=True)`. A disk that refuses ends the keeping, and not
+    the run.
     """
 
     def __init__(self, folder: Path, mode: str, metric: str) -> None:
@@ -40,21 +45,41 @@ class Checkpoints:
         self._keep_last = mode in ("last", "both")
         self._best = float("inf")
 
-    def update(self, evaluation: Evaluation, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write what this evaluation calls for."""
+    def gone_on_from(self, state: State) -> None:
+        """Take the best value so far from the evaluations of a run that is gone on with."""
+        self._best = min((e["metrics"][self.metric] for e in state["evaluations"]), default=self._best)
+
+    def update(self, evaluation: Evaluation, state: Callable[[], State]) -> None:
+        """Write what this evaluation calls for; `state` gives what a file holds."""
         value = evaluation.metrics[self.metric]
         improved = self._keep_best and value < self._best
         if not improved and not self._keep_last:
             return
-        payload = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "epoch": evaluation.epoch,
-            "step": evaluation.step,
-            "metrics": evaluation.metrics,
-        }
-        if improved:
-            self._best = value
-            save_atomically(self.folder / "best.pt", payload)
-        if self._keep_last:
-            save_atomically(self.folder / "last.pt", payload)
+        payload = state()
+        try:
+            if improved:
+                self._best = value
+                save_atomically(self.folder / "best.pt", payload)
+            if self._keep_last:
+                save_atomically(self.folder / "last.pt", payload)
+        except OSError as error:
+            self._keep_best = self._keep_last = False
+            for name in ("best", "last"):
+                with contextlib.suppress(OSError):
+                    (self.folder / f"{name}.arriving").unlink()
+            log.warning("%s can't take checkpoints (%s): the run goes on without more.", self.folder, error.strerror)
+
+
+def load_checkpoint(path: Path) -> State | None:
+    """What `path` holds, on the CPU; None where there is no such file, or it isn't a checkpoint of this project.
+
+    Only tensors and plain containers are loaded, so that a file from elsewhere can't run code.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever torch finds wrong with it
+        log.warning("%s can't be loaded (%s).", path, (str(error) or type(error).__name__).splitlines()[0][:120])
+        return None
+    return payload if isinstance(payload, dict) and "evaluations" in payload else None

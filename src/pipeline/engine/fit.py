@@ -1,8 +1,10 @@
 """The training loop."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,10 @@ from pipeline.schedule import Schedule
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
 # doesn't wait for the host, and that a window at batch 4 averages over fifty examples of the digits.
 WINDOWS_PER_EPOCH = 20
+
+
+# What a run can be gone on with from: plain containers and tensors, which `torch.load(weights_only=True)` takes.
+State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,10 @@ def fit(
     micro_batch: int | None = None,
     noise_sample: NoiseSample = NEVER,
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
+    on_state: Callable[[Evaluation, Callable[[], State]], None] = lambda evaluation, state: None,
     on_window: Callable[[int], None] = lambda step: None,
     should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
+    resume_from: State | None = None,
 ) -> FitResult:
     """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
 
@@ -77,19 +85,29 @@ def fit(
         micro_batch: most examples in one forward pass; None is the whole batch.
         noise_sample: when to measure the noise scale, which changes nothing in the run; the default is never.
         on_evaluation: called with each evaluation as it is made.
+        on_state: called before that, with the evaluation and a function that gives the run's whole state.
         on_window: called with the number of steps done, about twenty times an epoch.
         should_prune: asked after each evaluation whether to end the run there.
+        resume_from: a state that a run of the same request was in: this one takes the steps that were left, the
+            same ones to the last bit on a CPU.
     """
     noise = MicroBatchNoise(model, batch, micro_batch)
     loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups], noise)
-    stream = ExampleStream(len(splits.train), seed)
-    batches = splits.train.batches(stream.slices(batch, plan.total_steps, micro_batch), augment_seed=seed)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
+    if resume_from is not None:
+        _restore(resume_from, loop, health, result)
+        if resume_from["over"] is not None:
+            result.status = resume_from["over"]
+            return result
+    slices = ExampleStream(len(splits.train), seed).slices(batch, plan.total_steps, micro_batch, result.steps)
+    batches = splits.train.batches(slices, augment_seed=seed)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()
     with noise:
         for epoch, end in enumerate(plan.evaluation_steps, start=1):
+            if epoch <= len(result.evaluations):
+                continue  # before the state that it goes on from
             train = _train_until(loop, batches, schedule, result, end, window, health, on_window)
             if train is None:
                 result.status = "diverged"
@@ -101,6 +119,8 @@ def fit(
                 from_end = -1 if reached else epoch - len(plan.evaluation_steps) - 1
                 evaluation.metrics.update(_measure_noise(loop, splits, noise_sample, epoch, from_end, seed))
             result.evaluations.append(evaluation)
+            over = "diverged" if diverged else "complete" if reached else None
+            on_state(evaluation, functools.partial(_state, loop, health, result, over))
             on_evaluation(evaluation)
             if diverged:
                 result.status = "diverged"
@@ -115,6 +135,34 @@ def fit(
     elif plan.target:
         result.status = "missed"
     return result
+
+
+def _state(loop: "_Loop", health: Health, result: FitResult, over: str | None) -> State:
+    last = result.evaluations[-1]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "model": loop.model.state_dict(),
+        "optimizer": loop.optimizer.state_dict(),
+        "epoch": last.epoch,
+        "step": last.step,
+        "metrics": last.metrics,
+        "evaluations": [asdict(evaluation) for evaluation in result.evaluations],
+        "train_seconds": result.train_seconds,
+        "health": asdict(health),
+        "over": over,  # how the run has ended, where it ends here
+        "random": [torch.get_rng_state(), *cuda],  # what dropout and the like draw from
+    }
+
+
+def _restore(state: State, loop: "_Loop", health: Health, result: FitResult) -> None:
+    loop.model.load_state_dict(state["model"])
+    loop.optimizer.load_state_dict(state["optimizer"])
+    result.steps, result.train_seconds = state["step"], state["train_seconds"]
+    result.evaluations += [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+    health.start_loss, health.peak_loss = state["health"]["start_loss"], state["health"]["peak_loss"]
+    torch.set_rng_state(state["random"][0])
+    if state["random"][1:]:
+        torch.cuda.set_rng_state_all(state["random"][1:])
 
 
 @dataclass

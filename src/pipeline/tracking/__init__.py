@@ -1,4 +1,4 @@
-"""Tracking in MLflow: the only code that imports mlflow, and only when a run is opened."""
+"""Tracking in MLflow: the only code that imports mlflow, and that only from a run's side thread."""
 
 from pipeline.tracking.location import check_location
 

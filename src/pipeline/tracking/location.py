@@ -1,13 +1,37 @@
 """Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
 
 import os
+import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
+# user:password@ of an address, wherever it stands in a text.
+PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are tracked: the tracking URI, and the name of the experiment."""
+
+    uri: str
+    experiment: str
+
+    @property
+    def spool(self) -> Path:
+        """The folder of the records that are written before they are sent: beside the database, else in mlruns/."""
+        path = sqlite_path(self.uri)
+        return (Path("mlruns").absolute() if path is None else path.parent) / "spool"
+
+    @property
+    def label(self) -> str:
+        """How a record names its store: without password, and so that it stays true when a folder is moved."""
+        path = sqlite_path(self.uri)
+        return without_password(self.uri) if path is None else f"sqlite:{path.name}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -64,3 +88,8 @@ def without_password(uri: str) -> str:
         return uri
     user_and_host = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
     return urlunsplit(parts._replace(netloc=user_and_host))
+
+
+def without_passwords(text: str) -> str:
+    """`text` with the password of each address in it replaced by ***."""
+    return PASSWORD.sub(r"\1:***@", text)

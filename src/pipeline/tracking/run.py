@@ -1,5 +1,6 @@
 """One training, one MLflow run."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -7,36 +8,74 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-
+from pipeline.errors import RunError
 from pipeline.tracking import provenance
-from pipeline.tracking.store import Store
+from pipeline.tracking.courier import Courier
+from pipeline.tracking.location import Place, without_passwords
+from pipeline.tracking.spool import Record, Spool
 
-# MLflow's limits on one request and on one value.
-PARAMS_PER_BATCH = 100
-METRICS_PER_BATCH = 1000
-PARAM_LENGTH = 500
-# Metrics wait at most this long, in seconds, before they are sent together.
-FLUSH_SECONDS = 5.0
+PARAMS_PER_RECORD = 100
+# Seconds that MLflow is given to name a run, where its id is asked for.
+ID_SECONDS = 20.0
 
 
 class TrackedRun:
-    """An open MLflow run: metrics are gathered and sent in batches, and however the block ends, it is closed.
+    """An open run: what is logged is written to a spool at once and sent to MLflow from the side.
 
-    Use it as a context manager. An exception closes it as FAILED, an interruption as KILLED; `status` is the
-    tag that says how the training itself ended.
+    Nothing here waits for MLflow, save `id` and the end. Use it as a context manager. An exception closes it as
+    FAILED, an interruption as KILLED; `status` is the tag that says how the training itself ended.
+
+    Args:
+        place: tracking URI and experiment.
+        name: what MLflow shows.
+        tags: more tags.
+        parent: MLflow's id of the run that it belongs to.
+        sweep: name of the sweep that it belongs to, where the parent's id isn't known.
+        find: query for what is one run in MLflow however many processes open it; it is made where there is none.
+        quiet: say nothing where MLflow is away.
     """
 
-    def __init__(self, store: Store, name: str, tags: Mapping[str, str], parent: str | None = None) -> None:
-        self.store = store
-        self.status = "complete"
-        self._waiting: list[Metric] = []
-        self._sent_at = time.monotonic()
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+        sweep: str | None = None,
+        find: str | None = None,
+        quiet: bool = False,
+    ) -> None:
         own = {"mlflow.source.name": provenance.command_line(), "mlflow.source.type": "LOCAL"}
-        if parent is not None:
-            own["mlflow.parentRunId"] = parent
-        run = store.client.create_run(store.experiment_id, run_name=name, tags={**own, **tags})
-        self.id: str = run.info.run_id
+        header: Record = {
+            "store": place.label,
+            "experiment": place.experiment,
+            "name": name,
+            "time": _now(),
+            "tags": {key: without_passwords(value) for key, value in {**own, **tags}.items()},
+        }
+        optional = {"parent": parent, "sweep": sweep, "find": find}
+        header |= {key: value for key, value in optional.items() if value is not None}
+        self._open(place, Spool.create(place.spool, header), is_new=True, quiet=quiet)
+
+    def _open(self, place: Place, spool: Spool, is_new: bool, quiet: bool) -> None:
+        self.place = place
+        self.spool = spool
+        self.status = "complete"
+        self.is_sent = False
+        self._courier = Courier(spool, place, is_new, quiet)
+
+    @classmethod
+    def resumed(cls, place: Place, spool: Spool) -> Self:
+        """Go on with the run of a process that died."""
+        run = cls.__new__(cls)
+        run._open(place, spool, is_new=False, quiet=False)
+        return run
+
+    @property
+    def id(self) -> str | None:
+        """MLflow's id of the run; None while MLflow can't be reached."""
+        return self._courier.run_id(ID_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -51,69 +90,72 @@ class TrackedRun:
         else:
             self.close("interrupted", "KILLED")
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log flat parameters; a value longer than MLflow keeps is cut short (the config artifact has it whole)."""
-        entities = [Param(key, _short(value)) for key, value in params.items()]
-        for start in range(0, len(entities), PARAMS_PER_BATCH):
-            self.store.client.log_batch(self.id, params=entities[start : start + PARAMS_PER_BATCH])
+    def log_params(self, params: Mapping[str, Any], if_new: bool = False) -> None:
+        """Log flat parameters. `if_new`: not where another process made the run."""
+        texts = [(key, without_passwords("null" if value is None else str(value))) for key, value in params.items()]
+        for start in range(0, len(texts), PARAMS_PER_RECORD):
+            self._record({"params": dict(texts[start : start + PARAMS_PER_RECORD])}, if_new)
 
     def log_dataset(self, name: str, digest: str, source: str, examples: int) -> None:
         """Record the data set as MLflow's own input."""
-        dataset = Dataset(
-            name=name,
-            digest=digest,
-            source_type="code",
-            source=json.dumps({"source": source}),
-            profile=json.dumps({"train_examples": examples}),
-        )
-        tags = [InputTag("mlflow.data.context", "training")]
-        self.store.client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+        self._record({"dataset": {"name": name, "digest": digest, "source": source, "examples": examples}})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Take metrics at `step` (the evaluation, counted from 1); they go out in batches."""
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        if time.monotonic() - self._sent_at > FLUSH_SECONDS:
-            self._flush()
+        """Log metrics at `step` (the evaluation, counted from 1), with the time that it is now."""
+        self._record({"metrics": {k: float(v) for k, v in metrics.items()}, "time": _now(), "step": step})
 
-    def log_text(self, text: str, path: str) -> None:
-        """Store `text` as the artifact `path`."""
-        self.store.client.log_text(self.id, text, path)
+    def log_text(self, text: str, path: str, if_new: bool = False) -> None:
+        """Store `text`, passwords of addresses in it masked, as the artifact `path`."""
+        self._record({"text": without_passwords(text), "path": path}, if_new)
 
     def log_file(self, file: Path, folder: str) -> None:
         """Store a copy of `file` in the artifact folder `folder`."""
-        self.store.client.log_artifact(self.id, str(file), folder or None)
+        name = file.name
+        try:
+            self._record({"file": self.spool.keep_file(file, name), "folder": folder})
+        except OSError as error:
+            self.spool.error = self.spool.error or error
 
-    def log_environment(self) -> None:
+    def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine and, where the tree was dirty, the difference to its commit."""
         commit, difference = provenance.git_state()
-        self.log_text(provenance.installed_packages(), "environment/requirements.txt")
-        self.log_text(json.dumps(provenance.machine(), indent=2), "environment/machine.json")
+        self.log_text(provenance.installed_packages(), "environment/requirements.txt", if_new)
+        self.log_text(json.dumps(provenance.machine(), indent=2), "environment/machine.json", if_new)
         if commit:
-            self.set_tags({"mlflow.source.git.commit": commit})
+            self._record({"tags": {"mlflow.source.git.commit": commit}}, if_new)
         if difference:
-            self.log_text(difference, "source/git.diff")
+            self.log_text(difference, "source/git.diff", if_new)
+
+    def last_logged_step(self) -> int:
+        """The highest step that metrics were logged at, by whichever process."""
+        return max((record["step"] for record, _ in self.spool.read() if "metrics" in record), default=0)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.store.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._record({"tags": {key: without_passwords(value) for key, value in tags.items()}})
 
     def close(self, status: str, mlflow_status: str) -> None:
-        """Send what waits and end the run."""
-        self._flush(tags={"status": status})
-        self.store.client.set_terminated(self.id, mlflow_status)
+        """Record how the run ended, and wait until it is sent, unless MLflow is away: then it is sent later.
 
-    def _flush(self, tags: Mapping[str, str] | None = None) -> None:
-        entities = [RunTag(key, value) for key, value in (tags or {}).items()]
-        first, rest = self._waiting[:METRICS_PER_BATCH], self._waiting[METRICS_PER_BATCH:]
-        self.store.client.log_batch(self.id, metrics=first, tags=entities)
-        while rest:
-            first, rest = rest[:METRICS_PER_BATCH], rest[METRICS_PER_BATCH:]
-            self.store.client.log_batch(self.id, metrics=first)
-        self._waiting = []
-        self._sent_at = time.monotonic()
+        Raises:
+            RunError: neither the disk nor MLflow took all of it.
+        """
+        self.spool.append_end(status, mlflow_status)
+        self.is_sent = self._courier.finish()
+        if not self.is_sent and not self.spool.is_on_disk:
+            raise RunError(
+                f"Tracking was lost: {self.spool.path.parent} can't be written ({self.spool.error})"
+                " and MLflow took it neither.\nMake room or choose another tracking.uri, and run it again."
+            )
+
+    def _record(self, record: Record, if_new: bool = False) -> None:
+        self.spool.append(record | {"if_new": True} if if_new else record)
 
 
-def _short(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 1] + "…"
+def config_digest(text: str) -> str:
+    """SHA-256 of a configuration as it was stored, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

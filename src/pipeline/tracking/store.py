@@ -9,6 +9,11 @@ from pathlib import Path
 # MLflow's start is a second of imports; these keep it from reaching out on the way.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# Seconds for one request, and repetitions of it. What fails is tried again by who sends it (`courier`), who looks
+# first whether it was done after all: MLflow's own repetition of a request to make a run makes two. And a server that
+# hangs must not hold up the end of a run for the quarter of an hour that MLflow would wait.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 from filelock import FileLock
 from mlflow import MlflowClient

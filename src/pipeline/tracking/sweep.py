@@ -4,54 +4,45 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Metric, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from pipeline.analysis.table import Run, choices_of
 from pipeline.errors import RequestError
+from pipeline.tracking.delivery import find_sweep
+from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
 
 PAGE = 1000
 
 
-class Parent:
-    """The parent run of a sweep: opened again where it exists, so that a resumed sweep is one row.
+class Parent(TrackedRun):
+    """The parent run of a sweep: the same one where it exists, so that a resumed sweep is one row.
 
     Args:
-        store: where it lives.
+        place: tracking URI and experiment.
         sweep: the sweep's name.
     """
 
-    def __init__(self, store: Store, sweep: str) -> None:
-        self.store = store
-        self.sweep = sweep
-        found = find_parent(store, sweep)
-        if found is None:
-            tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
-            self.run = TrackedRun(store, sweep, tags)
-            self.id = self.run.id
-        else:
-            self.id = found.info.run_id
-            store.client.update_run(self.id, status=RunStatus.to_string(RunStatus.RUNNING))
-            store.client.log_batch(self.id, tags=[RunTag("status", "running")])
+    def __init__(self, place: Place, sweep: str) -> None:
+        tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
+        super().__init__(place, sweep, tags, find=find_sweep(_quoted(sweep)))
 
-    @property
-    def is_new(self) -> bool:
-        """Whether it was created just now."""
-        return hasattr(self, "run")
+    def describe(self, params: Mapping[str, Any], cells: Sequence[str]) -> None:
+        """Log what the trials have in common and what they rest on, where it wasn't logged before."""
+        self.log_params(params, if_new=True)
+        self.log_text(json.dumps(cells, indent=2), "config/cells.json", if_new=True)
+        self.log_environment(if_new=True)
 
     def end(self, status: str) -> None:
         """Close it as `complete`, `failed` or `interrupted`."""
-        mlflow_status = {"complete": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")
-        self.store.client.log_batch(self.id, tags=[RunTag("status", status)])
-        self.store.client.set_terminated(self.id, mlflow_status)
+        self.close(status, {"complete": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
 
 def find_parent(store: Store, sweep: str) -> MlflowRun | None:
     """The parent run of the sweep of that name, or None."""
-    query = f"tags.pipeline = 'sweep' AND tags.sweep = '{_quoted(sweep)}'"
-    found = store.client.search_runs([store.experiment_id], query, max_results=1)
+    found = store.client.search_runs([store.experiment_id], find_sweep(_quoted(sweep)), max_results=1)
     return found[0] if found else None
 
 
@@ -161,13 +152,6 @@ def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: st
     for run in store.client.search_runs([store.experiment_id], query):
         store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
         store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
-
-
-def describe_parent(store: Store, run_id: str, params: Mapping[str, Any], cells: list[str]) -> None:
-    """Log on a new parent what its trials have in common."""
-    entities = [Param(key, str(value)[:500]) for key, value in params.items()]
-    store.client.log_batch(run_id, params=entities[:100])
-    store.client.log_text(run_id, json.dumps(cells, indent=2), "config/cells.json")
 
 
 def _quoted(name: str) -> str:

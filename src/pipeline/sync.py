@@ -1,0 +1,51 @@
+"""`python -m pipeline.sync`: send to MLflow what was recorded while it was away, and close runs that died.
+
+The next run or sweep does the same by itself; this is for when there is none.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.command import run_command
+from pipeline.errors import RequestError, RunError
+from pipeline.report import DEFAULT_URI
+from pipeline.tracking.location import Place, without_password
+from pipeline.tracking.spool import spools
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Send what lies in the spool, and say what became of it.
+
+    Raises:
+        RequestError: there is no such folder.
+        RunError: something could not be sent; it is still there.
+    """
+    parser = argparse.ArgumentParser(prog="python -m pipeline.sync", description=__doc__)
+    parser.add_argument("--tracking-uri", help="the store (default: $MLFLOW_TRACKING_URI, else mlruns/mlflow.db)")
+    parser.add_argument("--spool", type=Path, help="folder of the records (default: beside the store, in mlruns/spool)")
+    parser.add_argument("--all", action="store_true", help="send what was recorded for another store to this one, too")
+    options = parser.parse_args(arguments)
+    uri = options.tracking_uri or DEFAULT_URI
+    folder = options.spool or Place(uri, "").spool
+    if not folder.is_dir() and options.spool is not None:
+        raise RequestError(f"--spool {folder}: no such folder.")
+    if not spools(folder):
+        print(f"{folder}: nothing is waiting.")
+        return
+    from pipeline.tracking.leftovers import send_leftovers
+
+    sent = send_leftovers(folder, uri, override=options.all)
+    lost = f", {sent.closed} of which had died and are closed as lost" if sent.closed else ""
+    print(f"{len(sent.runs)} run(s) sent to {without_password(uri)}{lost}.")
+    if sent.alive:
+        print(f"{sent.alive} run(s) are at work still, and send their own.")
+    if sent.elsewhere:
+        print(f"{sent.elsewhere} record(s) are for another store: give its --tracking-uri, or --all to send them here.")
+    if sent.kept:
+        file, reason = sent.kept[0]
+        raise RunError(f"{len(sent.kept)} run(s) could not be sent, and stay: {file.name} ({reason}).")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,72 @@
+"""What runs could not tell MLflow before their processes ended."""
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.tracking.courier import reason_of
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.location import Place
+from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.store import open_store
+
+
+@dataclass
+class Sent:
+    """What became of a folder of spools.
+
+    Attributes:
+        runs: ids of the runs whose records are in MLflow now.
+        closed: how many of them had died, and were closed as lost.
+        alive: runs whose own process is still at work.
+        elsewhere: records for another store than the one asked for.
+        kept: (file, reason) of those that could not be sent.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    closed: int = 0
+    alive: int = 0
+    elsewhere: int = 0
+    kept: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
+    """Send the records in `folder` whose processes are gone to the store at `uri`, and remove what was sent.
+
+    A run whose record has no end died: it is closed as lost, for its process can't do it.
+
+    Args:
+        folder: where the spools lie.
+        uri: the store; records that name another one stay.
+        override: send all of them to `uri`, whatever they name.
+    """
+    sent = Sent()
+    for path in spools(folder):
+        spool = Spool.open(path)
+        if spool is None:
+            sent.alive += path.exists()
+            continue
+        try:
+            _send(spool, uri, override, sent)
+        except Exception as error:
+            sent.kept.append((path, reason_of(error)))
+        finally:
+            spool.release()
+    return sent
+
+
+def _send(spool: Spool, uri: str, override: bool, sent: Sent) -> None:
+    if not override and spool.header["store"] != Place(uri, "").label:
+        sent.elsewhere += 1
+        return
+    died = not spool.has_ended()
+    delivery = Delivery(spool, functools.partial(open_store, uri))
+    delivery.send()
+    # Only now: while MLflow is away, the run can still be gone on with. And a sweep may have closed it already.
+    if died and delivery.is_running():
+        spool.append_end("lost", "KILLED")
+        delivery.send()
+    assert delivery.run_id is not None
+    sent.runs.append(delivery.run_id)
+    sent.closed += died
+    spool.remove()

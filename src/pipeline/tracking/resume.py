@@ -1,0 +1,29 @@
+"""Finding a run that died and can be gone on with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.tracking.location import Place
+from pipeline.tracking.spool import Spool, spools
+
+State = TypeVar("State")
+
+
+def claim(place: Place, config_digest: str, load: Callable[[Path], State | None]) -> tuple[Spool, State] | None:
+    """The newest run of the same configuration whose process died: its record, now ours, and its last state.
+
+    None where there is none, or none of them left a checkpoint that `load` can read.
+    """
+    for path in reversed(spools(place.spool)):
+        spool = Spool.open(path)
+        if spool is None:
+            continue
+        header = spool.header
+        is_same = header["tags"].get("config_digest") == config_digest and header["store"] == place.label
+        if is_same and not spool.has_ended():
+            state = load(spool.files / "last.pt")
+            if state is not None:
+                return spool, state
+        spool.release()
+    return None

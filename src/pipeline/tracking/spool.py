@@ -1,0 +1,222 @@
+"""A run's record on disk, written before any of it is sent: what MLflow can't be told yet is kept here.
+
+A spool is one file of JSON lines, `KEY.jsonl`, that is only ever appended to. The first line says which run it is,
+the last one how it ended; between them stand parameters, metrics, tags and artifacts in order. Beside it lie
+
+- `KEY.lock`, held by the process that writes or sends it, and freed by the system when that process dies;
+- `KEY.sent`, how far it was sent, and the id of the run in MLflow;
+- `KEY/`, the files that are artifacts.
+
+Knows nothing of MLflow: `pipeline.tracking.delivery` sends what is here.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+Record = dict[str, Any]
+# Bytes that hold the record of an end, whatever stands before it.
+TAIL = 4096
+
+
+class Spool:
+    """One run's record; use `Spool.create` or `Spool.open`, which take its lock.
+
+    Attributes:
+        path: the file of JSON lines.
+        error: why the file could not be written, if so; what came after that is kept in memory only.
+    """
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self.error: OSError | None = None
+        self._lock = lock
+        self._in_memory: list[Record] = []
+        self._file_size = 0
+        self._descriptor: int | None = None
+        self._synced = 0
+
+    @classmethod
+    def create(cls, folder: Path, header: Record) -> "Spool":
+        """Begin a spool in `folder` with its first line; where the disk refuses, it begins in memory."""
+        key = uuid.uuid4().hex
+        spool = cls(folder / f"{key}.jsonl", _lock(folder / f"{key}.jsonl"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            spool._lock.acquire(timeout=0)
+            spool._descriptor = os.open(spool.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        except OSError as error:
+            spool.error = error
+        spool.append({"key": key, **header})
+        return spool
+
+    @classmethod
+    def open(cls, path: Path) -> "Spool | None":
+        """Take over the spool of a process that is gone; None where its process lives, or it is gone too."""
+        lock = _lock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        spool = cls(path, lock)
+        try:
+            # What was being written when the process died is no record.
+            whole = path.read_bytes().rfind(b"\n") + 1
+            os.truncate(path, whole)
+            spool._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError as error:
+            if not path.exists():
+                spool.release()
+                path.with_suffix(".lock").unlink(missing_ok=True)
+                return None
+            spool.error = error
+        spool._file_size = spool._synced = path.stat().st_size
+        if not spool._file_size:
+            spool.remove()  # its process died before it could say whose it is
+            return None
+        return spool
+
+    @property
+    def key(self) -> str:
+        """The name by which MLflow's run and this record know each other."""
+        return self.path.stem
+
+    @property
+    def files(self) -> Path:
+        """The folder of the artifacts that are files."""
+        return self.path.with_suffix("")
+
+    def append(self, record: Record) -> None:
+        """Write one line, in one call and without waiting for the disk (`sync` does)."""
+        if self.error is None and self._descriptor is not None:
+            line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+            try:
+                written = os.write(self._descriptor, line)
+                if written == len(line):
+                    self._file_size += written
+                    return
+                raise OSError(28, "No space left on device")
+            except OSError as error:
+                self.error = error
+                self._cut_torn_line()
+        self._in_memory.append(record)
+
+    def append_end(self, status: str, mlflow_status: str) -> None:
+        """Write the last record: the tag `status`, and MLflow's own."""
+        self.append({"end": status, "mlflow_status": mlflow_status, "time": int(time.time() * 1000)})
+
+    def keep_file(self, file: Path, name: str) -> str:
+        """Copy `file` into the spool, and return what it is called there.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        self.files.mkdir(parents=True, exist_ok=True)
+        target = self.files / name
+        if target != file:
+            shutil.copyfile(file, target)
+        return name
+
+    def sync(self) -> None:
+        """Wait until what was appended so far is safe from a power cut."""
+        if self._descriptor is not None and self._synced < self._file_size:
+            size = self._file_size
+            os.fsync(self._descriptor)
+            self._synced = size
+
+    def read(self, position: int = 0) -> Iterator[tuple[Record, int]]:
+        """Whole records from `position` on, each with the position after it."""
+        if position < self._file_size:
+            with open(self.path, "rb") as file:
+                file.seek(position)
+                for line in file.read(self._file_size - position).splitlines(keepends=True):
+                    position += len(line)
+                    yield json.loads(line), position
+        # Beyond the file's end a position counts the records in memory.
+        for record in self._in_memory[position - self._file_size :]:
+            position += 1
+            yield record, position
+
+    @property
+    def header(self) -> Record:
+        """The first record."""
+        return next(self.read())[0]
+
+    def has_ended(self) -> bool:
+        """Whether its last record says how the run ended."""
+        if self._in_memory:
+            return "end" in self._in_memory[-1]
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self._file_size - TAIL))
+            last = file.read().splitlines()[-1]
+        try:
+            return "end" in json.loads(last)
+        except ValueError:
+            return False  # a line longer than what was looked at is no end
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether all of it is in the file."""
+        return not self._in_memory
+
+    def progress(self) -> Record:
+        """What `note_progress` wrote last: `run_id` and `position`; empty where nothing was ever sent."""
+        try:
+            return json.loads(self.path.with_suffix(".sent").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def note_progress(self, run_id: str, position: int) -> None:
+        """Remember how far it was sent; the disk isn't waited for, since what is sent twice counts once."""
+        sent = self.path.with_suffix(".sent")
+        arriving = sent.with_suffix(".arriving")
+        try:
+            # Positions in memory mean nothing to another process.
+            arriving.write_text(json.dumps({"run_id": run_id, "position": min(position, self._file_size)}))
+            os.replace(arriving, sent)
+        except OSError:
+            arriving.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let go of it: another process may send it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Delete it: all of it is in MLflow."""
+        shutil.rmtree(self.files, ignore_errors=True)
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".sent").unlink(missing_ok=True)
+        self.release()
+        self.path.with_suffix(".lock").unlink(missing_ok=True)
+
+    def _cut_torn_line(self) -> None:
+        with contextlib.suppress(OSError):  # else `open` cuts it, in the process that finds it
+            os.truncate(self.path, self._file_size)
+
+
+def _lock(path: Path) -> FileLock:
+    # Taken in one thread and let go of in another.
+    return FileLock(path.with_suffix(".lock"), thread_local=False)
+
+
+def spools(folder: Path) -> list[Path]:
+    """The spools in `folder`, oldest first: a sweep's before those of its trials."""
+
+    def age(path: Path) -> float:
+        try:
+            return path.stat().st_ctime
+        except OSError:
+            return 0.0  # it was sent and removed just now
+
+    return sorted(folder.glob("*.jsonl"), key=age)

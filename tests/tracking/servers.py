@@ -1,0 +1,63 @@
+"""A real MLflow server on loopback, that can be stopped, killed and hung."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+
+class Server:
+    """`mlflow server` with its own SQLite database and artifacts under `folder`; always on the same port."""
+
+    def __init__(self, folder: Path, backend: str | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.backend = backend or f"sqlite:///{folder}/server.db"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = ["-m", "mlflow", "server", "--backend-store-uri", self.backend]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            )
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
+                return
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+                assert time.monotonic() < deadline, "the server never answered"
+                time.sleep(0.2)
+
+    def send(self, number: int) -> None:
+        """Send a signal to the server and its workers, by their own process group."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it, if it runs, and wait for it."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.send(signal.SIGCONT)
+        self.send(number)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self.process.wait()

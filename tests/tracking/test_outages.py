@@ -1,0 +1,233 @@
+"""A real MLflow server that goes away while runs write to it: nothing is lost, nothing doubled, nobody waits."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.tracking.courier import Courier
+from pipeline.tracking.leftovers import send_leftovers
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.spool import spools
+from tests.tracking.servers import Server
+
+pytestmark = pytest.mark.long  # servers take ten seconds to start
+EPOCHS = 20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Courier, "_failed_at", -float("inf"))
+    monkeypatch.setattr("pipeline.tracking.courier.SEND_SECONDS", 0.2)
+
+
+def log_epochs(run, first, last):
+    for epoch in range(first, last + 1):
+        run.log_metrics({"a": epoch / 2, "b": float("nan") if epoch == 3 else -epoch}, epoch)
+        time.sleep(0.02)
+
+
+def begin(server, name):
+    run = TrackedRun(Place(server.uri, "outages"), name, {"pipeline": "run", "name": name})
+    run.log_params({f"p{i}": i for i in range(150)})
+    run.log_text("text: 1\n", "config/config.yaml")
+    return run
+
+
+def send_later(run, server):
+    """What another process would do, once the run's own is gone."""
+    deadline = time.monotonic() + 60
+    while (sent := send_leftovers(run.place.spool, server.uri)).alive and time.monotonic() < deadline:
+        time.sleep(0.2)  # the run's own thread may be at it still
+    assert (sent.kept, sent.alive) == ([], 0)
+
+
+def in_mlflow(server, name):
+    """What MLflow holds: one run of that name, its parameters, and each metric's history."""
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("outages")
+    found = client.search_runs([experiment.experiment_id], f"tags.name = '{name}'")
+    assert len(found) == 1, f"{len(found)} runs called {name}"
+    run = found[0]
+    histories = {key: client.get_metric_history(run.info.run_id, key) for key in ("a", "b")}
+    return client, run, histories
+
+
+def is_whole(server, name, started, ended):
+    client, run, histories = in_mlflow(server, name)
+    assert len(run.data.params) == 150
+    for key, history in histories.items():
+        assert [m.step for m in sorted(history, key=lambda m: m.step)] == list(range(1, EPOCHS + 1)), key
+    values = {m.step: m.value for m in histories["a"]}
+    assert values == {epoch: epoch / 2 for epoch in range(1, EPOCHS + 1)}
+    assert [m.step for m in histories["b"] if m.value != m.value] == [3]
+    times = [m.timestamp / 1000 for m in sorted(histories["a"], key=lambda m: m.step)]
+    assert times == sorted(times)
+    assert started - 1 < times[0] <= times[-1] < ended + 1, "the times are those of the training"
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "complete")
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "config")] == ["config/config.yaml"]
+
+
+def log_through(server, name, outage, over=None):
+    """A run during which `outage` happens after five epochs, and `over` after fifteen."""
+    started = time.time()
+    run = begin(server, name)
+    with run:
+        log_epochs(run, 1, 5)
+        outage()
+        slowest = time.monotonic()
+        log_epochs(run, 6, 15)
+        assert time.monotonic() - slowest < 2, "training waited for MLflow"
+        if over is not None:
+            over()
+        log_epochs(run, 16, EPOCHS)
+    return run, started, time.time()
+
+
+def test_a_run_whose_server_answers_is_there_when_it_ends(server):
+    run, started, ended = log_through(server, "plain", lambda: None)
+    assert run.is_sent
+    is_whole(server, "plain", started, ended)
+    assert spools(run.place.spool) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_server_that_is_gone_at_the_end_gets_all_of_it_later(server, number, caplog):
+    name = f"gone-{number}"
+    run, started, ended = log_through(server, name, lambda: server.stop(number))
+    assert not run.is_sent
+    assert caplog.text.count("can't be written") == 1
+    assert len(spools(run.place.spool)) == 1
+    server.start()
+    sent = send_leftovers(run.place.spool, server.uri)
+    assert (len(sent.runs), sent.closed, sent.kept) == (1, 0, [])
+    is_whole(server, name, started, ended)
+    assert list(run.place.spool.iterdir()) == []
+
+
+def test_a_server_that_comes_back_gets_it_during_the_run(server):
+    def back():
+        server.start()
+        time.sleep(3)
+
+    run, started, ended = log_through(server, "back", lambda: server.stop(signal.SIGKILL), back)
+    assert run.is_sent
+    is_whole(server, "back", started, ended)
+
+
+def test_a_server_that_hangs_is_not_waited_for(server, caplog):
+    before = time.monotonic()
+    run, started, ended = log_through(server, "hung", lambda: server.send(signal.SIGSTOP))
+    assert not run.is_sent
+    assert time.monotonic() - before < 40
+    server.send(signal.SIGCONT)
+    time.sleep(1)  # what it had taken in before it hung, it does now
+    send_later(run, server)
+    is_whole(server, "hung", started, ended)
+
+
+def test_the_next_run_sends_what_the_last_one_could_not(server):
+    server.stop()
+    first = begin(server, "first")
+    with first:
+        log_epochs(first, 1, EPOCHS)
+    started = time.time()
+    server.start()
+    with begin(server, "second") as second:
+        log_epochs(second, 1, EPOCHS)
+        deadline = time.monotonic() + 30
+        while len(spools(second.place.spool)) > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    is_whole(server, "first", started - 60, time.time())
+    is_whole(server, "second", started, time.time())
+
+
+def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch):
+    """Each request reaches the server, and every other answer is lost on the way back."""
+    calls = {"count": 0}
+
+    def losing(method):
+        def call(self, *args, **kwargs):
+            answer = method(self, *args, **kwargs)
+            calls["count"] += 1
+            if calls["count"] % 2:
+                raise ConnectionError("the answer was lost")
+            return answer
+
+        return call
+
+    for name in ("create_run", "log_batch", "log_text", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, losing(getattr(MlflowClient, name)))
+    monkeypatch.setattr("pipeline.tracking.courier.RETRY_SECONDS", 0.1)
+    run, started, ended = log_through(server, "answers", lambda: time.sleep(2))
+    monkeypatch.undo()
+    assert calls["count"] >= 4
+    if not run.is_sent:
+        send_later(run, server)
+    is_whole(server, "answers", started, ended)
+
+
+def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(server, tmp_path):
+    program = (
+        "import sys, time\n"
+        "from pipeline.tracking.location import Place\n"
+        "from pipeline.tracking.run import TrackedRun\n"
+        "run = TrackedRun(Place(sys.argv[1], 'outages'), 'killed', {'pipeline': 'run', 'name': 'killed'})\n"
+        "assert run.id\n"
+        "for epoch in range(1, 1000):\n"
+        "    run.log_metrics({'a': epoch, 'b': epoch}, epoch); print(epoch, flush=True); time.sleep(0.01)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, server.uri], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) == 50:
+            process.kill()
+            break
+    said = [int(line) for line in process.stdout]
+    process.wait()
+    process.stdout.close()
+    with begin(server, "after") as run:
+        log_epochs(run, 1, EPOCHS)
+    send_leftovers(run.place.spool, server.uri)
+    _, killed, histories = in_mlflow(server, "killed")
+    assert (killed.info.status, killed.data.tags["status"]) == ("KILLED", "lost")
+    steps = sorted(m.step for m in histories["a"])
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= max([50, *said])
+
+
+def test_the_command_trains_to_its_end_without_a_server_and_sync_sends_it_later(server, run_python, tmp_path):
+    server.stop()
+    request = ("-m", "pipeline.train", "budget.epochs=2", f"tracking.uri={server.uri}")
+    done = run_python(*request)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("can't be written") == 1
+    assert "not in MLflow" in done.stdout
+    away = run_python("-m", "pipeline.sync", "--tracking-uri", server.uri)
+    assert away.returncode == 1
+    assert "could not be sent" in away.stderr
+    assert "Traceback" not in away.stderr
+    server.start()
+    done = run_python("-m", "pipeline.sync", "--tracking-uri", server.uri)
+    assert done.returncode == 0, done.stderr
+    assert "1 run(s) sent" in done.stdout
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("lr-batch")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["status"] == "complete"
+    assert len(client.get_metric_history(run.info.run_id, "val/loss")) == 2
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"checkpoints", "config", "curves.png"}
+    again = run_python("-m", "pipeline.sync", "--tracking-uri", server.uri)
+    assert "nothing is waiting" in again.stdout
