@@ -6,6 +6,7 @@ neither, and a run imports them when it has been asked for.
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,22 +57,9 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
         RequestError: the request can't be carried out; nothing was written.
         TrialPruned: the sweep's pruner ended the trial.
     """
-    check_request(config)
-    tracking = config["tracking"]
-    check_location(tracking["uri"])
-
-    from pipeline import progress
     from pipeline.engine import objective_value
-    from pipeline.workload import prepare
 
-    workload = prepare(config, one_of_many=trial is not None)
-    if trial is None:
-        _announce(config, workload.plan.total_steps)
-    run, state = _open_run(config, workload, trial)
-    with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
-        result = _fit_and_record(run, report, config, workload, trial, state)
-        run.status = result.status
-    report.done(result, run)
+    run, result, workload = carry_out(config, trial)
     if trial is not None:
         trial.set_attributes(status=result.status, **({"mlflow_run_id": run.id} if run.id else {}))
         if result.status == "pruned":
@@ -79,7 +67,40 @@ def train(config: dict[str, Any], trial: Trial | None = None) -> float:
     return objective_value(config["objective"], result, workload.plan, workload.splits.guess_loss)
 
 
-def _open_run(config: dict[str, Any], workload: "Workload", trial: Trial | None) -> tuple["TrackedRun", "State | None"]:
+def carry_out(
+    config: dict[str, Any],
+    trial: Trial | None = None,
+    more_tags: Mapping[str, str] | None = None,
+    last_evaluation: int | None = None,
+) -> tuple["TrackedRun", "FitResult", "Workload"]:
+    """Check, train and track one run; what it came to.
+
+    Args:
+        config: the resolved configuration.
+        trial: the sweep's trial that this run is, or None.
+        more_tags: further tags for its MLflow run.
+        last_evaluation: end after this evaluation as a pruned trial does; None goes through with the budget.
+    """
+    check_request(config)
+    check_location(config["tracking"]["uri"])
+
+    from pipeline import progress
+    from pipeline.workload import prepare
+
+    workload = prepare(config, one_of_many=trial is not None)
+    if trial is None:
+        _announce(config, workload.plan.total_steps)
+    run, state = _open_run(config, workload, trial, more_tags or {})
+    with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
+        result = _fit_and_record(run, report, config, workload, trial, state, last_evaluation)
+        run.status = result.status
+    report.done(result, run)
+    return run, result, workload
+
+
+def _open_run(
+    config: dict[str, Any], workload: "Workload", trial: Trial | None, more_tags: Mapping[str, str]
+) -> tuple["TrackedRun", "State | None"]:
     """Open the run in MLflow and log what it rests on; or go on with one that died, from the state it had reached."""
     from omegaconf import OmegaConf
 
@@ -89,7 +110,7 @@ def _open_run(config: dict[str, Any], workload: "Workload", trial: Trial | None)
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
     text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
-    tags = _tags(config, trial) | {"config_digest": config_digest(text)}
+    tags = _tags(config, trial) | {"config_digest": config_digest(text), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
         log.info("Going on with a run that died after %d of its evaluations.", len(state["evaluations"]))
@@ -114,6 +135,7 @@ def _fit_and_record(
     workload: "Workload",
     trial: Trial | None,
     state: "State | None",
+    last_evaluation: int | None,
 ) -> "FitResult":
     """Train, and log metrics, checkpoints and curves as they come."""
     from pipeline.engine import Checkpoints, Evaluation, evaluate, fit
@@ -136,7 +158,9 @@ def _fit_and_record(
         report.evaluation(evaluation)
 
     def should_prune(evaluation: Evaluation) -> bool:
-        if trial is None or trial.phase == CONFIRM:
+        if trial is None:
+            return evaluation.epoch == last_evaluation
+        if trial.phase == CONFIRM:
             return False  # what is to be compared has to be run to its end
         metric = plan.target[0] if plan.target else config["objective"]
         trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
@@ -228,7 +252,8 @@ def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Worklo
     used = {"runtime.device": str(runtime.device), "runtime.threads": runtime.threads}
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
-    run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
+    if HydraConfig.initialized():
+        run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
     splits = workload.splits
     run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
     if trial is None:

@@ -122,6 +122,9 @@ class Courier:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line without passwords."""
-    lines = str(error).strip().splitlines()
-    return without_passwords(lines[0])[:160] if lines else type(error).__name__
+    """What went wrong, in one short line without passwords: what the system said, where that is behind it."""
+    known = ("Connection refused", "timed out", "Name or service not known", "Network is unreachable", "disk is full")
+    text = str(error).strip()
+    if (found := next((reason for reason in known if reason in text), None)) is not None:
+        return found
+    return without_passwords(text.splitlines()[0])[:160] if text else type(error).__name__

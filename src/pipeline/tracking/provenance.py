@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 
@@ -25,9 +26,15 @@ def machine() -> dict[str, Any]:
 
 
 def git_state() -> tuple[str | None, str]:
-    """(commit, difference of the tracked files against it); (None, "") outside a repository."""
-    commit = _git("rev-parse", "HEAD")
-    return (None, "") if commit is None else (commit.strip(), _git("diff", "HEAD") or "")
+    """(commit, difference of the tracked files against it) of the working directory's repository.
+
+    Outside one it is this package's own; (None, "") where neither is a repository.
+    """
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit is not None:
+            return commit.strip(), _git(folder, "diff", "HEAD") or ""
+    return None, ""
 
 
 def command_line() -> str:
@@ -37,9 +44,11 @@ def command_line() -> str:
     return " ".join([*start, *sys.argv[1:]])
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -23,7 +23,7 @@ class TrackedRun:
     """An open run: what is logged is written to a spool at once and sent to MLflow from the side.
 
     Nothing here waits for MLflow, save `id` and the end. Use it as a context manager. An exception closes it as
-    FAILED, an interruption as KILLED; `status` is the tag that says how the training itself ended.
+    FAILED, an interruption as KILLED.
 
     Args:
         place: tracking URI and experiment.
@@ -33,6 +33,11 @@ class TrackedRun:
         sweep: name of the sweep that it belongs to, where the parent's id isn't known.
         find: query for what is one run in MLflow however many processes open it; it is made where there is none.
         quiet: say nothing where MLflow is away.
+
+    Attributes:
+        status: the tag that says how the training itself ended; to be set before the block ends.
+        history: each metric that was logged by this process, at each step.
+        is_sent: whether MLflow has all of it; known once it is closed.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class TrackedRun:
         self.spool = spool
         self.status = "complete"
         self.is_sent = False
+        self.history: dict[str, dict[int, float]] = {}
         self._courier = Courier(spool, place, is_new, quiet)
 
     @classmethod
@@ -102,7 +108,10 @@ class TrackedRun:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at `step` (the evaluation, counted from 1), with the time that it is now."""
-        self._record({"metrics": {k: float(v) for k, v in metrics.items()}, "time": _now(), "step": step})
+        values = {key: float(value) for key, value in metrics.items()}
+        for key, value in values.items():
+            self.history.setdefault(key, {})[step] = value
+        self._record({"metrics": values, "time": _now(), "step": step})
 
     def log_text(self, text: str, path: str, if_new: bool = False) -> None:
         """Store `text`, passwords of addresses in it masked, as the artifact `path`."""

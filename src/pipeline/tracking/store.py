@@ -1,26 +1,30 @@
 """Opening MLflow's store: created once, under a file lock, whoever comes first."""
 
+import contextlib
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 # MLflow's start is a second of imports; these keep it from reaching out on the way.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # Seconds for one request, and repetitions of it. What fails is tried again by who sends it (`courier`), who looks
 # first whether it was done after all: MLflow's own repetition of a request to make a run makes two. And a server that
 # hangs must not hold up the end of a run for the quarter of an hour that MLflow would wait.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import sqlite_path, without_password
+from pipeline.tracking.location import sqlite_path, without_password, without_passwords
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
@@ -49,9 +53,13 @@ def open_store(uri: str, experiment: str) -> Store:
     """
     _quiet()
     path = sqlite_path(uri)
-    if path is None:
+    if path is None and uri.startswith("http"):
         client = MlflowClient(tracking_uri=uri)
         return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
+    if path is None:
+        with _database_lock(uri):
+            client = MlflowClient(tracking_uri=uri)
+            return Store(client, _experiment_id(client, experiment, Path("mlruns/artifacts").absolute()), uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     artifacts = path.parent / "artifacts"
     with FileLock(path.with_suffix(".lock")):
@@ -61,6 +69,25 @@ def open_store(uri: str, experiment: str) -> Store:
             os.replace(arriving, path)
         client = _sqlite_client(path)
         return Store(client, _experiment_id(client, experiment, artifacts), uri)
+
+
+@contextlib.contextmanager
+def _database_lock(uri: str) -> Iterator[None]:
+    """Hold a lock that the database itself keeps, and frees when its holder dies, while tables may be made."""
+    with _connection(uri) as connection:
+        take, free = {
+            "postgresql": ("SELECT pg_advisory_lock(7283641)", "SELECT pg_advisory_unlock(7283641)"),
+            "mysql": ("SELECT GET_LOCK('pipeline', 60)", "SELECT RELEASE_LOCK('pipeline')"),
+        }.get(connection.dialect.name, ("SELECT 1", "SELECT 1"))
+        connection.execute(sqlalchemy.text(take))
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text(free))
+
+
+def _connection(uri: str) -> sqlalchemy.Connection:
+    return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect()
 
 
 def _sqlite_client(path: Path) -> MlflowClient:
@@ -73,21 +100,42 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     Raises:
         RequestError: there is no such database or experiment, or the server can't be reached.
     """
-    _quiet()
-    path = sqlite_path(uri)
-    if path is not None and not path.is_file():
-        raise RequestError(
-            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
-        )
-    client = MlflowClient(tracking_uri=uri) if path is None else _sqlite_client(path)
+    client = open_for_reading(uri)
     try:
         found = client.get_experiment_by_name(experiment)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0][:200]
-        raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
+    except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
+        reason = without_passwords(str(error).splitlines()[0][:200])
+        raise RequestError(
+            f"{without_password(uri)}: MLflow can't be read there ({reason})."
+            "\nStart its server, or name another store: --tracking-uri."
+        ) from None
     if found is None:
         raise RequestError(f"{without_password(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
     return Store(client, found.experiment_id, uri)
+
+
+def open_for_reading(uri: str) -> MlflowClient:
+    """A client for the store at `uri`, of which nothing is created.
+
+    Raises:
+        RequestError: there is no such database.
+    """
+    _quiet()
+    path = sqlite_path(uri)
+    if path is None:
+        try:
+            if not uri.startswith("http"):
+                with _connection(uri):  # MLflow would try for a minute and a half before it said that nobody answers
+                    pass
+            return MlflowClient(tracking_uri=uri)
+        except Exception as error:  # of SQLAlchemy, or of a driver that isn't installed
+            reason = without_passwords(str(error).splitlines()[0][:200])
+            raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
+    if not path.is_file():
+        raise RequestError(
+            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
+        )
+    return _sqlite_client(path)
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:

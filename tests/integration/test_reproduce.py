@@ -1,0 +1,176 @@
+"""Reproducing tracked runs from what they logged: single runs, trials, and what must be refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Metric
+
+from pipeline import reproduce
+from pipeline.errors import RequestError
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import open_existing_store
+
+TRAIN = (sys.executable, "-m", "pipeline.train")
+
+
+def run(folder, *arguments, command=TRAIN):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A folder with one run and one small sweep, among whose trials are pruned and diverged ones."""
+    folder = tmp_path_factory.mktemp("tracked")
+    run(folder, "budget.epochs=2", "batching.micro_batch=50", "seed=3")
+    search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm_seeds=0")
+    run(folder, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
+    return folder
+
+
+@pytest.fixture
+def uri(tracked, monkeypatch):
+    monkeypatch.chdir(tracked)
+    monkeypatch.setattr("sys.argv", ["reproduce"])
+    return f"sqlite:///{tracked}/mlruns/mlflow.db"
+
+
+def id_of(uri, query):
+    store = open_existing_store(uri, "lr-batch")
+    runs = store.client.search_runs([store.experiment_id], query)
+    return next(run.info.run_id for run in runs if "reproduces" not in run.data.tags)
+
+
+def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri):
+    run_id = id_of(uri, "tags.pipeline = 'run'")
+    done = run(tracked, run_id, command=(sys.executable, "-m", "pipeline.reproduce"))
+    assert "packages  the same" in done.stdout
+    assert "data      the same" in done.stdout
+    assert "equal bit for bit" in done.stdout
+    store = open_existing_store(uri, "lr-batch")
+    (again,) = store.client.search_runs([store.experiment_id], f"tags.reproduces = '{run_id}'")
+    original = store.client.get_run(run_id)
+    assert again.data.params["runtime.threads"] == original.data.params["runtime.threads"]
+    assert again.data.metrics["val/loss"] == original.data.metrics["val/loss"]
+
+
+@pytest.mark.parametrize("status", ["complete", "pruned", "diverged"])
+def test_a_sweeps_trial_is_reproduced_as_far_as_it_came(uri, status, capsys):
+    run_id = id_of(uri, f"tags.pipeline = 'trial' AND tags.status = '{status}'")
+    assert reproduce.main([run_id]) == 0, capsys.readouterr().out
+    assert "equal bit for bit" in capsys.readouterr().out
+
+
+def test_one_wrong_digit_is_found_and_the_code_is_3(uri, capsys):
+    run_id = id_of(uri, "tags.pipeline = 'trial' AND tags.status = 'complete'")
+    store = open_existing_store(uri, "lr-batch")
+    value = store.client.get_metric_history(run_id, "val/loss")[1]
+    wrong = Metric("val/loss", value.value * (1 + 1e-12), value.timestamp + 1, value.step)
+    store.client.log_batch(run_id, metrics=[wrong])
+    assert reproduce.main([run_id]) == 3
+    said = capsys.readouterr().out
+    assert "val/loss" in said
+    assert "1 of" in said
+    assert reproduce.main([run_id, "--tolerance", "1e-9"]) == 0
+
+
+def test_check_compares_what_it_rests_on_and_trains_nothing(uri, capsys, monkeypatch):
+    run_id = id_of(uri, "tags.pipeline = 'run'")
+    store = open_existing_store(uri, "lr-batch")
+    count = len(store.client.search_runs([store.experiment_id], max_results=1000))
+    monkeypatch.setattr("pipeline.tracking.provenance.installed_packages", lambda: "torch==1.0\n")
+    monkeypatch.setattr("pipeline.tracking.provenance.git_state", lambda: ("abc", ""))
+    assert reproduce.main([run_id, "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "torch 2." in said
+    assert "→ 1.0" in said
+    assert "abc now" in said
+    assert len(store.client.search_runs([store.experiment_id], max_results=1000)) == count
+
+
+def logged(uri, config, digest=None, tags=None):
+    """A run in MLflow whose config artifact says `config`."""
+    run = TrackedRun(Place(uri, "forged"), "forged", {"pipeline": "run", "status": "complete"} | (tags or {}))
+    with run:
+        if config is not None:
+            run.log_text(config, "config/config.yaml")
+        if digest:
+            run.set_tags({"config_digest": digest})
+    return run.id
+
+
+def test_what_is_not_a_run_of_ours_is_refused(uri):
+    store = open_existing_store(uri, "lr-batch")
+    foreign = store.client.create_run(store.experiment_id).info.run_id
+    sweep = id_of(uri, "tags.pipeline = 'sweep'")
+    for run_id, says in (
+        ("no-run", "not a run id"),
+        ("../../etc/passwd", "not a run id"),
+        ("0" * 32, "no such run"),
+        (foreign, "not a run of this project"),
+        (sweep, "a sweep; name one of its runs"),
+        (logged(uri, None), "is missing"),
+        (logged(uri, "batch: 1\n", digest="0" * 64), "was edited"),
+        (logged(uri, "batch: 1\n"), "not one of this version"),
+        (logged(uri, "a: [1\n"), "can't be read"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            reproduce.main([run_id])
+    for place in ("http://127.0.0.1:1", "postgresql://me:hunter2@127.0.0.1:1/x", "sqlite:////nowhere/x.db"):
+        with pytest.raises(RequestError) as refused:
+            reproduce.main(["0" * 32, "--tracking-uri", place])
+        assert "hunter2" not in str(refused.value)
+
+
+def test_a_forged_configuration_runs_no_code(uri, tmp_path):
+    store = open_existing_store(uri, "lr-batch")
+    real = id_of(uri, "tags.pipeline = 'run'")
+    path = store.client.download_artifacts(real, "config/config.yaml", str(tmp_path))
+    text = Path(path).read_text()
+    mark = tmp_path / "ran"
+    attacks = (
+        text.replace("_target_: pipeline.models.MLP", f"_target_: os.system\n  _args_: ['touch {mark}']"),
+        text.replace("_target_: torch.optim.SGD", f"_target_: pathlib.Path.touch\n  _args_: ['{mark}']"),
+        text.replace("_target_: pipeline.data.digits", f"_target_: builtins.open\n  file: {mark}\n  mode: w"),
+        text + f"extra: !!python/object/apply:os.system ['touch {mark}']\n",
+    )
+    for attack in attacks:
+        assert attack != text
+        with pytest.raises(RequestError):
+            reproduce.main([logged(uri, attack)])
+    assert not mark.exists()
+
+
+def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_uninterrupted_one(tmp_path):
+    """kill -9 in the middle of an epoch, then the same command."""
+    request = ("budget.epochs=25", "resume=auto", "batch=8", "runtime.threads=1")
+    process = subprocess.Popen([*TRAIN, *request], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch") and int(line.split()[1]) >= 5:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+    done = run(tmp_path, *request)
+    assert "Going on with a run that died" in done.stderr
+    whole = run(tmp_path, *(part for part in request if part != "resume=auto"))
+    assert "Going on" not in whole.stderr
+    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    second, first = store.client.search_runs([store.experiment_id])
+    assert {r.info.status for r in (first, second)} == {"FINISHED"}
+    for key in first.data.metrics:
+        if key != "examples_per_second":
+            histories = [store.client.get_metric_history(r.info.run_id, key) for r in (first, second)]
+            resumed, uninterrupted = ([(m.step, m.value) for m in sorted(h, key=lambda m: m.step)] for h in histories)
+            assert resumed == uninterrupted, key
+    assert not list((tmp_path / "mlruns" / "spool").iterdir())

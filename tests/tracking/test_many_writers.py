@@ -1,0 +1,10 @@
+"""Many processes, one SQLite file: see `writers`. PostgreSQL's turn is in tests/cluster."""
+
+import pytest
+
+from tests.tracking.writers import write_and_count
+
+
+@pytest.mark.long
+def test_eight_processes_write_fifty_runs_each_into_one_sqlite_file(tmp_path):
+    write_and_count(f"sqlite:///{tmp_path}/mlruns/mlflow.db", tmp_path)

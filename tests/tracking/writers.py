@@ -1,0 +1,45 @@
+"""Eight processes that each track fifty runs of a hundred metrics, started at once on a store that isn't there yet."""
+
+import subprocess
+import sys
+
+from pipeline.tracking.store import open_existing_store
+
+PROCESSES, RUNS, METRICS = 8, 50, 100
+PROGRAM = f"""
+import sys
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+place, writer = Place(sys.argv[1], "many"), sys.argv[2]
+for number in range({RUNS}):
+    with TrackedRun(place, "run", {{"writer": writer, "number": str(number)}}) as run:
+        run.log_params({{"writer": writer, "number": number}})
+        for step in range({METRICS} // 4):
+            run.log_metrics({{name: int(writer) * 1000 + step for name in "abcd"}}, step)
+"""
+
+
+def write_and_count(uri, folder):
+    """Let them write, then count everything there is."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, uri, str(writer)], cwd=folder, stderr=subprocess.PIPE, text=True
+        )
+        for writer in range(PROCESSES)
+    ]
+    said = [process.communicate(timeout=500)[1] for process in writers]
+    assert [process.returncode for process in writers] == [0] * PROCESSES, said
+    assert "locked" not in "".join(said)
+    assert not list(folder.glob("**/spool/*.jsonl")), "nothing had to wait"
+    store = open_existing_store(uri, "many")
+    found = list(store.client.search_runs([store.experiment_id], max_results=1000))
+    assert len(found) == PROCESSES * RUNS
+    assert {run.info.status for run in found} == {"FINISHED"}
+    keys = {(run.data.params["writer"], run.data.params["number"]) for run in found}
+    assert len(keys) == PROCESSES * RUNS
+    for run in found:
+        writer = int(run.data.params["writer"])
+        for name in "abcd":
+            history = store.client.get_metric_history(run.info.run_id, name)
+            values = [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)]
+            assert values == [(step, writer * 1000 + step) for step in range(METRICS // 4)]
