@@ -122,11 +122,15 @@ class Delivery:
         store, run_id = self._store, self.run_id
         assert store is not None
         assert run_id is not None
-        if "text" in record:
+        # A forged record must neither send what lies outside of its folder nor write outside of the run's artifacts.
+        paths = [record.get(key) or "" for key in ("file", "folder", "path")]
+        if any(path.startswith("/") or ".." in path.split("/") for path in paths):
+            log.warning("%s has a path that leaves its folder, and is left out.", self.spool.path)
+        elif "text" in record:
             store.client.log_text(run_id, record["text"], record["path"])
         elif "file" in record:
             file = self.spool.files / record["file"]
-            if file.exists():
+            if file.is_file() and not file.is_symlink():
                 store.client.log_artifact(run_id, str(file), record["folder"] or None)
         elif "dataset" in record:
             store.client.log_inputs(run_id, [_dataset_input(record["dataset"])])

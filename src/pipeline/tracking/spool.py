@@ -69,8 +69,7 @@ class Spool:
         spool = cls(path, lock)
         try:
             # What was being written when the process died is no record.
-            whole = path.read_bytes().rfind(b"\n") + 1
-            os.truncate(path, whole)
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
             spool._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             if not path.exists():

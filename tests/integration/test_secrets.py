@@ -1,0 +1,48 @@
+"""A password in an address is shown nowhere: not in files, not in what is said, not in MLflow."""
+
+import pytest
+
+SECRET = "hunter2"
+
+
+def nowhere(folder, *said):
+    assert not any(SECRET in text for text in said), said
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert SECRET.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("tracking.uri=http://me:hunter2@127.0.0.1:1",), {}),
+        ((), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD": SECRET}),
+        (("-m", "seed=0,1", "hydra.sweeper.n_trials=2"), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1"}),
+    ],
+    ids=["argument", "environment", "sweep"],
+)
+def test_a_password_of_the_tracking_server_is_shown_nowhere(run_python, tmp_path, arguments, environment):
+    program = (
+        "import os, sys, runpy; os.environ.update(dict(pair.split('=', 1) for pair in sys.argv.pop(1).split(' ') if pair))\n"
+        "runpy.run_module('pipeline.train', run_name='__main__', alter_sys=True)\n"
+    )
+    pairs = " ".join(f"{key}={value}" for key, value in environment.items())
+    done = run_python("-c", program, pairs, *arguments, "budget.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "can't be" in done.stderr
+    assert list(tmp_path.glob("mlruns/spool/*.jsonl"))
+    nowhere(tmp_path, done.stdout, done.stderr)
+    done = run_python("-m", "pipeline.sync", "--tracking-uri", f"http://me:{SECRET}@127.0.0.1:1")
+    assert done.returncode == 1
+    nowhere(tmp_path, done.stdout, done.stderr)
+
+
+def test_help_does_not_show_the_environments_password(run_python):
+    for command in ("report", "advise", "reproduce", "sync"):
+        done = run_python(
+            "-c",
+            "import os, sys, runpy; os.environ['MLFLOW_TRACKING_URI'] = 'http://me:hunter2@h'\n"
+            f"sys.argv = ['x', '--help']; runpy.run_module('pipeline.{command}', run_name='__main__')",
+        )
+        assert done.returncode == 0
+        assert SECRET not in done.stdout + done.stderr

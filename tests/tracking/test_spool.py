@@ -1,0 +1,122 @@
+"""The record that a run writes before anything is sent."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import RunError
+from pipeline.tracking.leftovers import send_leftovers
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.store import open_store
+
+
+def record(folder, *more):
+    spool = Spool.create(folder, {"name": "a"})
+    for one in more:
+        spool.append(one)
+    return spool
+
+
+def test_what_was_appended_is_read_back_from_any_position(tmp_path):
+    spool = record(tmp_path, {"n": 1}, {"n": float("nan")}, {"text": "ü\n"})
+    whole = list(spool.read())
+    assert [list(r) for r, _ in whole] == [["key", "name"], ["n"], ["n"], ["text"]]
+    for index, (_, position) in enumerate(whole):
+        assert [p for _, p in spool.read(position)] == [p for _, p in whole[index + 1 :]]
+
+
+def test_while_its_process_lives_no_other_takes_it_and_afterwards_one_does(tmp_path):
+    spool = record(tmp_path)
+    program = (
+        "import sys, pathlib; from pipeline.tracking.spool import Spool\n"
+        "print(Spool.open(pathlib.Path(sys.argv[1])) is not None)"
+    )
+    for expected in ("False", "True"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(spool.path)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
+        spool.release()
+
+
+def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
+    spool = record(tmp_path, {"n": 1}, {"n": 22})
+    data = spool.path.read_bytes()
+    spool.release()
+    ends = [position for _, position in spool.read()]
+    for length in range(len(data) + 1):
+        spool.path.write_bytes(data[:length])
+        found = Spool.open(spool.path)
+        if found is None:
+            assert length < ends[0], "a record without a whole first line is nobody's"
+            continue
+        assert len(list(found.read())) == sum(end <= length for end in ends)
+        found.append({"n": 333})
+        assert next(reversed([r for r, _ in found.read()])) == {"n": 333}
+        found.release()
+
+
+def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, monkeypatch):
+    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "full")
+    write = os.write
+
+    def failing(descriptor, data):
+        if b'"step":3' in data:
+            write(descriptor, data[:10])
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    run = TrackedRun(place, "full", {})
+    monkeypatch.setattr("pipeline.tracking.spool.os.write", failing)
+    with run:
+        for step in range(1, 6):
+            run.log_metrics({"a": step}, step)
+    monkeypatch.undo()
+    assert run.is_sent
+    store = open_store(place.uri, place.experiment)
+    history = store.client.get_metric_history(run.id, "a")
+    assert [(m.step, m.value) for m in history] == [(step, step) for step in range(1, 6)]
+    assert spools(place.spool) == []
+
+
+def test_where_neither_disk_nor_mlflow_takes_it_the_command_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns").write_text("in the way")
+    with (
+        pytest.raises(RunError, match="Tracking was lost"),
+        TrackedRun(Place("http://127.0.0.1:1", "lost"), "lost", {}) as run,
+    ):
+        run.log_metrics({"a": 1}, 1)
+
+
+def test_a_record_for_another_store_stays_where_it_is(tmp_path):
+    spool = Spool.create(tmp_path, {"store": "http://elsewhere", "experiment": "x", "name": "a", "tags": {}, "time": 0})
+    spool.append_end("complete", "FINISHED")
+    spool.release()
+    sent = send_leftovers(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    assert (sent.elsewhere, sent.runs) == (1, [])
+    assert spool.path.exists()
+    sent = send_leftovers(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", override=True)
+    assert len(sent.runs) == 1
+    assert not spool.path.exists()
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", "a/../../secret"])
+def test_a_forged_record_sends_no_file_from_outside_its_folder(tmp_path, name):
+    (tmp_path / "secret").write_text("hunter2")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    header = {"store": Place(uri, "").label, "experiment": "x", "name": "a", "tags": {}, "time": 0}
+    spool = Spool.create(tmp_path / "spool", header)
+    spool.append({"file": name, "folder": ""})
+    spool.append({"text": "t", "path": "../../out.txt"})
+    spool.append_end("complete", "FINISHED")
+    spool.release()
+    (run_id,) = send_leftovers(tmp_path / "spool", uri).runs
+    store = open_store(uri, "x")
+    assert store.client.list_artifacts(run_id) == []
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    assert not list(tmp_path.rglob("out.txt"))
