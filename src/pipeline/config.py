@@ -78,6 +78,7 @@ class Tracking:
     uri: str = MISSING
     experiment: str = MISSING
     checkpoints: str = "best"
+    log_model: str = "none"
 
 
 @dataclass

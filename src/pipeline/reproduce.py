@@ -84,7 +84,8 @@ def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:
     """
     config = parse_logged(logged.config)
     try:
-        config["tracking"] = config["tracking"] | {"uri": uri, "experiment": logged.experiment, "checkpoints": "none"}
+        own = {"uri": uri, "experiment": logged.experiment, "checkpoints": "none", "log_model": "none"}
+        config["tracking"] = config["tracking"] | own
         config["sweep"] = {"name": "none", "parent": None}
         config["resume"] = None
         runtime = {key: logged.params.get(f"runtime.{key}", value) for key, value in config["runtime"].items()}

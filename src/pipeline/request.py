@@ -21,6 +21,7 @@ def check_request(config: dict[str, Any]) -> None:
     check_choice("tracking.checkpoints", config["tracking"]["checkpoints"], CHECKPOINTS)
     if config["resume"] is not None:
         check_choice("resume", config["resume"], ("auto",))
+    check_choice("tracking.log_model", config["tracking"]["log_model"], ("none", "best"))
     check_choice("budget.kind", config["budget"]["kind"], tuple(budget.KEYS))
     check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
     if (micro_batch := config["batching"]["micro_batch"]) is not None:

@@ -59,6 +59,7 @@ class SweepHooks(Hooks):
         common = {key: value for key, value in flatten(base).items() if key not in swept}
         self._parent.describe(common, [cell.name for cell in sweep.cells])
         self._name = sweep.name
+        self._keeps_model = base["tracking"]["log_model"] == "best"
         log.info(
             "sweep %s: %d cell(s), %d trials, %d of them done",
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
@@ -146,6 +147,11 @@ class SweepHooks(Hooks):
         from pipeline.analysis.render import print_answer
         from pipeline.report import write_report
 
+        if self._keeps_model:
+            from pipeline.tracking.sweep import keep_best_model, read_runs
+
+            best = keep_best_model(store, self._parent.id, read_runs(store, self._name)[0])
+            log.info("Model of the best trial, run %s: runs:/%s/model.", best, self._parent.id)
         for name, answer in write_report(store, self._name, self._parent.id).items():
             print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)

@@ -144,6 +144,8 @@ def _fit_and_record(
     mode = config["tracking"]["checkpoints"]
     if config["resume"] == "auto":
         mode = {"none": "last", "best": "both"}.get(mode, mode)
+    if config["tracking"]["log_model"] == "best":
+        mode = {"none": "best", "last": "both"}.get(mode, mode)
     # Kept where they outlive this process, since a run that dies is gone on with from them.
     checkpoints = Checkpoints(run.spool.files, mode, config["objective"])
     if state is not None:
@@ -187,10 +189,32 @@ def _fit_and_record(
     if plan.target and result.status == "complete":
         run.log_metrics({"steps_to_target": result.steps}, last)
     for file in sorted(run.spool.files.glob("*.pt")):
-        run.log_file(file, "checkpoints")
+        if config["tracking"]["checkpoints"] in ("both", file.stem):
+            run.log_file(file, "checkpoints")
+    if config["tracking"]["log_model"] == "best" and result.status == "complete":
+        _log_model(run, workload)
     if trial is None:
         _draw_curves(run, result.evaluations)
     return result
+
+
+def _log_model(run: "TrackedRun", workload: "Workload") -> None:
+    """Store the network of the best evaluation."""
+    import torch
+
+    from pipeline.data.stream import in_order
+    from pipeline.engine import load_checkpoint
+
+    best = load_checkpoint(run.spool.files / "best.pt")
+    if best is None:
+        return  # the disk refused it, which was said
+    count = min(2, len(workload.splits.val))
+    images, _ = next(iter(workload.splits.val.batches(in_order(count, count))))
+    model, images = workload.model.cpu().eval(), images.cpu()
+    model.load_state_dict(best["model"])
+    with torch.inference_mode():
+        output = model(images)
+    run.log_model(model, images.numpy(), output.numpy())
 
 
 def run_name(config: dict[str, Any]) -> str:

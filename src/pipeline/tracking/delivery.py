@@ -130,7 +130,9 @@ class Delivery:
             store.client.log_text(run_id, record["text"], record["path"])
         elif "file" in record:
             file = self.spool.files / record["file"]
-            if file.is_file() and not file.is_symlink():
+            if file.is_dir() and not file.is_symlink():
+                store.client.log_artifacts(run_id, str(file), record["folder"])
+            elif file.is_file() and not file.is_symlink():
                 store.client.log_artifact(run_id, str(file), record["folder"] or None)
         elif "dataset" in record:
             store.client.log_inputs(run_id, [_dataset_input(record["dataset"])])

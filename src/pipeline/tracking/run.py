@@ -125,6 +125,13 @@ class TrackedRun:
         except OSError as error:
             self.spool.error = self.spool.error or error
 
+    def log_model(self, model: Any, example: Any, output: Any) -> None:
+        """Store a network as the MLflow model `model`; see `pipeline.tracking.model.save_model`."""
+        from pipeline.tracking.model import save_model
+
+        save_model(model, example, output, self.spool.files / "model")
+        self._record({"file": "model", "folder": "model"})
+
     def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine and, where the tree was dirty, the difference to its commit."""
         commit, difference = provenance.git_state()

@@ -1,6 +1,7 @@
 """A sweep in MLflow: a parent run, and the table of its children."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,20 @@ def log_report(store: Store, run_id: str, folder: str, description: str, best_lr
     store.client.log_artifacts(run_id, folder, "report")
     metrics = [Metric("best_lr", lr, 0, batch) for batch, lr in best_lrs.items()]
     store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
+
+
+def keep_best_model(store: Store, run_id: str, runs: Sequence[Run]) -> str | None:
+    """Copy the model of the best of `runs` to the parent run, where it stored one; the id of that best run."""
+    finished = [run for run in runs if run.status == "complete" and run.run_id is not None]
+    if not finished:
+        return None
+    best = min(finished, key=lambda run: run.value).run_id
+    assert best is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = store.client.download_artifacts(best, "model", scratch)
+        store.client.log_artifacts(run_id, folder, "model")
+    store.client.set_tag(run_id, "model_of", best)
+    return best
 
 
 def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: str) -> None:
