@@ -1,4 +1,4 @@
-"""The main job, whole: within its time, its memory, and with an answer that makes sense."""
+"""The main job, whole: within its time, its memory, with an answer that makes sense, and to be seen in MLflow's pages."""
 
 import json
 import re
@@ -7,15 +7,23 @@ import sys
 import pytest
 
 from pipeline.tracking.store import open_existing_store
+from tests.integration.browser import Pages, mlflow_pages
 from tests.integration.measure import measure
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-def test_the_main_job_answers_in_three_minutes_and_two_gigabytes(tmp_path):
-    done = measure([sys.executable, "-m", "pipeline.train", "experiment=linear_rule", "-m"], tmp_path)
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("main_job")
+    return folder, measure([sys.executable, "-m", "pipeline.train", "experiment=linear_rule", "-m"], folder)
+
+
+def test_the_main_job_answers_in_three_minutes_and_two_gigabytes(main_job, tmp_path):
+    folder, done = main_job
     print(f"\nmain job: {done.seconds:.0f} s, peak memory {done.peak_pss / 1e9:.2f} GB (sum of PSS)\n{done.output}")
     assert done.returncode == 0
-    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    store = open_existing_store(f"sqlite:///{folder}/mlruns/mlflow.db", "lr-batch")
     runs = list(store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'", max_results=1000))
     searched = [run for run in runs if run.data.tags["phase"] == "search"]
     assert len(searched) == 7 * 24
@@ -40,3 +48,52 @@ def test_the_main_job_answers_in_three_minutes_and_two_gigabytes(tmp_path):
     assert re.search(r"(?m)^ *128 †", done.output)
     assert done.seconds < 180
     assert done.peak_pss < 2e9
+
+
+@pytest.fixture(scope="module")
+def pages(main_job):
+    folder, _ = main_job
+    with mlflow_pages(folder) as pages:
+        yield pages
+
+
+def sweep_of(pages: Pages) -> tuple[str, str]:
+    store = open_existing_store(f"sqlite:///{pages.folder}/mlruns/mlflow.db", "lr-batch")
+    (parent,) = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'")
+    return store.experiment_id, parent.info.run_id
+
+
+def test_in_mlflow_the_sweep_is_one_row_that_opens_to_its_trials(pages):
+    experiment, _ = sweep_of(pages)
+    page = pages.open(f"#/experiments/{experiment}/runs")
+    page.get_by_text("digits-mlp-sgd").first.wait_for()
+    assert page.get_by_text("b64-lr").count() == 0, "the trials are folded away"
+    page.locator(".ag-row [col-id*='Run Name'] button").first.click()
+    page.get_by_text(re.compile(r"^b\d+-lr[\d.e-]+-s\d+$")).first.wait_for()
+    pages.picture("mlflow-runs")
+
+
+def test_in_mlflow_the_sweeps_page_says_the_answer_and_its_params(pages):
+    experiment, run_id = sweep_of(pages)
+    page = pages.open(f"#/experiments/{experiment}/runs/{run_id}")
+    page.get_by_text("The linear rule at equal epochs").first.wait_for()
+    page.get_by_text("scaling.rule").first.wait_for()
+    page.get_by_text("best_lr").first.wait_for()
+    pages.picture("mlflow-sweep")
+
+
+def test_in_mlflow_the_best_lr_is_drawn_against_the_batch_size(pages):
+    experiment, run_id = sweep_of(pages)
+    page = pages.open(f"#/experiments/{experiment}/runs/{run_id}/model-metrics")
+    page.get_by_text("best_lr").first.wait_for()
+    page.locator(".js-plotly-plot .scatterlayer path.js-line, .js-plotly-plot .scatterlayer .point").first.wait_for()
+    pages.picture("mlflow-best-lr")
+
+
+def test_in_mlflow_the_report_renders_with_every_run_in_it(pages):
+    experiment, run_id = sweep_of(pages)
+    page = pages.open(f"#/experiments/{experiment}/runs/{run_id}/artifacts/report/report.html")
+    frame = page.frame_locator("iframe").first
+    frame.get_by_text("The linear rule at equal epochs").first.wait_for()
+    assert frame.locator("svg").count() >= 3
+    pages.picture("mlflow-report")

@@ -50,7 +50,7 @@ def begin(server, name):
 def send_later(run, server):
     """What another process would do, once the run's own is gone."""
     deadline = time.monotonic() + 60
-    while (sent := send_leftovers(run.place.spool, server.uri)).alive and time.monotonic() < deadline:
+    while (sent := send_leftovers(run.spool.path.parent, server.uri)).alive and time.monotonic() < deadline:
         time.sleep(0.2)  # the run's own thread may be at it still
     assert (sent.kept, sent.alive) == ([], 0)
 
@@ -231,3 +231,32 @@ def test_the_command_trains_to_its_end_without_a_server_and_sync_sends_it_later(
     assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"checkpoints", "config", "curves.png"}
     again = run_python("-m", "pipeline.sync", "--tracking-uri", server.uri)
     assert "nothing is waiting" in again.stdout
+
+
+def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds_one(server, run_python, tmp_path):
+    server.stop()
+    request = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "hydra.sweeper.n_trials=8", "budget.epochs=2")
+    request += (f"tracking.uri={server.uri}", "tracking.experiment=sweeps", "report.confirm_seeds=2")
+    done = run_python(*request)
+    assert done.returncode == 0, done.stderr
+    assert "16/16 trials" in done.stderr
+    assert "The report has to wait" in done.stderr
+    server.start()
+    done = run_python(*request)
+    assert done.returncode == 0, done.stderr
+    assert "best LR" in done.stdout
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("sweeps")
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    (parent,) = [run for run in found if run.data.tags["pipeline"] == "sweep"]
+    assert (parent.info.status, parent.data.tags["status"]) == ("FINISHED", "complete")
+    trials = [run for run in found if run.data.tags["pipeline"] == "trial"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    searched = [
+        (run.data.tags["study"], run.data.tags["trial"]) for run in trials if run.data.tags["phase"] == "search"
+    ]
+    assert len(searched) == len(set(searched)) == 16
+    assert any(run.data.tags["phase"] == "confirm" for run in trials)
+    assert "report" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert list((tmp_path / "mlruns" / "spool").glob("*.jsonl")) == []

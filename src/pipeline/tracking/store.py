@@ -144,7 +144,9 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
         return found.experiment_id
     location = None if artifacts is None else (artifacts / name).as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location)
+        # So that MLflow's pages show charts and tables of training, and not of conversations with language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client.create_experiment(name, artifact_location=location, tags=kind)
     except MlflowException:
         # On a server there is no file lock: another process may have been faster.
         found = client.get_experiment_by_name(name)
