@@ -25,10 +25,10 @@ study: setup  ## the main job: how far does the linear rule hold on real digits?
 test: setup  ## the tests (under five minutes)
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
-test-study: setup  ## the whole main job as a test: time, memory and answer (about two minutes)
+test-study: setup  ## the main job as a test: time, memory, answer, and how it looks in MLflow (with chromium; about four minutes)
 	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
 
-test-long: setup  ## thousands of trials, deaths at every record, thousands of simulated studies (about twenty minutes)
+test-long: setup  ## servers that go away, deaths at every record, thousands of trials and simulated studies (about half an hour)
 	$(BIN)/python -m pytest -m long --numprocesses 0 --capture no
 
 $(VENV)/.clusters: $(INSTALLED)

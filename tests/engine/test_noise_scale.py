@@ -159,7 +159,14 @@ def frozen_first_layer():
     return model
 
 
-@pytest.mark.parametrize("build", [*MODELS.values(), frozen_first_layer], ids=[*MODELS, "frozen"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(pytest.param(build, marks=pytest.mark.long if name == "resnet18" else ()) for name, build in MODELS.items()),
+        frozen_first_layer,
+    ],
+    ids=[*MODELS, "frozen"],
+)
 def test_it_equals_the_loop_of_one_backward_an_example_whatever_the_chunks(build, monkeypatch):
     torch.manual_seed(0)
     model = build().eval()

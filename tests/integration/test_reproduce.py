@@ -14,6 +14,7 @@ from pipeline.errors import RequestError
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store
+from pipeline.tracking.sweep import Parent
 
 TRAIN = (sys.executable, "-m", "pipeline.train")
 
@@ -29,9 +30,16 @@ def run(folder, *arguments, command=TRAIN):
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """A folder with one run and one small sweep, among whose trials are pruned and diverged ones."""
+    """A folder with one run."""
     folder = tmp_path_factory.mktemp("tracked")
     run(folder, "budget.epochs=2", "batching.micro_batch=50", "seed=3")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(tracked):
+    """The same folder with a small sweep, among whose trials are pruned and diverged ones."""
+    folder = tracked
     search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm_seeds=0")
     run(folder, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
     return folder
@@ -63,15 +71,16 @@ def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri):
     assert again.data.metrics["val/loss"] == original.data.metrics["val/loss"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", ["complete", "pruned", "diverged"])
-def test_a_sweeps_trial_is_reproduced_as_far_as_it_came(uri, status, capsys):
+def test_a_sweeps_trial_is_reproduced_as_far_as_it_came(swept, uri, status, capsys):
     run_id = id_of(uri, f"tags.pipeline = 'trial' AND tags.status = '{status}'")
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
     assert "equal bit for bit" in capsys.readouterr().out
 
 
 def test_one_wrong_digit_is_found_and_the_code_is_3(uri, capsys):
-    run_id = id_of(uri, "tags.pipeline = 'trial' AND tags.status = 'complete'")
+    run_id = id_of(uri, "tags.pipeline = 'run'")
     store = open_existing_store(uri, "lr-batch")
     value = store.client.get_metric_history(run_id, "val/loss")[1]
     wrong = Metric("val/loss", value.value * (1 + 1e-12), value.timestamp + 1, value.step)
@@ -111,7 +120,8 @@ def logged(uri, config, digest=None, tags=None):
 def test_what_is_not_a_run_of_ours_is_refused(uri):
     store = open_existing_store(uri, "lr-batch")
     foreign = store.client.create_run(store.experiment_id).info.run_id
-    sweep = id_of(uri, "tags.pipeline = 'sweep'")
+    with Parent(Place(uri, "lr-batch"), "sweep") as parent:
+        sweep = parent.id
     for run_id, says in (
         ("no-run", "not a run id"),
         ("../../etc/passwd", "not a run id"),
@@ -150,6 +160,7 @@ def test_a_forged_configuration_runs_no_code(uri, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.long
 def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_uninterrupted_one(tmp_path):
     """kill -9 in the middle of an epoch, then the same command."""
     request = ("budget.epochs=25", "resume=auto", "batch=8", "runtime.threads=1")

@@ -16,8 +16,14 @@ def nowhere(folder, *said):
     ("arguments", "environment"),
     [
         (("tracking.uri=http://me:hunter2@127.0.0.1:1",), {}),
-        ((), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD": SECRET}),
-        (("-m", "seed=0,1", "hydra.sweeper.n_trials=2"), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1"}),
+        pytest.param(
+            *((), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD": SECRET}),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(("-m", "seed=0,1", "hydra.sweeper.n_trials=2"), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1"}),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["argument", "environment", "sweep"],
 )

@@ -223,6 +223,7 @@ def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, numbe
     assert all(trial.user_attrs["interrupted"] for trial in trials)
 
 
+@pytest.mark.long
 def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, run_python):
     command = (*COMMAND, "hydra.sweeper.n_trials=4", "budget.epochs=60", "report.confirm_seeds=0")
     driver = subprocess.Popen(
@@ -257,6 +258,7 @@ def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(t
     assert "8/8 trials" in done.stderr
 
 
+@pytest.mark.long
 def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_python):
     """A random search over fourteen octaves puts some trials far from the best."""
     search = ("search.octaves=7", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20", "budget.epochs=4")

@@ -101,6 +101,7 @@ def test_nothing_but_mlruns_is_left_behind(trained):
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
 
+@pytest.mark.long
 def test_four_first_runs_started_at_once_are_all_tracked_and_equal_seeds_give_equal_numbers(tmp_path):
     command = [sys.executable, "-m", "pipeline.train", "budget.epochs=1", "tracking.checkpoints=none"]
     seeds = ["0", "1", "2", "2"]
@@ -178,6 +179,7 @@ for overrides in sys.argv[1:]:
     assert accumulated.data.metrics["val/error"] < 0.3
 
 
+@pytest.mark.long
 def test_the_noise_scale_is_in_mlflow_after_a_run_and_changes_nothing_in_it(run_python, tmp_path):
     request = ["-m", "pipeline.train", "budget.epochs=3", "batching.micro_batch=16", "runtime.threads=1"]
     for more in ([], ["noise_scale.epochs=[1,-1]", "noise_scale.examples=600"]):

@@ -166,6 +166,7 @@ def test_an_unknown_sweep_database_or_experiment_is_refused(store, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_database_is_never_seen_half_made(tmp_path):
     """Readers ask for the database all the while several processes make it."""
     program = (

@@ -148,7 +148,11 @@ def _check_journal(path: Path) -> None:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not folder.is_dir():
+        raise SweepRequestError(
+            f"{given}: {folder} is not a folder.\nMove that file away, or name another hydra.sweeper.storage."
+        )
+    if not os.access(folder, os.W_OK):
         raise SweepRequestError(f"{given}: {folder} can't be written.\nChoose another place.")
 
 

@@ -38,7 +38,6 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     options = config.hydra.sweeper
     request = read_request(config, context.config_loader, arguments)
     hooks: Hooks = Hooks() if options.hooks is None else instantiate(options.hooks)
-    hooks.check(request.cells)
 
     # Optuna takes half a second to import, too long for a request that is refused before this.
     import optuna
@@ -55,6 +54,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     url = _storage_url(storage_given, folder / ("grid.journal" if afresh else "optuna.journal"))
     check_storage(url)
     try_out(request, options)
+    hooks.check(request.cells)  # last, for an app may build what every cell asks for
     shared = is_database(url)
     with _only_driver(folder, name, url, shared), _terminable():
         OmegaConf.save(config, folder / "multirun.yaml")  # as Hydra's own sweepers do
