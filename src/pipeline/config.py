@@ -6,6 +6,7 @@ The values stand in `conf/`; here are their names and types. Imports neither tor
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,10 +84,13 @@ class Tracking:
 
 @dataclass
 class Runtime:
-    """The device, and torch's threads a process (a number or `auto`)."""
+    """What a run computes on and in; `threads` is a number or `auto`."""
 
     device: str = "auto"
     threads: Any = "auto"
+    precision: str = "auto"
+    memory_format: str = "auto"
+    workers: int = 1
 
 
 @dataclass
@@ -145,6 +149,7 @@ def register() -> None:
         "scaled_eps": scaled_eps,
         "scaled_weight_decay": scaled_weight_decay,
         "sweep_name": sweep_name,
+        "trials_at_once": trials_at_once,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -155,6 +160,16 @@ def conf_dir() -> str:
     package = Path(__file__).resolve().parent
     inside_wheel = package / "conf"
     return str(inside_wheel if inside_wheel.is_dir() else package.parents[1] / "conf")
+
+
+def trials_at_once(workers: Any, threads: Any) -> int:
+    """`${trials_at_once:WORKERS,THREADS}`: how many runs of so many processes and threads fit on the cores here.
+
+    -1, joblib's word for all, where each takes one: it knows a container's quota, too.
+    """
+    each = max(1, workers if isinstance(workers, int) else 1) * max(1, threads if isinstance(threads, int) else 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return -1 if each == 1 else max(1, cores // each)
 
 
 def scaled_lr(octaves: float = 0, *, _root_: DictConfig) -> float:

@@ -6,11 +6,11 @@ as a JSON list on stdin. The answer on stdout is JSON too: a message, or null wh
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from typing import Any
 
+from pipeline import child
 from pipeline.errors import RequestError
 
 
@@ -20,14 +20,12 @@ def check_buildable(configs: list[dict[str, Any]]) -> None:
     Raises:
         RequestError: the first one that can't be built.
     """
-    # The child must find what this process would: `python -m` puts the working directory on the path.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in ["", *sys.path] if path is not None)}
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.dry_run"],
         input=json.dumps(configs),
         capture_output=True,
         text=True,
-        env=environment,
+        env=child.environment(),
         check=False,
     )
     if done.returncode != 0:

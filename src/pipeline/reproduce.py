@@ -76,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 3
 
 
+# What runs computed in before there was a choice.
+BEFORE_IT_WAS_LOGGED = {"precision": "fp32", "memory_format": "contiguous", "workers": 1}
+
+
 def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:
     """The logged configuration, to be run here: in this store, alone, with the threads and device that it used.
 
@@ -88,6 +92,7 @@ def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:
         config["tracking"] = config["tracking"] | own
         config["sweep"] = {"name": "none", "parent": None}
         config["resume"] = None
+        config["runtime"] = BEFORE_IT_WAS_LOGGED | config["runtime"]
         runtime = {key: logged.params.get(f"runtime.{key}", value) for key, value in config["runtime"].items()}
         runtime["threads"] = int(runtime["threads"]) if str(runtime["threads"]).isdigit() else runtime["threads"]
         config["runtime"] = runtime
@@ -133,9 +138,9 @@ def provenance_changes(logged: "LoggedRun", config: dict[str, Any]) -> dict[str,
     else:
         changes["packages"] = "unknown: the run logged none"
     then, now = json.loads(logged.machine or "{}"), provenance.machine()
-    different = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    if different:
-        changes["machine"] = ", ".join(f"{key} {then.get(key, 'unknown')} → {now.get(key)}" for key in different)
+    different = [key for key in sorted(then) if then[key] != now.get(key)]
+    if different or not then:
+        changes["machine"] = ", ".join(f"{key} {then[key]} → {now.get(key)}" for key in different) or "unknown"
     splits = prepare(config, one_of_many=False).splits
     if logged.dataset is not None and logged.dataset[1] != splits.digest:
         changes["data"] = f"{logged.dataset[0]} had digest {logged.dataset[1]}, and has {splits.digest} now"

@@ -8,6 +8,8 @@ from pipeline.scaling import check_batch, check_positive
 
 OBJECTIVES = ("val/loss", "val/error", "train/loss", "train/error")
 CHECKPOINTS = ("best", "last", "both", "none")
+PRECISIONS = ("auto", "fp32", "bf16")
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 
 
 def check_request(config: dict[str, Any]) -> None:
@@ -26,6 +28,9 @@ def check_request(config: dict[str, Any]) -> None:
     check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
     if (micro_batch := config["batching"]["micro_batch"]) is not None:
         check_batch("batching.micro_batch", micro_batch)
+    check_choice("runtime.precision", config["runtime"]["precision"], PRECISIONS)
+    check_choice("runtime.memory_format", config["runtime"]["memory_format"], MEMORY_FORMATS)
+    check_workers(config["runtime"]["workers"], config["batch"])
     check_noise_scale(config["noise_scale"])
     check_positive("search.octaves", config["search"]["octaves"])
     parse_margin(config["report"]["margin"])
@@ -34,6 +39,16 @@ def check_request(config: dict[str, Any]) -> None:
         raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
     if not 1 <= looks <= 3:
         raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
+
+
+def check_workers(workers: int, batch: int) -> None:
+    """Refuse a number of workers that is none, or among whom `batch` examples can't be shared out."""
+    if workers < 1:
+        raise RequestError(f"runtime.workers={workers}: it must be 1 or more.")
+    if workers > batch:
+        raise RequestError(
+            f"runtime.workers={workers}: a batch of {batch} has no example for each.\nUse at most {batch} workers."
+        )
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from hydra_plugins.lr_study_sweeper import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
+from pipeline import worker
 from pipeline.analysis.table import CONFIRM, choices_of
 from pipeline.config import flatten, resolve
 from pipeline.dry_run import check_buildable
@@ -39,6 +40,13 @@ class SweepHooks(Hooks):
         """Refuse what can't be trained in any cell: values, tracking place, data, model, optimizer."""
         from pipeline.train import warn_linear_adam
 
+        if (place := worker.place_under_torchrun()) is not None:
+            if place[0]:
+                worker.leave_the_word_to_the_first()
+            raise RequestError(
+                f"torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
+                f"runtime.workers={place[1]}: each trial starts its own."
+            )
         configs = [_task_config(cell.config) for cell in cells]
         if configs[0]["resume"] is not None:
             raise RequestError("resume is for single runs.\nA sweep is gone on with by the same command; leave it out.")
@@ -121,7 +129,7 @@ class SweepHooks(Hooks):
             self._parent.end(outcome.status)
 
     def _caught_up_store(self, otherwise: str) -> "Store | None":
-        """The store, once all that the trials recorded is in it; None, with a warning, where MLflow is away."""
+        """The store, once all that the trials recorded is in it; None, saying what waits, where MLflow is away."""
         from pipeline.tracking.courier import reason_of
         from pipeline.tracking.leftovers import send_leftovers
         from pipeline.tracking.store import open_store
@@ -138,7 +146,8 @@ class SweepHooks(Hooks):
         except RequestError:
             raise
         except Exception as error:  # whatever a server or a database has to say
-            log.warning("MLflow can't be reached now (%s).\n%s.", reason_of(error), otherwise)
+            # Not a warning: the parent's run gave the one that this deserves.
+            log.info("MLflow is away (%s). %s.", reason_of(error), otherwise)
             return None
         return store
 

@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pipeline.tracking.leftovers import send_leftovers
 
     sent = send_leftovers(folder, uri, override=options.all)
-    lost = f", {sent.closed} of which had died and are closed as lost" if sent.closed else ""
+    lost = f", and closed as lost where their process had died: {sent.closed}" if sent.closed else ""
     print(f"{len(sent.runs)} run(s) sent to {without_password(uri)}{lost}.")
     if sent.alive:
         print(f"{sent.alive} run(s) are at work still, and send their own.")
+    if sent.resumable:
+        print(f"{sent.resumable} run(s) were cut off; the same command (resume=auto) goes on from {folder}.")
     if sent.elsewhere:
         print(f"{sent.elsewhere} record(s) are for another store: give its --tracking-uri, or --all to send them here.")
     if sent.kept:

@@ -5,6 +5,7 @@ neither, and a run imports them when it has been asked for.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
+from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, flatten, register, resolve
@@ -36,13 +38,22 @@ def main(cfg: DictConfig) -> float:
     """Train once, as `cfg` says, and return the objective."""
     register()  # a worker process of a sweep gets here without having run the lines above
     trial = current_trial()
+    rank = 0
     try:
-        return train(resolve(cfg), trial)
+        config = resolve(cfg)
+        rank, count = worker.own_place(config)
+        if rank:
+            check_request(config)
+            worker.assist(config, rank, count)
+            return math.nan
+        return train(config, trial)
     except Exception as error:
         if trial is not None:
             raise  # the sweep records it and goes on
         if (message := request_message(error)) is None:
             raise
+        if rank:
+            worker.leave_the_word_to_the_first()
         exit_with_request_error(message)
 
 
@@ -85,14 +96,17 @@ def carry_out(
     check_location(config["tracking"]["uri"])
 
     from pipeline import progress
+    from pipeline.engine import Workers
     from pipeline.workload import prepare
 
-    workload = prepare(config, one_of_many=trial is not None)
+    workers = Workers(0, config["runtime"]["workers"])
+    workload = prepare(config, one_of_many=trial is not None, workers=workers)
     if trial is None:
         _announce(config, workload.plan.total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
     with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
-        result = _fit_and_record(run, report, config, workload, trial, state, last_evaluation)
+        with worker.gathered(config, workers, one_of_many=trial is not None):
+            result = _fit_and_record(run, report, config, workload, trial, state, last_evaluation)
         run.status = result.status
     report.done(result, run)
     return run, result, workload
@@ -113,7 +127,7 @@ def _open_run(
     tags = _tags(config, trial) | {"config_digest": config_digest(text), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
-        log.info("Going on with a run that died after %d of its evaluations.", len(state["evaluations"]))
+        log.info("Going on with a run that was cut off after %d of its evaluations.", len(state["evaluations"]))
         return TrackedRun.resumed(place, spool), state
     run = TrackedRun(
         place,
@@ -122,6 +136,7 @@ def _open_run(
         parent=config["sweep"]["parent"],
         sweep=None if trial is None else config["sweep"]["name"],
         quiet=trial is not None,
+        resumable=config["resume"] == "auto",
     )
     run.log_text(text, "config/config.yaml")
     _record_request(run, config, workload, trial)
@@ -179,11 +194,13 @@ def _fit_and_record(
         on_window=report.steps,
         should_prune=should_prune,
         resume_from=state,
+        precision=workload.runtime.precision,
+        workers=workload.runtime.workers,
     )
     last = len(result.evaluations)
     run.log_metrics({"diverged": result.status == "diverged"}, last)
-    if result.status not in ("diverged", "pruned"):
-        test_loss, test_error = evaluate(model, workload.splits.test)
+    if result.has_test:
+        test_loss, test_error = evaluate(model, workload.splits.test, workers=workload.runtime.workers)
         run.log_metrics({"test/loss": test_loss, "test/error": test_error}, last)
         report.test(test_loss, test_error)
     if plan.target and result.status == "complete":
@@ -272,8 +289,7 @@ def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Worklo
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    runtime = workload.runtime
-    used = {"runtime.device": str(runtime.device), "runtime.threads": runtime.threads}
+    used = workload.runtime.as_params()
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
     if HydraConfig.initialized():

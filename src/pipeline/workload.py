@@ -16,8 +16,9 @@ from torch import nn
 from pipeline.budget import TrainingPlan, plan_training
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
-from pipeline.engine import NoiseSample, Runtime, set_up_runtime
+from pipeline.engine import NoiseSample, Runtime, Workers, arrange, set_up_runtime
 from pipeline.engine.eager import keep_compiler_unimported
+from pipeline.engine.workers import ALONE
 from pipeline.errors import RequestError
 from pipeline.schedule import Schedule, make_schedule
 
@@ -35,17 +36,19 @@ class Workload:
     noise_sample: NoiseSample
 
 
-def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
+def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE) -> Workload:
     """Build what the resolved `config` describes.
 
     Args:
         config: from `pipeline.config.resolve`, and past `pipeline.request.check_request`.
         one_of_many: whether other trials run beside this one (it decides the automatic number of threads).
+        workers: this process's place among those that train together.
 
     Raises:
         RequestError: something can't be built, or the parts don't fit each other.
     """
-    runtime = set_up_runtime(config["runtime"]["device"], config["runtime"]["threads"], one_of_many)
+    asked = config["runtime"]
+    runtime = set_up_runtime(asked["device"], asked["threads"], one_of_many, asked["precision"], workers)
     splits = _load_data(json.dumps(config["dataset"]), runtime.device)
     plan = plan_training(
         config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind")
@@ -60,12 +63,13 @@ def prepare(config: dict[str, Any], one_of_many: bool) -> Workload:
     model = _build("model", config["model"])
     if not isinstance(model, nn.Module):
         raise RequestError(f"model._target_={config['model']['_target_']} gives no torch.nn.Module.")
-    model = model.to(runtime.device)
+    model, runtime = arrange(model, runtime, asked["memory_format"])
     _check_fit(model, splits)
     noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
     _check_noise_sample(noise_sample, plan, splits, model)
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
-    torch.manual_seed(derive_seed("noise", config["seed"]))
+    # Each worker draws its own.
+    torch.manual_seed(derive_seed("noise", config["seed"], *([workers.rank] if workers.rank else [])))
     optimizer = build_optimizer(config["optimizer"], model)
     return Workload(splits, model, optimizer, plan, schedule, runtime, noise_sample)
 

@@ -1,9 +1,12 @@
 """Training on the real Fashion-MNIST, from Debian's package."""
 
+import pytest
+
 from pipeline.data.torchvision_images import DEBIAN_FASHION_MNIST
 from pipeline.tracking.store import open_existing_store
 
 
+@pytest.mark.long  # the short tests need no package of Debian's
 def test_an_mlp_learns_fashion_mnist_in_one_epoch_without_any_download(run_python, tmp_path):
     assert DEBIAN_FASHION_MNIST.is_dir(), "apt-get install dataset-fashion-mnist: .ci/run does"
     done = run_python(

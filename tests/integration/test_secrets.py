@@ -1,6 +1,10 @@
 """A password in an address is shown nowhere: not in files, not in what is said, not in MLflow."""
 
+import subprocess
+
 import pytest
+
+from tests.conftest import REPOSITORY
 
 SECRET = "hunter2"
 
@@ -44,11 +48,21 @@ def test_a_password_of_the_tracking_server_is_shown_nowhere(run_python, tmp_path
 
 
 def test_help_does_not_show_the_environments_password(run_python):
-    for command in ("report", "advise", "reproduce", "sync"):
-        done = run_python(
-            "-c",
-            "import os, sys, runpy; os.environ['MLFLOW_TRACKING_URI'] = 'http://me:hunter2@h'\n"
-            f"sys.argv = ['x', '--help']; runpy.run_module('pipeline.{command}', run_name='__main__')",
-        )
-        assert done.returncode == 0
-        assert SECRET not in done.stdout + done.stderr
+    program = """
+import contextlib, importlib, os
+os.environ["MLFLOW_TRACKING_URI"] = "http://me:hunter2@h"
+for command in ("report", "advise", "reproduce", "sync"):
+    with contextlib.suppress(SystemExit):
+        importlib.import_module(f"pipeline.{command}").main(["--help"])
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage:") == 4
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_make_ui_listens_on_loopback_alone():
+    said = subprocess.run(["make", "--dry-run", "ui"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (command,) = [line for line in said.stdout.splitlines() if "mlflow ui" in line]
+    assert command.split()[command.split().index("--host") + 1] == "127.0.0.1"
+    assert command.count("--host") == 1

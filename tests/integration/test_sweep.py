@@ -191,9 +191,8 @@ def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_py
     assert done.stdout == first.stdout
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
-)
+@pytest.mark.long  # half a minute each
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, number, code):
     command = (*COMMAND, "hydra.sweeper.n_trials=4")
     driver = subprocess.Popen(

@@ -1,5 +1,7 @@
 """A real MLflow server that goes away while runs write to it: nothing is lost, nothing doubled, nobody waits."""
 
+import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -241,6 +243,8 @@ def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds
     assert done.returncode == 0, done.stderr
     assert "16/16 trials" in done.stderr
     assert "The report has to wait" in done.stderr
+    assert done.stderr.count("can't be written") == 1, done.stderr
+    assert "can't be reached" not in done.stderr
     server.start()
     done = run_python(*request)
     assert done.returncode == 0, done.stderr
@@ -260,3 +264,88 @@ def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds
     assert any(run.data.tags["phase"] == "confirm" for run in trials)
     assert "report" in {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert list((tmp_path / "mlruns" / "spool").glob("*.jsonl")) == []
+
+
+def test_a_run_is_reproduced_where_nothing_but_the_tracking_server_is_known(server, run_python, tmp_path):
+    server.start()
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    where = (f"tracking.uri={server.uri}", "tracking.experiment=shared")
+    done = run_python("-m", "pipeline.train", "budget.epochs=2", "seed=5", *where, folder=here)
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("shared")
+    (original,) = client.search_runs([experiment.experiment_id])
+    request = ("-m", "pipeline.reproduce", original.info.run_id, "--tracking-uri", server.uri)
+    checked = run_python(*request, "--check", folder=there)
+    assert checked.returncode == 0, checked.stderr
+    assert list(there.iterdir()) == []
+    again = run_python(*request, folder=there)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "equal bit for bit" in again.stdout
+    tags = [run.data.tags for run in client.search_runs([experiment.experiment_id])]
+    assert [tag["reproduces"] for tag in tags if "reproduces" in tag] == [original.info.run_id]
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    """A file system of 24 MiB at `folder`, and what fills it; None where only root may mount."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a disk that is full for real needs root; tests/tracking/test_spool.py plays one to anybody")
+
+    def fill():
+        with open(folder / "fill", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_during_a_run_costs_nothing_while_the_server_answers(server, tmp_path):
+    server.start()
+    with small_disk(tmp_path / "mlruns") as fill:
+        started = time.time()
+        with begin(server, "full disk") as run:
+            log_epochs(run, 1, 5)
+            fill()
+            log_epochs(run, 6, EPOCHS)
+        assert run.is_sent
+        is_whole(server, "full disk", started, time.time())
+
+
+def test_a_disk_that_fills_under_the_database_and_the_record_is_told_and_keeps_what_it_took(run_python, tmp_path):
+    with small_disk(tmp_path / "mlruns") as fill:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.train", "budget.epochs=60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        spool = tmp_path / "mlruns" / "spool"
+        while not any('"metrics"' in path.read_text() for path in spool.glob("*.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        fill()
+        printed, said = process.communicate(timeout=200)
+        assert process.returncode == 1
+        assert "No space left on device" in said
+        assert "Make room" in said
+        assert "Traceback" not in said
+        assert "epoch  60" in printed, "it trained to its end and said so"
+        recorded = [json.loads(line) for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
+        recorded = [record["step"] for record in recorded if "metrics" in record]
+        (tmp_path / "mlruns" / "fill").unlink()
+        done = run_python("-m", "pipeline.sync")
+        assert done.returncode == 0, done.stderr
+        assert "1 run(s) sent" in done.stdout
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+        (run,) = client.search_runs([client.get_experiment_by_name("lr-batch").experiment_id])
+        history = client.get_metric_history(run.info.run_id, "val/loss")
+        assert sorted(metric.step for metric in history) == recorded
+        assert recorded

@@ -38,12 +38,23 @@ class ExampleStream:
             start += length
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def slices(self, batch: int, steps: int, micro_batch: int | None = None, done: int = 0) -> Iterator[Slice]:
-        """The batches of a run in order after `done` steps, each cut into pieces of at most `micro_batch` examples."""
+    def slices(
+        self,
+        batch: int,
+        steps: int,
+        micro_batch: int | None = None,
+        done: int = 0,
+        share: tuple[int, int] | None = None,
+    ) -> Iterator[Slice]:
+        """The batches of a run in order after `done` steps, each cut into pieces of at most `micro_batch` examples.
+
+        `share` is the part [start, stop) of each batch that is wanted; None is all of it.
+        """
         piece = min(batch, micro_batch or batch)
+        first, last = share or (0, batch)
         for step in range(done, steps):
-            end = (step + 1) * batch
-            for start in range(step * batch, end, piece):
+            end = step * batch + last
+            for start in range(step * batch + first, end, piece):
                 yield Slice(self.take(start, min(start + piece, end)), start)
 
     def _shuffled(self, epoch: int) -> Tensor:
@@ -54,9 +65,9 @@ class ExampleStream:
         return self._order
 
 
-def in_order(examples: int, piece: int) -> Iterator[Slice]:
-    """All examples once, unshuffled, in pieces of at most `piece`: for evaluation."""
-    for start in range(0, examples, piece):
+def in_order(examples: int, piece: int, first: int = 0) -> Iterator[Slice]:
+    """Examples `first` … `examples` − 1 once, unshuffled, in pieces of at most `piece`: for evaluation."""
+    for start in range(first, examples, piece):
         yield Slice(torch.arange(start, min(start + piece, examples)), start)
 
 

@@ -5,7 +5,8 @@ from pipeline.engine.evaluate import evaluate
 from pipeline.engine.fit import Evaluation, FitResult, fit
 from pipeline.engine.noise_scale import NoiseSample, NoiseScale
 from pipeline.engine.objective import objective_value
-from pipeline.engine.runtime import Runtime, set_up_runtime
+from pipeline.engine.runtime import Runtime, arrange, set_up_runtime
+from pipeline.engine.workers import Workers
 
 __all__ = [
     "Checkpoints",
@@ -14,6 +15,8 @@ __all__ = [
     "NoiseSample",
     "NoiseScale",
     "Runtime",
+    "Workers",
+    "arrange",
     "evaluate",
     "fit",
     "load_checkpoint",

@@ -17,6 +17,8 @@ from pipeline.engine.eager import step_function
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.health import Health
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
+from pipeline.engine.precision import FULL, Precision
+from pipeline.engine.workers import ALONE, SharedModel, Workers
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
@@ -53,6 +55,11 @@ class FitResult:
     evaluations: list[Evaluation] = field(default_factory=list)
     train_seconds: float = 0.0
 
+    @property
+    def has_test(self) -> bool:
+        """Whether its network is worth a look at the test split."""
+        return self.status not in ("diverged", "pruned")
+
 
 def fit(
     model: nn.Module,
@@ -70,11 +77,13 @@ def fit(
     on_window: Callable[[int], None] = lambda step: None,
     should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
     resume_from: State | None = None,
+    precision: Precision = FULL,
+    workers: Workers = ALONE,
 ) -> FitResult:
     """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
 
     The gradient of a step is that of the mean over all `batch` examples, however many forward passes of at
-    most `micro_batch` form it.
+    most `micro_batch` form it, and however many workers make them.
 
     Args:
         model, optimizer: on the same device as `splits`; the LRs in the optimizer's groups are the peak ones.
@@ -90,9 +99,16 @@ def fit(
         should_prune: asked after each evaluation whether to end the run there.
         resume_from: a state that a run of the same request was in: this one takes the steps that were left, the
             same ones to the last bit on a CPU.
+        precision: what forward passes compute in.
+        workers: this process's place among those that train `model` together. All call this function with equal
+            arguments, and get equal results; what is called back, and `resume_from`, counts in the first alone.
     """
-    noise = MicroBatchNoise(model, batch, micro_batch)
-    loop = _Loop(model, optimizer, batch, [group["lr"] for group in optimizer.param_groups], noise)
+    if workers.count > 1:
+        resume_from = workers.told(resume_from)
+        if not workers.is_first:
+            noise_sample = NEVER
+    noise = MicroBatchNoise(model, batch, micro_batch, workers)
+    loop = _Loop(model, optimizer, batch, micro_batch, precision, workers, noise)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:
@@ -100,7 +116,9 @@ def fit(
         if resume_from["over"] is not None:
             result.status = resume_from["over"]
             return result
-    slices = ExampleStream(len(splits.train), seed).slices(batch, plan.total_steps, micro_batch, result.steps)
+    slices = ExampleStream(len(splits.train), seed).slices(
+        *(batch, plan.total_steps, micro_batch, result.steps), share=workers.share(batch)
+    )
     batches = splits.train.batches(slices, augment_seed=seed)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()
@@ -120,14 +138,16 @@ def fit(
                 evaluation.metrics.update(_measure_noise(loop, splits, noise_sample, epoch, from_end, seed))
             result.evaluations.append(evaluation)
             over = "diverged" if diverged else "complete" if reached else None
-            on_state(evaluation, functools.partial(_state, loop, health, result, over))
-            on_evaluation(evaluation)
+            random = workers.gather(torch.get_rng_state())
+            if workers.is_first:
+                on_state(evaluation, functools.partial(_state, loop, health, result, over, random))
+                on_evaluation(evaluation)
             if diverged:
                 result.status = "diverged"
                 return result
             if reached:
                 return result
-            if should_prune(evaluation):
+            if workers.told(workers.is_first and should_prune(evaluation)):
                 result.status = "pruned"
                 return result
     if health.stalled(result.evaluations[-1].metrics["train/loss"]):
@@ -137,7 +157,7 @@ def fit(
     return result
 
 
-def _state(loop: "_Loop", health: Health, result: FitResult, over: str | None) -> State:
+def _state(loop: "_Loop", health: Health, result: FitResult, over: str | None, random: list[Tensor]) -> State:
     last = result.evaluations[-1]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
@@ -150,7 +170,8 @@ def _state(loop: "_Loop", health: Health, result: FitResult, over: str | None) -
         "train_seconds": result.train_seconds,
         "health": asdict(health),
         "over": over,  # how the run has ended, where it ends here
-        "random": [torch.get_rng_state(), *cuda],  # what dropout and the like draw from
+        "random": [*random, *cuda],  # what dropout and the like draw from, of each worker, and on GPUs
+        "workers": len(random),
     }
 
 
@@ -160,9 +181,11 @@ def _restore(state: State, loop: "_Loop", health: Health, result: FitResult) -> 
     result.steps, result.train_seconds = state["step"], state["train_seconds"]
     result.evaluations += [Evaluation(**evaluation) for evaluation in state["evaluations"]]
     health.start_loss, health.peak_loss = state["health"]["start_loss"], state["health"]["peak_loss"]
-    torch.set_rng_state(state["random"][0])
-    if state["random"][1:]:
-        torch.cuda.set_rng_state_all(state["random"][1:])
+    count = state["workers"]
+    if count == loop.workers.count:
+        torch.set_rng_state(state["random"][loop.workers.rank])
+    if state["random"][count:]:
+        torch.cuda.set_rng_state_all(state["random"][count:])
 
 
 @dataclass
@@ -172,7 +195,9 @@ class _Loop:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     batch: int
-    peak_lrs: list[float]
+    micro_batch: int | None
+    precision: Precision
+    workers: Workers
     noise: MicroBatchNoise
     losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
     outputs: list[Tensor] = field(default_factory=list)
@@ -180,25 +205,31 @@ class _Loop:
 
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer)
+        self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._shared = SharedModel(self.model, self.workers)
+        self._passes = self.workers.passes(self.batch, self.micro_batch)
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
+        for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        done = 0
-        while done < self.batch:
+        self._shared.begin_step()
+        own = self._passes[self.workers.rank]
+        for number in range(1, own + 1):
             images, labels = next(batches)
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels)
-            if len(labels) < self.batch:
-                # The mean over the whole batch, also where the last piece is smaller than the others.
-                loss = loss * (len(labels) / self.batch)
-            loss.backward()
+            with self._shared.keeping_to_itself(is_last=number == own):
+                with self.precision.context():
+                    logits = self._shared.forward(images)
+                loss = F.cross_entropy(logits.float(), labels)
+                if (scale := self._shared.scale(len(labels), self.batch)) != 1:
+                    # The mean over the whole batch, also where the last piece is smaller than the others.
+                    loss = loss * scale
+                loss.backward()
             self.noise.after_backward(len(labels))
             self.losses.append(loss.detach())
             self.outputs.append(logits.detach())
             self.labels.append(labels)
-            done += len(labels)
+        self._shared.end_step(self._passes)
         self._update()
 
     def drain(self) -> tuple[float, float]:
@@ -208,7 +239,8 @@ class _Loop:
         self.losses.clear()
         self.outputs.clear()
         self.labels.clear()
-        return loss.item(), wrong.item()
+        loss_sum, wrong_sum = self.workers.total([loss.item() / self.workers.count, wrong.item()])
+        return loss_sum, int(wrong_sum)
 
     def grad_norm(self) -> float:
         """Euclidean norm of the last step's gradient over all parameters."""
@@ -256,7 +288,7 @@ def _train_until(
 
 
 def _evaluate(loop: _Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
-    val_loss, val_error = evaluate(loop.model, splits.val)
+    val_loss, val_error = evaluate(loop.model, splits.val, workers=loop.workers)
     metrics = train | {
         "val/loss": val_loss,
         "val/error": val_error,

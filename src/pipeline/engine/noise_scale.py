@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, vmap
 
 from pipeline.data.splits import Split
 from pipeline.data.stream import Slice, derive_seed
+from pipeline.engine.workers import ALONE, Workers
 
 # Bytes of per-example gradients at once, if one example's fit in. Measured on a CPU with 256 examples: for the
 # mlp 64 MB is as fast, for the simple_cnn a third slower or more.
@@ -164,12 +165,15 @@ class MicroBatchNoise:
         model: whose gradients are watched.
         batch: B, examples in a step.
         micro_batch: most examples in one backward pass; None is all. With a single one there is nothing to tell.
+        workers: who make the backward passes of a step together.
     """
 
-    def __init__(self, model: nn.Module, batch: int, micro_batch: int | None) -> None:
+    def __init__(self, model: nn.Module, batch: int, micro_batch: int | None, workers: Workers = ALONE) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._batch = batch
-        self._pieces = math.ceil(batch / (micro_batch or batch))
+        self._workers = workers
+        passes = workers.passes(batch, micro_batch)
+        self._pieces, self._own_pieces = sum(passes), passes[workers.rank]
         self._norms: list[Tensor] = []  # of the gradients that are arriving, one a parameter
         self._small: list[Tensor] = []  # (bⱼ/B)|gⱼ|² of this step
         self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over steps
@@ -190,13 +194,13 @@ class MicroBatchNoise:
         self._norms.append(torch.linalg.vector_norm(gradient))
 
     def after_backward(self, examples: int) -> None:
-        """Note a micro-batch of `examples`, whose loss was the mean over them times `examples` / B."""
+        """Note a micro-batch of `examples`, whose loss was the mean over them times `examples` / B times workers."""
         if self._pieces == 1:
             return
-        # The gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
-        self._small.append(_squared(self._norms) * (self._batch / examples))
+        # But for the workers, the gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
+        self._small.append(_squared(self._norms) * (self._batch / examples / self._workers.count**2))
         self._norms.clear()
-        if len(self._small) < self._pieces:
+        if len(self._small) < self._own_pieces:
             return
         whole = _squared([torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None])
         sums = torch.stack([torch.stack(self._small).sum(), whole])
@@ -208,7 +212,8 @@ class MicroBatchNoise:
         """The estimate over the steps since the last drain; None where there is a single micro-batch a step."""
         if self._sums is None:
             return None
-        small, whole = (self._sums.cpu().double() / self._steps).tolist()
+        own, whole = (self._sums.cpu().double() / self._steps).tolist()
+        (small,) = self._workers.total([own])
         self._sums, self._steps = None, 0
         trace = (small - whole) / ((self._pieces - 1) / self._batch)
         return NoiseScale(trace, whole - trace / self._batch)

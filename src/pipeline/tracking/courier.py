@@ -93,7 +93,7 @@ class Courier:
                 self._send_leftovers()
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
-        if self._delivered:
+        if self._delivered and not self.spool.is_resumable():
             self.spool.remove()
         else:
             self.spool.release()

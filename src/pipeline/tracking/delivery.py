@@ -136,6 +136,9 @@ class Delivery:
                 store.client.log_artifact(run_id, str(file), record["folder"] or None)
         elif "dataset" in record:
             store.client.log_inputs(run_id, [_dataset_input(record["dataset"])])
+        elif "reopened" in record:
+            store.client.update_run(run_id, status="RUNNING")
+            store.client.delete_tag(run_id, "status")
         elif "end" in record:
             self._log_batch(tags=[RunTag("status", record["end"])])
             store.client.set_terminated(run_id, record["mlflow_status"], end_time=record["time"])

@@ -19,6 +19,7 @@ class Sent:
         runs: ids of the runs whose records are in MLflow now.
         closed: how many of them had died, and were closed as lost.
         alive: runs whose own process is still at work.
+        resumable: runs that are in MLflow, and whose last state is kept for the same command with resume=auto.
         elsewhere: records for another store than the one asked for.
         kept: (file, reason) of those that could not be sent.
     """
@@ -26,6 +27,7 @@ class Sent:
     runs: list[str] = field(default_factory=list)
     closed: int = 0
     alive: int = 0
+    resumable: int = 0
     elsewhere: int = 0
     kept: list[tuple[Path, str]] = field(default_factory=list)
 
@@ -59,14 +61,20 @@ def _send(spool: Spool, uri: str, override: bool, sent: Sent) -> None:
     if not override and spool.header["store"] != Place(uri, "").label:
         sent.elsewhere += 1
         return
+    if spool.is_resumable() and spool.is_sent():
+        sent.resumable += 1
+        return
     died = not spool.has_ended()
     delivery = Delivery(spool, functools.partial(open_store, uri))
     delivery.send()
-    # Only now: while MLflow is away, the run can still be gone on with. And a sweep may have closed it already.
+    # A sweep may have closed it already.
     if died and delivery.is_running():
         spool.append_end("lost", "KILLED")
         delivery.send()
     assert delivery.run_id is not None
     sent.runs.append(delivery.run_id)
     sent.closed += died
-    spool.remove()
+    if spool.is_resumable():
+        sent.resumable += 1
+    else:
+        spool.remove()

@@ -17,10 +17,13 @@ def installed_packages() -> str:
 
 def machine() -> dict[str, Any]:
     """The machine and the interpreter."""
+    # Absent where the system doesn't tell, as on Windows.
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
+        "memory_gib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**30) if pages > 0 else None,
         "python": platform.python_version(),
     }
 

@@ -33,6 +33,7 @@ class TrackedRun:
         sweep: name of the sweep that it belongs to, where the parent's id isn't known.
         find: query for what is one run in MLflow however many processes open it; it is made where there is none.
         quiet: say nothing where MLflow is away.
+        resumable: keep the record where the run doesn't get to its end, so that `pipeline.tracking.resume` finds it.
 
     Attributes:
         status: the tag that says how the training itself ended; to be set before the block ends.
@@ -50,6 +51,7 @@ class TrackedRun:
         sweep: str | None = None,
         find: str | None = None,
         quiet: bool = False,
+        resumable: bool = False,
     ) -> None:
         own = {"mlflow.source.name": provenance.command_line(), "mlflow.source.type": "LOCAL"}
         header: Record = {
@@ -61,6 +63,8 @@ class TrackedRun:
         }
         optional = {"parent": parent, "sweep": sweep, "find": find}
         header |= {key: value for key, value in optional.items() if value is not None}
+        if resumable:
+            header["resumable"] = True
         self._open(place, Spool.create(place.spool, header), is_new=True, quiet=quiet)
 
     def _open(self, place: Place, spool: Spool, is_new: bool, quiet: bool) -> None:

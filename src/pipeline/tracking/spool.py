@@ -25,6 +25,9 @@ from filelock import FileLock, Timeout
 Record = dict[str, Any]
 # Bytes that hold the record of an end, whatever stands before it.
 TAIL = 4096
+# The ends that a run may be gone on with from, and the file among its artifacts that holds where it was.
+CUT_OFF = ("failed", "interrupted", "lost")
+RESUMED_FROM = "last.pt"
 
 
 class Spool:
@@ -112,6 +115,10 @@ class Spool:
         """Write the last record: the tag `status`, and MLflow's own."""
         self.append({"end": status, "mlflow_status": mlflow_status, "time": int(time.time() * 1000)})
 
+    def reopen(self) -> None:
+        """Go on after an end."""
+        self.append({"reopened": True})
+
     def keep_file(self, file: Path, name: str) -> str:
         """Copy `file` into the spool, and return what it is called there.
 
@@ -149,17 +156,29 @@ class Spool:
         """The first record."""
         return next(self.read())[0]
 
-    def has_ended(self) -> bool:
-        """Whether its last record says how the run ended."""
+    def ending(self) -> str | None:
+        """How the run ended, by its last record; None where that isn't an end."""
         if self._in_memory:
-            return "end" in self._in_memory[-1]
+            return self._in_memory[-1].get("end")
         with open(self.path, "rb") as file:
             file.seek(max(0, self._file_size - TAIL))
             last = file.read().splitlines()[-1]
         try:
-            return "end" in json.loads(last)
+            return json.loads(last).get("end")
         except ValueError:
-            return False  # a line longer than what was looked at is no end
+            return None  # a line longer than what was looked at is no end
+
+    def has_ended(self) -> bool:
+        """Whether its last record says how the run ended."""
+        return self.ending() is not None
+
+    def is_resumable(self) -> bool:
+        """Whether the run ended before its time, asked to be gone on with then, and left a state to do so from."""
+        return self.ending() in CUT_OFF and bool(self.header.get("resumable")) and (self.files / RESUMED_FROM).is_file()
+
+    def is_sent(self) -> bool:
+        """Whether an earlier sending got to the end of it."""
+        return self.is_on_disk and self.progress().get("position") == self._file_size
 
     @property
     def is_on_disk(self) -> bool:

@@ -1,0 +1,189 @@
+"""Several real processes that train one model: the same trajectory as one process that makes the same passes."""
+
+import copy
+import functools
+import math
+import multiprocessing
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipeline.budget import plan_training
+from pipeline.data import digits
+from pipeline.engine import NoiseSample, Workers, evaluate, fit
+from pipeline.schedule import make_schedule
+
+EXACT = 1e-4  # relative; single precision, after a hundred steps
+DRAWN = NoiseSample((1,), examples=64)
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def with_batch_norm():
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(144, 16), nn.BatchNorm1d(16, momentum=0.3), nn.ReLU(), nn.Linear(16, 10)),
+    )
+
+
+def with_dropout():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
+
+
+# Name: network, and what `run` gets. 50 examples are 13, 13, 12 and 12 for four workers, and 25 each for two.
+CASES = {
+    "whole": (mlp, {"batch": 50}),
+    "pieces": (mlp, {"batch": 50, "micro_batch": 7}),
+    "fewest": (mlp, {"batch": 4, "steps": 20}),
+    "diverged": (mlp, {"batch": 50, "lr": 1e8}),
+    "norm": (with_batch_norm, {"batch": 48}),
+    "noise": (mlp, {"batch": 48, "noise_sample": DRAWN}),
+}
+
+
+def run(network, batch, workers=None, micro_batch=None, lr=0.05, steps=70, **more):
+    """The evaluations of a short training on digits, and the state after it."""
+    workers = workers or Workers()
+    splits = digits("digits", 10, [1, 8, 8], 0, 103, 101, torch.device("cpu"))
+    torch.manual_seed(1)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    plan = plan_training("steps", batch, len(splits.train), steps=steps)
+    schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.1)
+    torch.manual_seed(2 + workers.rank)
+    result = fit(
+        *(model, optimizer, splits, plan, schedule),
+        **{"batch": batch, "seed": 3, "micro_batch": micro_batch, "workers": workers, **more},
+    )
+    metrics = [{k: v for k, v in e.metrics.items() if k != "examples_per_second"} for e in result.evaluations]
+    return {
+        "status": result.status,
+        "metrics": metrics,
+        "test": evaluate(model, splits.test, workers=workers),
+        "model": model.state_dict(),
+    }
+
+
+def member(rank, count, folder):
+    """One worker: runs every case, and keeps what came out."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
+    workers = Workers(rank, count)
+    found = {name: run(network, workers=workers, **more) for name, (network, more) in CASES.items()}
+    found["pruned"] = run(mlp, 50, workers, should_prune=lambda e: rank == 0 and e.epoch == 2)
+    states = []
+    whole = run(with_dropout, 50, workers, on_state=lambda e, state: states.append(copy.deepcopy(state())))
+    again = run(with_dropout, 50, workers, resume_from=states[0] if rank == 0 else None)
+    found |= {"uninterrupted": whole, "resumed": again}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
+def together(request, tmp_path_factory):
+    """(number of workers, what each of them found)."""
+    folder, count = tmp_path_factory.mktemp("workers"), request.param
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=member, args=(rank, count, folder)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [0] * count
+    return count, [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+
+
+@functools.cache
+def alone(name, pieces=None):
+    """The same case in this process; `pieces` passes a step."""
+    network, more = CASES[name]
+    return run(network, **({"micro_batch": more["batch"] // pieces} if pieces else {}), **more)
+
+
+def same(found, expected, exact=EXACT):
+    assert found["status"] == expected["status"]
+    assert len(found["metrics"]) == len(expected["metrics"])
+    for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
+        # Noise scales are estimates that follow from how the passes were cut.
+        shared = {key for key in ours.keys() & theirs.keys() if not key.startswith("noise_scale")}
+        assert {"train/loss", "train/error", "val/loss", "val/error", "grad_norm", "lr"} <= shared
+        for key in shared:
+            assert ours[key] == pytest.approx(theirs[key], rel=exact, abs=1e-6), key
+    assert found["test"] == pytest.approx(expected["test"], rel=exact, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["whole", "pieces", "fewest", "diverged"])
+def test_the_trajectory_is_that_of_one_process(together, name):
+    _, found = together
+    for worker in found:
+        same(worker[name], alone(name))
+
+
+def test_all_workers_hold_the_same_network_to_the_last_bit(together):
+    _, found = together
+    for name in found[0]:
+        for worker in found[1:]:
+            for key, tensor in worker[name]["model"].items():
+                assert torch.equal(tensor, found[0][name]["model"][key]) or tensor.isnan().any(), (name, key)
+
+
+def test_with_batch_norm_it_is_that_of_one_process_with_the_same_micro_batch(together):
+    count, found = together
+    expected = alone("norm", count)
+    same(found[0]["norm"], expected)
+    for key, tensor in expected["model"].items():
+        torch.testing.assert_close(found[0]["norm"]["model"][key], tensor, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_workers_measure_the_noise_scale_as_accumulation_does(together):
+    count, found = together
+    expected = alone("noise", count)
+    for ours, theirs in zip(found[0]["noise"]["metrics"], expected["metrics"], strict=True):
+        keys = [key for key in theirs if key.startswith("noise_scale")]
+        assert "noise_scale_accumulated/trace" in keys
+        assert sorted(keys) == sorted(key for key in ours if key.startswith("noise_scale"))
+        for key in keys:
+            assert ours[key] == pytest.approx(theirs[key], rel=0.01), key
+    assert "noise_scale/trace" in found[0]["noise"]["metrics"][0]
+    assert "noise_scale/trace" not in found[1]["noise"]["metrics"][0], "only the first measures on a sample"
+
+
+def test_the_first_decides_about_pruning_for_all(together):
+    _, found = together
+    assert [worker["pruned"]["status"] for worker in found] == ["pruned"] * len(found)
+    assert [len(worker["pruned"]["metrics"]) for worker in found] == [2] * len(found)
+
+
+def test_a_run_of_several_workers_is_gone_on_with(together):
+    count, found = together
+    for worker in found:
+        same(worker["resumed"], worker["uninterrupted"])
+        if count == 2:
+            # With more, the order in which torch adds their gradients differs in the first step of a process.
+            assert worker["resumed"]["metrics"] == worker["uninterrupted"]["metrics"]
+
+
+@pytest.mark.parametrize(("examples", "count"), [(50, 4), (7, 7), (3, 5), (0, 2), (1024, 3)])
+def test_shares_are_as_equal_as_can_be_and_cover_everything_once(examples, count):
+    shares = [Workers(rank, count).share(examples) for rank in range(count)]
+    assert [start for start, _ in shares] == [0, *(stop for _, stop in shares[:-1])]
+    assert shares[-1][1] == examples
+    sizes = [stop - start for start, stop in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_passes_count_what_each_worker_does():
+    assert Workers(0, 4).passes(50, 7) == [math.ceil(share / 7) for share in (13, 13, 12, 12)]
+    assert Workers(0, 2).passes(50, None) == [1, 1]
+    assert Workers().passes(50, 20) == [3]
+
+
+def test_an_average_over_all_batches_can_not_be_shared():
+    from pipeline.engine.workers import BatchStatistics
+
+    with pytest.raises(ValueError, match="momentum=None"):
+        BatchStatistics(nn.BatchNorm1d(3, momentum=None), Workers(0, 2))
