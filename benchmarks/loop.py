@@ -1,85 +1,195 @@
 """The training loop beside the shortest PyTorch loop that does the same arithmetic from the same data in memory.
 
-Prints a JSON line for each case and a table at the end. Runs alternate, so that a machine whose speed drifts
-slows both; the ratio is taken pair by pair, and its median is what counts.
+    python benchmarks/loop.py                 # single precision
+    python benchmarks/loop.py --precision bf16
+
+Each side is a process of its own, since what one tells the C library or torch would hold for the other. The sides take
+turns, so that a machine whose speed drifts slows all of them; ratios are taken round by round, and the median counts.
+
+- `engine`: `pipeline.engine.fit` with the settings of `runtime=auto`, tracked in MLflow (SQLite);
+- `same`: the bare loop with the same memory format, precision and allocator settings;
+- `plain`: the bare loop with PyTorch's own defaults;
+- `bytes`: `engine` from images kept as bytes, as data sets above 256 MiB are; the bare loops have ready floats.
+
+Prints a JSON line for each case, and a table.
 """
 
+import argparse
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 
 import torch
 import torch.nn.functional as F
 
-from pipeline.budget import plan_training
-from pipeline.data import ExampleStream, InMemorySplit, Splits
-from pipeline.engine import fit
-from pipeline.models import MLP, SimpleCNN
-from pipeline.schedule import make_schedule
-
-EXAMPLES, REPEATS = 20_000, 5
-MODELS = {
-    "mlp": lambda: MLP((1, 28, 28), 10, (256, 128)),
-    "simple_cnn": lambda: SimpleCNN((1, 28, 28), 10, (32, 64), 1024),
-}
-# Steps that take about a second each way on two cores.
-CASES = [("mlp", 32, 600), ("mlp", 256, 200), ("mlp", 2048, 40), ("simple_cnn", 32, 60), ("simple_cnn", 256, 10)]
+EXAMPLES = 20_000
+SIDES = ("engine", "same", "plain", "bytes")
+# Steps that take about a second on two cores.
+CASES = [
+    ("mlp", 32, 1500),
+    ("mlp", 256, 400),
+    ("mlp", 2048, 60),
+    ("simple_cnn", 32, 60),
+    ("simple_cnn", 256, 10),
+    ("simple_cnn", 2048, 2),
+]
 
 
-def main() -> None:
-    """Measure every case and print what was found."""
+def build(name):
+    """A network of the conf/ group `model`, for images of 28×28."""
+    from pipeline.models import MLP, SimpleCNN
+
+    torch.manual_seed(0)
+    if name == "mlp":
+        return MLP((1, 28, 28), 10, (256, 128))
+    return SimpleCNN((1, 28, 28), 10, (32, 64), 1024)
+
+
+def data():
+    """Images as bytes, and labels."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
-    labels = torch.randint(0, 10, (EXAMPLES,), generator=generator)
+    images = torch.randint(0, 256, (EXAMPLES, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    return images, torch.randint(0, 10, (EXAMPLES,), generator=generator)
+
+
+def optimizer_of(model):
+    """The same on all sides."""
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def arranged(model, precision):
+    """The model with the settings of `runtime=auto`, and the precision."""
+    from pipeline.engine import arrange, set_up_runtime
+
+    model, runtime = arrange(model, set_up_runtime("cpu", "auto", False, precision), "auto")
+    return model, runtime.precision
+
+
+def engine(side, precision):
+    """A function from (model's name, batch, steps) to examples per second of `fit`, without its evaluations."""
+    from pipeline.budget import plan_training
+    from pipeline.data import InMemorySplit, Splits
+    from pipeline.engine import fit
+    from pipeline.schedule import make_schedule
+    from pipeline.tracking.location import Place
+    from pipeline.tracking.run import TrackedRun
+
+    images, labels = data()
+    mean, std = torch.full((1, 1, 1), 127.5), torch.full((1, 1, 1), 73.9)
+    if side == "bytes":
+        train = InMemorySplit(images, labels, mean, std)
+    else:
+        train = InMemorySplit(images.float().sub_(mean).div_(std), labels)
+    few = InMemorySplit(torch.zeros(10, 1, 28, 28), labels[:10])
+    splits = Splits("benchmark", train, few, few, 10, "", 2.3, "")
+    place = Place(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
+
+    def measure(name, batch, steps, micro_batch=None):
+        model, used = arranged(build(name), precision)
+        plan = plan_training("steps", batch, len(train), steps=steps)
+        schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.0)
+        with TrackedRun(place, "benchmark", {}) as run:
+            result = fit(
+                *(model, optimizer_of(model), splits, plan, schedule),
+                batch=batch,
+                seed=0,
+                micro_batch=micro_batch,
+                precision=used,
+                on_evaluation=lambda evaluation: run.log_metrics(evaluation.metrics, evaluation.epoch),
+            )
+        return result.steps * batch / result.train_seconds
+
+    return measure
+
+
+def bare(side, precision):
+    """The same of the shortest loop: gather, forward, mean loss, backward, step, LR."""
+    from pipeline.engine.precision import FULL
+
+    images, labels = data()
+    images = images.float().sub_(127.5).div_(73.9)
+
+    def measure(name, batch, steps):
+        model, used = arranged(build(name), precision) if side == "same" else (build(name), FULL)
+        optimizer = optimizer_of(model)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        passes = -(-steps * batch // len(labels))
+        order = torch.cat([torch.randperm(len(labels)) for _ in range(passes)])[: steps * batch]
+        started = time.perf_counter()
+        for where in order.split(batch):
+            with used.context():
+                logits = model(images[where])
+            loss = F.cross_entropy(logits.float(), labels[where])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return steps * batch / (time.perf_counter() - started)
+
+    return measure
+
+
+def serve(side, precision):
+    """Measure what is asked for on stdin, until that ends."""
+    measure = (engine if side in ("engine", "bytes") else bare)(side, precision)
+    for line in sys.stdin:
+        print(measure(*json.loads(line)), flush=True)
+
+
+class Side:
+    """A process that measures one side when it is asked to."""
+
+    def __init__(self, name: str, precision: str) -> None:
+        command = [sys.executable, __file__, "--side", name, "--precision", precision]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def measure(self, *case) -> float:
+        """Examples per second."""
+        self._process.stdin.write(json.dumps(case) + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def end(self) -> None:
+        """Let the process go."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def main(repeats: int, precision: str) -> None:
+    """Measure every case and print what was found."""
+    sides = {name: Side(name, precision) for name in SIDES}
     rows = []
     for name, batch, steps in CASES:
-        data = (images, labels, batch, steps)
-        # The first pair pays for warming up, and is left out.
-        pairs = [(engine(name, *data), bare(name, *data)) for _ in range(REPEATS + 1)][1:]
-        row = {
-            "model": name,
-            "batch": batch,
-            "engine_examples_per_second": round(statistics.median(e for e, _ in pairs)),
-            "bare_examples_per_second": round(statistics.median(b for _, b in pairs)),
-            "ratio": round(statistics.median(e / b for e, b in pairs), 3),
-        }
+        for side in sides.values():
+            side.measure(name, batch, max(2, steps // 4))  # pays for warming up
+        rounds = [{which: side.measure(name, batch, steps) for which, side in sides.items()} for _ in range(repeats)]
+        row = {"model": name, "batch": batch, "precision": precision}
+        row |= {f"{which}_per_second": round(statistics.median(r[which] for r in rounds)) for which in SIDES}
+        for ours, theirs in (("engine", "same"), ("engine", "plain"), ("bytes", "same")):
+            ratios = [r[ours] / r[theirs] for r in rounds]
+            row[f"{ours}/{theirs}"] = round(statistics.median(ratios), 3)
+            row[f"{ours}/{theirs} range"] = [round(min(ratios), 2), round(max(ratios), 2)]
         print(json.dumps(row), flush=True)
         rows.append(row)
-    print(f"\n{'model':12} {'batch':>6} {'engine/s':>10} {'bare/s':>10} {'ratio':>7}   (torch {torch.__version__})")
+    for side in sides.values():
+        side.end()
+    columns = ["engine_per_second", "engine/same", "engine/plain", "bytes/same"]
+    print(f"\n{'model':12} {'batch':>6}" + "".join(f"{column:>19}" for column in columns))
     for row in rows:
-        model, batch, ours, theirs, ratio = row.values()
-        print(f"{model:12} {batch:6} {ours:10,} {theirs:10,} {ratio:7.3f}")
-
-
-def engine(name: str, images: torch.Tensor, labels: torch.Tensor, batch: int, steps: int) -> float:
-    """Examples per second of `pipeline.engine.fit`, without its evaluations."""
-    torch.manual_seed(0)
-    model = MODELS[name]()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    train, few = InMemorySplit(images, labels), InMemorySplit(images[:10], labels[:10])
-    splits = Splits("benchmark", train, few, few, 10, "", 2.3, "")
-    plan = plan_training("steps", batch, len(train), steps=steps)
-    schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.0)
-    result = fit(model, optimizer, splits, plan, schedule, batch=batch, seed=0)
-    return result.steps * batch / result.train_seconds
-
-
-def bare(name: str, images: torch.Tensor, labels: torch.Tensor, batch: int, steps: int) -> float:
-    """Examples per second of the shortest loop: gather, forward, mean loss, backward, step, LR."""
-    torch.manual_seed(0)
-    model = MODELS[name]()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    order = ExampleStream(len(labels), 0).take(0, steps * batch)
-    started = time.perf_counter()
-    for where in order.split(batch):
-        loss = F.cross_entropy(model(images[where]), labels[where])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return steps * batch / (time.perf_counter() - started)
+        print(f"{row['model']:12} {row['batch']:6}" + "".join(f"{row[column]:19,}" for column in columns))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}, {repeats} rounds")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        serve(given.side, given.precision)
+    else:
+        main(given.repeats, given.precision)

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run", "workload", "progress", "command"}
+COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run", "workload", "progress", "command"} | {
+    "worker",
+    "child",
+    "recording",
+}
 PARTS = {"engine", "tracking", "search", "analysis", "data", "models"}
 
 # What each part may import of the others; `pure` modules are the rest of the package's top level.

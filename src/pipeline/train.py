@@ -6,9 +6,7 @@ neither, and a run imports them when it has been asked for.
 
 import logging
 import math
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -18,13 +16,14 @@ from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
 from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
-from pipeline.config import conf_dir, flatten, register, resolve
+from pipeline.config import conf_dir, register, resolve
+from pipeline.recording import draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
 from pipeline.request import check_request
 from pipeline.tracking.location import Place, check_location, without_passwords
 
 if TYPE_CHECKING:
-    from pipeline.engine import Evaluation, FitResult
-    from pipeline.engine.fit import State
+    from pipeline.engine import FitResult
+    from pipeline.engine.state import State
     from pipeline.progress import Reporter
     from pipeline.tracking.run import TrackedRun
     from pipeline.workload import Workload
@@ -124,7 +123,7 @@ def _open_run(
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
     text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
-    tags = _tags(config, trial) | {"config_digest": config_digest(text), **more_tags}
+    tags = tags_of(config, trial) | {"config_digest": config_digest(text), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
         log.info("Going on with a run that was cut off after %d of its evaluations.", len(state["evaluations"]))
@@ -139,7 +138,7 @@ def _open_run(
         resumable=config["resume"] == "auto",
     )
     run.log_text(text, "config/config.yaml")
-    _record_request(run, config, workload, trial)
+    record_request(run, config, workload, trial)
     return run, None
 
 
@@ -209,40 +208,10 @@ def _fit_and_record(
         if config["tracking"]["checkpoints"] in ("both", file.stem):
             run.log_file(file, "checkpoints")
     if config["tracking"]["log_model"] == "best" and result.status == "complete":
-        _log_model(run, workload)
+        log_best_model(run, workload)
     if trial is None:
-        _draw_curves(run, result.evaluations)
+        draw_run_curves(run, result.evaluations)
     return result
-
-
-def _log_model(run: "TrackedRun", workload: "Workload") -> None:
-    """Store the network of the best evaluation."""
-    import torch
-
-    from pipeline.data.stream import in_order
-    from pipeline.engine import load_checkpoint
-
-    best = load_checkpoint(run.spool.files / "best.pt")
-    if best is None:
-        return  # the disk refused it, which was said
-    count = min(2, len(workload.splits.val))
-    images, _ = next(iter(workload.splits.val.batches(in_order(count, count))))
-    model, images = workload.model.cpu().eval(), images.cpu()
-    model.load_state_dict(best["model"])
-    with torch.inference_mode():
-        output = model(images)
-    run.log_model(model, images.numpy(), output.numpy())
-
-
-def run_name(config: dict[str, Any]) -> str:
-    """`b256-lr0.2-s0`: what tells a run from its neighbours."""
-    return f"b{config['batch']}-lr{config['optimizer'].get('lr', 0):.4g}-s{config['seed']}"
-
-
-def lr_factor(config: dict[str, Any]) -> float | None:
-    """The factor on the base LR that is in force, by rule or by hand; None without a base LR."""
-    base, lr = config["optimizer"].get("base_lr"), config["optimizer"].get("lr")
-    return lr / base if base and lr else None
 
 
 def _announce(config: dict[str, Any], steps: int) -> None:
@@ -266,49 +235,6 @@ def warn_linear_adam(config: dict[str, Any]) -> None:
             "scaling=linear with %s: adaptive optimizers follow the square root more closely (scaling=sqrt).",
             config["optimizer"]["_target_"],
         )
-
-
-def _tags(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
-    tags = {"pipeline": "run"}
-    if trial is not None:
-        tags |= {
-            "pipeline": "trial",
-            "sweep": config["sweep"]["name"],
-            "study": trial.study,
-            "cell": trial.cell,
-            "trial": str(trial.number),
-            "phase": trial.phase,
-        }
-        if trial.retry_of is not None:
-            tags["retry_of"] = str(trial.retry_of)
-    return tags
-
-
-def _record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workload", trial: Trial | None) -> None:
-    """Log what was asked for and what it rests on, before training starts."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    used = workload.runtime.as_params()
-    known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
-    run.log_params(flatten(config) | used | known)
-    if HydraConfig.initialized():
-        run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
-    splits = workload.splits
-    run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
-    if trial is None:
-        run.log_environment()  # a sweep gathers it once, on the parent
-
-
-def _draw_curves(run: "TrackedRun", evaluations: list["Evaluation"]) -> None:
-    if not evaluations:
-        return
-    from pipeline.analysis.figures import draw_curves
-
-    rows = [{"epoch": e.epoch, **e.metrics} for e in evaluations]
-    with tempfile.TemporaryDirectory() as scratch:
-        draw_curves(rows, Path(scratch) / "curves.png")
-        run.log_file(Path(scratch) / "curves.png", "")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from pipeline.engine.checkpoint import Checkpoints, load_checkpoint
 from pipeline.engine.evaluate import evaluate
-from pipeline.engine.fit import Evaluation, FitResult, fit
+from pipeline.engine.fit import fit
 from pipeline.engine.noise_scale import NoiseSample, NoiseScale
 from pipeline.engine.objective import objective_value
+from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.runtime import Runtime, arrange, set_up_runtime
 from pipeline.engine.workers import Workers
 

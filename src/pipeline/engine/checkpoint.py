@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.engine.fit import Evaluation, State
+from pipeline.engine.result import Evaluation
+from pipeline.engine.state import State
 
 log = logging.getLogger("pipeline.engine")
 

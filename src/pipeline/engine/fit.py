@@ -3,62 +3,26 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.budget import TrainingPlan
 from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
-from pipeline.engine.eager import step_function
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.health import Health
+from pipeline.engine.loop import Loop
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
 from pipeline.engine.precision import FULL, Precision
-from pipeline.engine.workers import ALONE, SharedModel, Workers
+from pipeline.engine.result import Evaluation, FitResult
+from pipeline.engine.state import State, restore, state_of
+from pipeline.engine.workers import ALONE, Workers
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
 # doesn't wait for the host, and that a window at batch 4 averages over fifty examples of the digits.
 WINDOWS_PER_EPOCH = 20
-
-
-# What a run can be gone on with from: plain containers and tensors, which `torch.load(weights_only=True)` takes.
-State = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured at one evaluation point: `step` optimizer steps done, the `epoch`-th evaluation."""
-
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-
-
-@dataclass
-class FitResult:
-    """How a run ended.
-
-    Attributes:
-        status: `complete`, `diverged`, `stalled`, `missed` (a target that wasn't reached) or `pruned`.
-        steps: optimizer steps that were taken.
-        evaluations: in order; a diverged run has none after it diverged.
-        train_seconds: time in training alone, without evaluation.
-    """
-
-    status: str
-    steps: int
-    evaluations: list[Evaluation] = field(default_factory=list)
-    train_seconds: float = 0.0
-
-    @property
-    def has_test(self) -> bool:
-        """Whether its network is worth a look at the test split."""
-        return self.status not in ("diverged", "pruned")
 
 
 def fit(
@@ -108,11 +72,11 @@ def fit(
         if not workers.is_first:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, workers)
-    loop = _Loop(model, optimizer, batch, micro_batch, precision, workers, noise)
+    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:
-        _restore(resume_from, loop, health, result)
+        restore(resume_from, loop, health, result)
         if resume_from["over"] is not None:
             result.status = resume_from["over"]
             return result
@@ -140,7 +104,7 @@ def fit(
             over = "diverged" if diverged else "complete" if reached else None
             random = workers.gather(torch.get_rng_state())
             if workers.is_first:
-                on_state(evaluation, functools.partial(_state, loop, health, result, over, random))
+                on_state(evaluation, functools.partial(state_of, loop, health, result, over, random))
                 on_evaluation(evaluation)
             if diverged:
                 result.status = "diverged"
@@ -157,99 +121,8 @@ def fit(
     return result
 
 
-def _state(loop: "_Loop", health: Health, result: FitResult, over: str | None, random: list[Tensor]) -> State:
-    last = result.evaluations[-1]
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {
-        "model": loop.model.state_dict(),
-        "optimizer": loop.optimizer.state_dict(),
-        "epoch": last.epoch,
-        "step": last.step,
-        "metrics": last.metrics,
-        "evaluations": [asdict(evaluation) for evaluation in result.evaluations],
-        "train_seconds": result.train_seconds,
-        "health": asdict(health),
-        "over": over,  # how the run has ended, where it ends here
-        "random": [*random, *cuda],  # what dropout and the like draw from, of each worker, and on GPUs
-        "workers": len(random),
-    }
-
-
-def _restore(state: State, loop: "_Loop", health: Health, result: FitResult) -> None:
-    loop.model.load_state_dict(state["model"])
-    loop.optimizer.load_state_dict(state["optimizer"])
-    result.steps, result.train_seconds = state["step"], state["train_seconds"]
-    result.evaluations += [Evaluation(**evaluation) for evaluation in state["evaluations"]]
-    health.start_loss, health.peak_loss = state["health"]["start_loss"], state["health"]["peak_loss"]
-    count = state["workers"]
-    if count == loop.workers.count:
-        torch.set_rng_state(state["random"][loop.workers.rank])
-    if state["random"][count:]:
-        torch.cuda.set_rng_state_all(state["random"][count:])
-
-
-@dataclass
-class _Loop:
-    """One optimizer step and what it accumulates: kept apart from when to look at it."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batch: int
-    micro_batch: int | None
-    precision: Precision
-    workers: Workers
-    noise: MicroBatchNoise
-    losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
-    outputs: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._update = step_function(self.optimizer)
-        self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._shared = SharedModel(self.model, self.workers)
-        self._passes = self.workers.passes(self.batch, self.micro_batch)
-
-    def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
-            group["lr"] = lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        self._shared.begin_step()
-        own = self._passes[self.workers.rank]
-        for number in range(1, own + 1):
-            images, labels = next(batches)
-            with self._shared.keeping_to_itself(is_last=number == own):
-                with self.precision.context():
-                    logits = self._shared.forward(images)
-                loss = F.cross_entropy(logits.float(), labels)
-                if (scale := self._shared.scale(len(labels), self.batch)) != 1:
-                    # The mean over the whole batch, also where the last piece is smaller than the others.
-                    loss = loss * scale
-                loss.backward()
-            self.noise.after_backward(len(labels))
-            self.losses.append(loss.detach())
-            self.outputs.append(logits.detach())
-            self.labels.append(labels)
-        self._shared.end_step(self._passes)
-        self._update()
-
-    def drain(self) -> tuple[float, float]:
-        """Sum of the batches' losses and number of wrong answers since the last drain; waits for the device."""
-        loss = torch.stack(self.losses).sum()
-        wrong = (torch.cat(self.outputs).argmax(dim=1) != torch.cat(self.labels)).sum()
-        self.losses.clear()
-        self.outputs.clear()
-        self.labels.clear()
-        loss_sum, wrong_sum = self.workers.total([loss.item() / self.workers.count, wrong.item()])
-        return loss_sum, int(wrong_sum)
-
-    def grad_norm(self) -> float:
-        """Euclidean norm of the last step's gradient over all parameters."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients).item()
-
-
 def _train_until(
-    loop: _Loop,
+    loop: Loop,
     batches: Iterator[tuple[Tensor, Tensor]],
     schedule: Schedule,
     result: FitResult,
@@ -287,7 +160,7 @@ def _train_until(
     }
 
 
-def _evaluate(loop: _Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
+def _evaluate(loop: Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
     val_loss, val_error = evaluate(loop.model, splits.val, workers=loop.workers)
     metrics = train | {
         "val/loss": val_loss,
@@ -301,7 +174,7 @@ def _evaluate(loop: _Loop, splits: Splits, epoch: int, result: FitResult, train:
 
 
 def _measure_noise(
-    loop: _Loop, splits: Splits, sample: NoiseSample, epoch: int, from_end: int, seed: int
+    loop: Loop, splits: Splits, sample: NoiseSample, epoch: int, from_end: int, seed: int
 ) -> dict[str, float]:
     """The noise scale's metrics at this evaluation: on a sample where one is due, and from accumulation."""
     metrics: dict[str, float] = {}

@@ -3,8 +3,8 @@
 import math
 
 from pipeline.budget import TrainingPlan
-from pipeline.engine.fit import FitResult
 from pipeline.engine.health import bounded_loss
+from pipeline.engine.result import FitResult
 
 
 def objective_value(objective: str, result: FitResult, plan: TrainingPlan, guess_loss: float) -> float:

@@ -1,0 +1,115 @@
+"""This project beside Lightning and Optuna's sweeper for Hydra: `make bench-peers`, or
+
+    python benchmarks/peers/compare.py PEERS_PYTHON
+
+One epoch of the mlp on Fashion-MNIST at batch 64, with validation; and a sweep of 24 trials of five epochs on the
+digits at batch 64, whole commands from start to exit, both with two processes on two cores. The sides take turns.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from interleaved import clean_environment, in_turn, ratio, show  # noqa: E402
+
+OUR_EPOCH = """
+import time
+from hydra import compose, initialize_config_dir
+from pipeline.config import conf_dir, register, resolve
+register()
+with initialize_config_dir(conf_dir(), version_base="1.3"):
+    config = resolve(compose("config", ["dataset=fashion_mnist", "batch=64", "budget.epochs=1", "optimizer.lr=0.05"]))
+from pipeline.engine import fit
+from pipeline.workload import prepare
+w = prepare(config, one_of_many=False)
+started = time.perf_counter()
+fit(w.model, w.optimizer, w.splits, w.plan, w.schedule, batch=64, seed=0, precision=w.runtime.precision)
+print(time.perf_counter() - started)
+"""
+TRIALS = 24
+
+
+def printed(*command: str) -> float:
+    """The number that a command prints last."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+    return float(done.stdout.split()[-1])
+
+
+def seconds(*command: str) -> float:
+    """How long a command takes, in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return time.perf_counter() - started
+
+
+def main(peers: str, repeats: int) -> None:
+    """Measure and print."""
+    from pipeline.data.torchvision_images import DEBIAN_FASHION_MNIST
+
+    app = str(HERE / "lightning_app.py")
+    with tempfile.TemporaryDirectory() as root:
+        raw = Path(root) / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        for file in DEBIAN_FASHION_MNIST.iterdir():
+            (raw / file.name).symlink_to(file)
+        subprocess.run(["sh", "-c", f"cd {raw} && for f in *.gz; do gunzip -c $f > ${{f%.gz}}; done"], check=True)
+        found = in_turn(
+            {
+                "ours": lambda: printed(sys.executable, "-c", OUR_EPOCH),
+                "lightning": lambda: printed(peers, app, "epoch", root),
+            },
+            repeats,
+        )
+    median, low, high = ratio(found["lightning"], found["ours"])
+    medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    show(
+        "an epoch of mlp on Fashion-MNIST at batch 64: times as fast as Lightning",
+        "≥ 6",
+        median,
+        range=[low, high],
+        seconds=medians,
+    )
+
+    ours = [sys.executable, "-m", "pipeline.train", "-m", "batch=64", "seed=0", "budget.epochs=5"]
+    ours += [f"hydra.sweeper.n_trials={TRIALS}", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"]
+    ours += ["report.confirm_seeds=0", "hydra.sweeper.widenings=0", "search.octaves=3"]
+    theirs = [peers, app, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
+    theirs += [f"hydra.sweeper.n_trials={TRIALS}", "hydra.sweeper.direction=minimize", "batch=64"]
+    theirs += ["lr=tag(log,interval(0.0125,0.8))"]
+    found = in_turn(
+        {
+            "ours": lambda: seconds(*ours),
+            "one by one": lambda: seconds(*theirs, "hydra.sweeper.n_jobs=1"),
+            "two at once": lambda: seconds(
+                *theirs, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"
+            ),
+        },
+        max(1, repeats // 2),
+    )
+    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    for which in ("one by one", "two at once"):
+        median, low, high = ratio(found[which], found["ours"])
+        show(
+            f"a sweep of {TRIALS} trials: times as fast as the peers' stack, {which}",
+            "≥ 5",
+            median,
+            range=[low, high],
+            seconds=medians,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peers", help="the Python of the peers' environment")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    main(given.peers, given.repeats)

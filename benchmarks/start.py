@@ -1,0 +1,73 @@
+"""How long the command takes before it does anything: `python benchmarks/start.py`.
+
+`--help` and `--cfg job` stand beside an empty Hydra app with the same conf/ and schemas, and a run's first step beside
+a process that only imports torch and mlflow.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from interleaved import clean_environment, in_turn, ratio, show
+
+EMPTY_APP = """
+import hydra
+from pipeline.config import conf_dir, register
+register()
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+def main(cfg):
+    pass
+main()
+"""
+# The whole command, which ends as soon as it would take its first step.
+FIRST_STEP = """
+import os, sys
+from hydra_plugins import lr_study_sweeper
+import pipeline.train
+from pipeline import command
+def train_up_to_the_first_step(*arguments, **more):
+    os._exit(0)
+import pipeline.engine.loop
+pipeline.engine.loop.Loop.step = train_up_to_the_first_step
+sys.argv = ["train", "tracking.checkpoints=none"]
+command.run_command(pipeline.train.main)
+"""
+IMPORTS = "import torch, mlflow, os; from mlflow import MlflowClient; os._exit(0)"
+
+
+def seconds(*command: str) -> float:
+    """How long `python *command` takes, in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, *command], cwd=folder, env=clean_environment(), stdout=subprocess.DEVNULL, check=True
+        )
+        return time.perf_counter() - started
+
+
+def main(repeats: int) -> None:
+    """Measure and print."""
+    for arguments in (["--help"], ["--cfg", "job"]):
+        found = in_turn(
+            {
+                "ours": lambda given=arguments: seconds("-m", "pipeline.train", *given),
+                "empty": lambda given=arguments: seconds("-c", EMPTY_APP, *given),
+            },
+            repeats,
+        )
+        median, low, high = ratio(found["ours"], found["empty"])
+        medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
+        show(f"{' '.join(arguments)} ÷ empty Hydra app", "≤ 1.15", median, range=[low, high], seconds=medians)
+    found = in_turn({"run": lambda: seconds("-c", FIRST_STEP), "imports": lambda: seconds("-c", IMPORTS)}, repeats)
+    beyond = [run - imports for run, imports in zip(found["run"], found["imports"], strict=True)]
+    medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    show("a run's first step beyond importing torch and mlflow, s", "≤ 0.5", statistics.median(beyond), seconds=medians)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    main(parser.parse_args().repeats)

@@ -1,0 +1,176 @@
+"""A sweep's search beside the bare-loop time of exactly its trials, divided by the cores: `python benchmarks/sweep.py`.
+
+The bare side trains each trial of the sweep again with the shortest loop: same data in memory, batch, LR, seed, steps
+(a pruned trial's are fewer), evaluations and test, one thread; as many processes as cores share the list out. Its time
+is the sum over the processes of what they spent in these loops, divided by the cores. The search is timed by the
+sweep itself: from its first trial to its last; start and report stand apart.
+
+    python benchmarks/sweep.py            # the main job on digits, and a part of experiment=fashion_mnist
+    python benchmarks/sweep.py --whole    # all of experiment=fashion_mnist's search: a quarter of an hour
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from interleaved import clean_environment, show
+
+JOBS = {
+    "digits": ["experiment=linear_rule"],
+    "fashion_mnist": ["experiment=fashion_mnist", "batch=32,256,2048", "hydra.sweeper.n_trials=6", "budget.epochs=2"],
+    "fashion_mnist whole": ["experiment=fashion_mnist"],
+}
+# Neither confirmation nor noise scale: the first comes after the search, the second isn't in the bare loop.
+SEARCH_ALONE = ["report.confirm_seeds=0", "noise_scale.epochs=[]"]
+
+
+def search(job: str, folder: Path) -> dict[str, float]:
+    """Run the sweep; its seconds: of the whole command, and of the search."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.train", *JOBS[job], *SEARCH_ALONE, "-m"],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    total = time.perf_counter() - started
+    found = re.findall(r"(\d+)/\1 trials(?:, \d+ failed)?, (\d+) s", done.stderr)
+    assert found, done.stderr[-2000:]
+    trials, seconds = found[-1]
+    return {"trials": int(trials), "search": float(seconds), "command": total}
+
+
+def trials_of(folder: Path) -> list[dict]:
+    """What each trial of the sweep did."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    runs = client.search_runs(
+        [client.get_experiment_by_name("lr-batch").experiment_id], "tags.pipeline = 'trial'", max_results=5000
+    )
+    return [
+        {
+            "batch": int(run.data.params["batch"]),
+            "lr": float(run.data.params["optimizer.lr"]),
+            "seed": int(run.data.params["seed"]),
+            "steps": int(run.data.metrics.get("optimizer_steps", 0)),
+            "tested": "test/loss" in run.data.metrics,
+            "evaluations": len(client.get_metric_history(run.info.run_id, "val/loss")),
+        }
+        for run in runs
+    ]
+
+
+def train_bare(dataset: str, trials: list[dict]) -> float:
+    """Seconds that the shortest loop takes for `trials`, data and imports apart."""
+    import torch
+    import torch.nn.functional as F
+    from hydra import compose, initialize_config_dir
+
+    from pipeline.config import conf_dir, register, resolve
+    from pipeline.models import MLP
+    from pipeline.workload import prepare
+
+    torch.set_num_threads(1)
+    register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = resolve(compose("config", [f"dataset={dataset}"]))
+    splits = prepare(config, one_of_many=True).splits
+    shape = tuple(config["dataset"]["shape"])
+    hidden = config["model"]["hidden"]
+
+    def measured(split) -> float:
+        wrong = loss = 0.0
+        with torch.inference_mode():
+            for start in range(0, len(split), 1024):
+                images, labels = split.images[start : start + 1024], split.labels[start : start + 1024]
+                logits = model(images)
+                loss += F.cross_entropy(logits, labels, reduction="sum").item()
+                wrong += (logits.argmax(1) != labels).sum().item()
+        return loss / len(split)
+
+    count, seconds = len(splits.train), 0.0
+    for trial in trials:
+        started = time.perf_counter()
+        torch.manual_seed(trial["seed"])
+        model = MLP(shape, 10, hidden)
+        optimizer = torch.optim.SGD(model.parameters(), lr=trial["lr"], momentum=0.9)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, trial["steps"]))
+        passes = -(-trial["steps"] * trial["batch"] // count)
+        order = torch.cat([torch.randperm(count) for _ in range(passes)] or [torch.empty(0, dtype=torch.int64)])
+        every = max(1, trial["steps"] // max(1, trial["evaluations"]))
+        for step, where in enumerate(order[: trial["steps"] * trial["batch"]].split(trial["batch"]), start=1):
+            loss = F.cross_entropy(model(splits.train.images[where]), splits.train.labels[where])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % every == 0:
+                measured(splits.val)
+        if trial["tested"]:
+            measured(splits.test)
+        seconds += time.perf_counter() - started
+    return seconds
+
+
+def bare(dataset: str, trials: list[dict]) -> float:
+    """Bare-loop seconds of `trials`, divided by the cores, which are all at it."""
+    cores = os.cpu_count() or 1
+    # The longest first, dealt out in turn: every process has about as much to do.
+    ordered = sorted(trials, key=lambda trial: -trial["steps"] * (trial["batch"] + 500))
+    hands = [ordered[start::cores] for start in range(cores)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--bare", dataset], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in hands
+    ]
+    for process, hand in zip(processes, hands, strict=True):
+        process.stdin.write(json.dumps(hand))
+        process.stdin.close()
+    return sum(float(process.stdout.read().splitlines()[-1]) for process in processes) / cores
+
+
+def main(jobs: list[str], repeats: int) -> None:
+    """Measure and print."""
+    for job in jobs:
+        rounds = []
+        for _ in range(repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                ours = search(job, Path(folder))
+                trials = trials_of(Path(folder))
+            rounds.append(ours | {"bare": bare(job.split()[0], trials)})
+        rounds.sort(key=lambda found: found["search"] / found["bare"])
+        found = rounds[len(rounds) // 2]
+        parts = {key: round(value, 1) for key, value in found.items()}
+        parts["start and report"] = round(found["command"] - found["search"], 1)
+        if job == "digits":
+            allowed = found["bare"] + 0.1 * found["trials"] + 15
+            show(
+                "the main job's search on digits, s",
+                f"≤ {allowed:.1f} (bare ÷ cores + 0.1 s a trial + 15 s)",
+                found["search"],
+                **parts,
+            )
+        else:
+            show(f"search of {job} ÷ (bare loop ÷ cores)", "≤ 1.3", found["search"] / found["bare"], **parts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--whole", action="store_true", help="all of experiment=fashion_mnist's search")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        print(train_bare(given.bare, json.load(sys.stdin)))
+    else:
+        main(["fashion_mnist whole"] if given.whole else ["digits", "fashion_mnist"], given.repeats)

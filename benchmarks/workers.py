@@ -1,0 +1,86 @@
+"""Strong scaling: the same batch by one worker and by two, of one thread each: `python benchmarks/workers.py`.
+
+Beside it stands what this machine gives to two bare loops at once, each of which has half the batch and talks to
+nobody: more than that nobody can have. And one worker with two threads, which is the other way to use two cores.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from interleaved import clean_environment, in_turn, ratio, show
+
+BARE = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {folder!r})
+import loop
+print(loop.bare("same", "fp32")("{model}", {batch}, {steps}))
+"""
+FOLDER = str(Path(__file__).resolve().parent)
+CASES = [("mlp", 2048, 100), ("simple_cnn", 256, 20)]
+
+
+def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> float:
+    """Examples per second of a run on Fashion-MNIST, by its own account."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pipeline.train", "dataset=fashion_mnist", f"model={model}", f"batch={batch}"),
+                *("budget=steps", f"budget.steps={steps}", "optimizer.lr=0.01", "tracking.checkpoints=none"),
+                *(f"runtime.workers={workers}", f"runtime.threads={threads}"),
+            ],
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            check=True,
+        )
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+        (run,) = client.search_runs([client.get_experiment_by_name("lr-batch").experiment_id])
+        return run.data.metrics["examples_per_second"]
+
+
+def bare(model: str, batch: int, steps: int, processes: int) -> float:
+    """Examples per second of so many bare loops at once, together."""
+    program = BARE.format(folder=FOLDER, model=model, batch=batch // processes, steps=steps)
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    return sum(float(process.communicate()[0]) for process in started)
+
+
+def main(repeats: int) -> None:
+    """Measure and print."""
+    for model, batch, steps in CASES:
+        case = (model, batch, steps)
+        found = in_turn(
+            {
+                "one worker": lambda case=case: ours(*case, 1, 1),
+                "two workers": lambda case=case: ours(*case, 2, 1),
+                "two threads": lambda case=case: ours(*case, 1, 2),
+                "one bare loop": lambda case=case: bare(*case, 1),
+                "two bare loops": lambda case=case: bare(*case, 2),
+            },
+            repeats,
+        )
+        rates = json.dumps({name: round(statistics.median(values)) for name, values in found.items()})
+        for name, above, below in (
+            ("two workers ÷ one", "two workers", "one worker"),
+            ("two threads ÷ one", "two threads", "one worker"),
+            ("two bare loops that share nothing ÷ one", "two bare loops", "one bare loop"),
+        ):
+            median, low, high = ratio(found[above], found[below])
+            show(f"{model}, batch {batch}: {name}", "–", median, range=[round(low, 2), round(high, 2)])
+        print(rates, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    main(parser.parse_args().repeats)

@@ -1,0 +1,82 @@
+"""The optimizer's steps: kept apart from when to look at what they did."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.engine.eager import step_function
+from pipeline.engine.noise_scale import MicroBatchNoise
+from pipeline.engine.precision import Precision
+from pipeline.engine.workers import SharedModel, Workers
+
+
+@dataclass
+class Loop:
+    """One optimizer step after another, and what they leave to be looked at.
+
+    Attributes:
+        model, optimizer: what is trained; the LRs in the optimizer's groups are the peak ones.
+        batch: examples in one step, over all workers.
+        micro_batch: most examples in one forward pass; None is all.
+        precision: of forward passes.
+        workers: this process's place among those that take the steps together.
+        noise: watches the gradients of micro-batches.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch: int
+    micro_batch: int | None
+    precision: Precision
+    workers: Workers
+    noise: MicroBatchNoise
+    losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
+    outputs: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._update = step_function(self.optimizer)
+        self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._shared = SharedModel(self.model, self.workers)
+        self._passes = self.workers.passes(self.batch, self.micro_batch)
+
+    def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
+            group["lr"] = lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        self._shared.begin_step()
+        own = self._passes[self.workers.rank]
+        for number in range(1, own + 1):
+            images, labels = next(batches)
+            with self._shared.keeping_to_itself(is_last=number == own):
+                with self.precision.context():
+                    logits = self._shared.forward(images)
+                loss = F.cross_entropy(logits.float(), labels)
+                if (scale := self._shared.scale(len(labels), self.batch)) != 1:
+                    # The mean over the whole batch, also where the last piece is smaller than the others.
+                    loss = loss * scale
+                loss.backward()
+            self.noise.after_backward(len(labels))
+            self.losses.append(loss.detach())
+            self.outputs.append(logits.detach())
+            self.labels.append(labels)
+        self._shared.end_step(self._passes)
+        self._update()
+
+    def drain(self) -> tuple[float, float]:
+        """Sum of the batches' losses and number of wrong answers since the last drain; waits for the device."""
+        loss = torch.stack(self.losses).sum()
+        wrong = (torch.cat(self.outputs).argmax(dim=1) != torch.cat(self.labels)).sum()
+        self.losses.clear()
+        self.outputs.clear()
+        self.labels.clear()
+        loss_sum, wrong_sum = self.workers.total([loss.item() / self.workers.count, wrong.item()])
+        return loss_sum, int(wrong_sum)
+
+    def grad_norm(self) -> float:
+        """Euclidean norm of the last step's gradient over all parameters."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).item()
