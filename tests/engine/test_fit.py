@@ -1,6 +1,7 @@
 """The training loop against the obvious one, and how runs end."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from pipeline.budget import plan_training
 from pipeline.data import ExampleStream, digits
 from pipeline.engine import evaluate, fit
+from pipeline.engine.loop import Loop
 from pipeline.models import MLP
 from pipeline.schedule import make_schedule
 
@@ -76,6 +78,21 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_and_another_does_not(split
         [e.metrics[k] for k in keys] for e in second.evaluations
     ]
     assert losses(first) != losses(other)
+
+
+@pytest.mark.parametrize(("lr", "status"), [(0.1, "complete"), (1e6, "diverged")])
+def test_where_the_device_runs_ahead_it_is_looked_at_once_an_epoch_with_the_same_numbers(
+    splits, monkeypatch, lr, status
+):
+    at_once, _ = train(splits, lr=lr)
+    looks = []
+    look = Loop.look
+    monkeypatch.setattr(sys.modules["pipeline.engine.fit"], "runs_ahead", lambda device: True)
+    monkeypatch.setattr(Loop, "look", lambda self, drained: looks.append(len(drained)) or look(self, drained))
+    late, _ = train(splits, lr=lr)
+    assert (late.status, at_once.status) == (status, status)
+    assert losses(late) == losses(at_once)
+    assert len(looks) == (2 if status == "complete" else 1)
 
 
 def test_a_golden_run_keeps_its_loss(splits):

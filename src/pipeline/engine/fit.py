@@ -1,6 +1,7 @@
 """The training loop."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,8 +21,8 @@ from pipeline.engine.state import State, restore, state_of
 from pipeline.engine.workers import ALONE, Workers
 from pipeline.schedule import Schedule
 
-# How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a GPU
-# doesn't wait for the host, and that a window at batch 4 averages over fifty examples of the digits.
+# How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
+# batch 4 averages over fifty examples of the digits.
 WINDOWS_PER_EPOCH = 20
 
 
@@ -121,6 +122,11 @@ def fit(
     return result
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the host goes on while `device` computes, so that to look at a result is to wait for it."""
+    return device.type != "cpu"
+
+
 def _train_until(
     loop: Loop,
     batches: Iterator[tuple[Tensor, Tensor]],
@@ -131,25 +137,37 @@ def _train_until(
     health: Health,
     on_window: Callable[[int], None],
 ) -> dict[str, float] | None:
-    """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged."""
-    begin, loss_sum, wrong_sum, seconds = result.steps, 0.0, 0.0, 0.0
+    """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged.
+
+    Divergence is judged window by window; where the device would have to be waited for, all of them at the end.
+    """
+    begin, loss_sum, wrong_sum = result.steps, 0.0, 0.0
+    is_ahead = runs_ahead(next(loop.model.parameters()).device)
+    unseen: list[Tensor] = []
+    lengths: list[int] = []
+    started, pauses = time.perf_counter(), 0.0
     while result.steps < end:
         # The first window is one step long: its loss is the start that divergence is measured against.
         stop = min(result.steps + window, end) if result.steps else 1
-        steps = stop - result.steps
-        started = time.perf_counter()
         for step in range(result.steps, stop):
             loop.step(batches, schedule(step))
-        loss, wrong = loop.drain()
-        seconds += time.perf_counter() - started
+        unseen.append(loop.drain())
+        lengths.append(stop - result.steps)
         result.steps = stop
-        if stop == 1:
-            health.start(loss)
-        if health.diverged(loss / steps):
-            return None
-        loss_sum += loss
-        wrong_sum += wrong
+        if not is_ahead or stop == end:
+            for (loss, wrong), steps in zip(loop.look(unseen), lengths, strict=True):
+                if math.isnan(health.start_loss):
+                    health.start(loss)
+                if health.diverged(loss / steps):
+                    return None
+                loss_sum += loss
+                wrong_sum += wrong
+            unseen.clear()
+            lengths.clear()
+        paused = time.perf_counter()
         on_window(stop)
+        pauses += time.perf_counter() - paused
+    seconds = time.perf_counter() - started - pauses
     result.train_seconds += seconds
     steps = end - begin
     examples = steps * loop.batch

@@ -66,15 +66,19 @@ class Loop:
         self._shared.end_step(self._passes)
         self._update()
 
-    def drain(self) -> tuple[float, float]:
-        """Sum of the batches' losses and number of wrong answers since the last drain; waits for the device."""
-        loss = torch.stack(self.losses).sum()
+    def drain(self) -> Tensor:
+        """(sum of the batches' losses, number of wrong answers) since the last drain, by this worker, on the device."""
+        loss = torch.stack(self.losses).sum() / self.workers.count
         wrong = (torch.cat(self.outputs).argmax(dim=1) != torch.cat(self.labels)).sum()
         self.losses.clear()
         self.outputs.clear()
         self.labels.clear()
-        loss_sum, wrong_sum = self.workers.total([loss.item() / self.workers.count, wrong.item()])
-        return loss_sum, int(wrong_sum)
+        return torch.stack((loss, wrong.to(loss.dtype)))
+
+    def look(self, drained: list[Tensor]) -> list[tuple[float, float]]:
+        """What was drained, over all workers, as numbers; waits for the device, once."""
+        flat = self.workers.total(torch.stack(drained).flatten().tolist())
+        return list(zip(flat[::2], flat[1::2], strict=True))
 
     def grad_norm(self) -> float:
         """Euclidean norm of the last step's gradient over all parameters."""
