@@ -4,6 +4,7 @@ PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup study test test-study test-long test-cluster lint ui bench constraints clean
@@ -47,12 +48,25 @@ lint: setup  ## ruff and mypy
 ui: setup  ## browse the results in MLflow, at http://127.0.0.1:5000 (PORT=5001 for another)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
 
-bench: setup  ## the training loop beside the shortest PyTorch loop that does the same
+$(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
+	@echo "Installing the peers' stack into $(PEERS); this takes a few minutes, most of it torch."
+	$(PYTHON) -m venv $(PEERS)
+	grep -v '^optuna==' constraints.txt > $(PEERS)/constraints.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PEERS)/constraints.txt --requirement $<
+	@touch $@
+
+bench: setup $(PEERS)/.installed  ## speed and memory beside bare PyTorch and the peers' stack (about twenty minutes)
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/peers/compare.py $(PEERS)/bin/python
 
 constraints: setup  ## write the installed versions down as the tested ones
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton)' > constraints.txt
 
-clean:  ## remove .venv and caches; results in mlruns/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+clean:  ## remove .venv, .venv-peers and caches; results in mlruns/ stay
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

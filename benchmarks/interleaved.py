@@ -20,7 +20,10 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
 
 def show(what: str, target: str, value: float, **more: object) -> None:
     """A JSON line of one result beside its target."""
-    print(json.dumps({"what": what, "target": target, "measured": round(value, 3), **more}), flush=True)
+    print(
+        json.dumps({"what": what, "target": target, "measured": round(value, 3), **more}, ensure_ascii=False),
+        flush=True,
+    )
 
 
 def clean_environment() -> dict[str, str]:

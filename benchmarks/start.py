@@ -60,7 +60,13 @@ def main(repeats: int) -> None:
         )
         median, low, high = ratio(found["ours"], found["empty"])
         medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
-        show(f"{' '.join(arguments)} ÷ empty Hydra app", "≤ 1.15", median, range=[low, high], seconds=medians)
+        show(
+            f"{' '.join(arguments)} ÷ empty Hydra app",
+            "≤ 1.15",
+            median,
+            range=[round(low, 2), round(high, 2)],
+            seconds=medians,
+        )
     found = in_turn({"run": lambda: seconds("-c", FIRST_STEP), "imports": lambda: seconds("-c", IMPORTS)}, repeats)
     beyond = [run - imports for run, imports in zip(found["run"], found["imports"], strict=True)]
     medians = {name: round(statistics.median(values), 2) for name, values in found.items()}

@@ -112,4 +112,4 @@ if __name__ == "__main__":
     parser.add_argument("peers", help="the Python of the peers' environment")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    main(given.peers, given.repeats)
+    main(str(Path(given.peers).absolute()), given.repeats)

@@ -90,7 +90,8 @@ def gathered(config: dict[str, Any], workers: "Workers", one_of_many: bool) -> I
         with _group(store, 0, workers.count):
             yield
         for process in others.values():
-            process.wait(timeout=GONE_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its share is done; it is ended below
+                process.wait(timeout=GONE_SECONDS)
     except Exception as error:
         if is_lost_peer(error):
             raise _lost(others, workers.count) from None
@@ -124,7 +125,7 @@ def leave_the_word_to_the_first() -> NoReturn:
 
 def is_lost_peer(error: BaseException | None) -> bool:
     """Whether `error` is what torch raises where another worker is gone."""
-    signs = ("gloo", "NCCL", "Connection closed", "peer")
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

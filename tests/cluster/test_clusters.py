@@ -81,6 +81,17 @@ def test_a_sweep_of_the_project_ends_with_its_report(tmp_path, run_python, reque
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+def test_under_slurm_a_trial_can_be_two_workers(tmp_path, run_python, slurm):
+    few = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=1", "runtime.workers=2", "report.confirm_seeds=0")
+    done = run_python(*PIPELINE, *few, "hydra.sweeper.n_trials=2", **slurm)
+    assert done.returncode == 0, done.stderr
+    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    runs = store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'")
+    assert len(runs) == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.params["runtime.workers"] for run in runs} == {"2"}
+
+
 @pytest.mark.parametrize("launcher", ["slurm", "ray"])
 def test_a_killed_worker_costs_its_own_trial_and_no_other(tmp_path, run_python, request, launcher):
     overrides, environment = launched(request, launcher)

@@ -58,7 +58,7 @@ def test_a_sweep_cut_off_after_any_record_ends_with_the_same_table(tmp_path, sam
         check_complete(folder, expected)
 
 
-@pytest.mark.parametrize("every", [47, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [47, pytest.param(3, marks=pytest.mark.long)])
 def test_a_journal_cut_at_any_byte_of_its_last_record_is_gone_on_with(tmp_path, every):
     multirun(tmp_path / "whole", *SEARCH)
     expected = table(tmp_path / "whole")
