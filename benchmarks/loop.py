@@ -34,7 +34,7 @@ CASES = [
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
     ("simple_cnn", 256, 10),
-    ("simple_cnn", 2048, 2),
+    ("simple_cnn", 2048, 4),
 ]
 
 

@@ -140,9 +140,14 @@ class Config:
     report: Report = field(default_factory=Report)
 
 
+SCHEMA = "schema.yaml"
+
+
 def register() -> None:
     """Make the schema and the resolvers known to Hydra and OmegaConf; safe to call again."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    if SCHEMA in ConfigStore.instance().repo and OmegaConf.has_resolver("trials_at_once"):
+        return  # every trial of a sweep asks, and making a node of the schema takes 20 ms
+    ConfigStore.instance().store(name=SCHEMA, node=Config)
     resolvers: dict[str, Callable[..., Any]] = {
         "scaled_lr": scaled_lr,
         "scaled_betas": scaled_betas,
