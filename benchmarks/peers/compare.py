@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+APP = str(HERE / "lightning_app.py")
 sys.path.insert(0, str(HERE.parent))
 
 from interleaved import clean_environment, in_turn, ratio, show  # noqa: E402
@@ -51,11 +52,10 @@ def seconds(*command: str) -> float:
         return time.perf_counter() - started
 
 
-def main(peers: str, repeats: int) -> None:
-    """Measure and print."""
+def epoch(peers: str, repeats: int) -> None:
+    """One epoch."""
     from pipeline.data.torchvision_images import DEBIAN_FASHION_MNIST
 
-    app = str(HERE / "lightning_app.py")
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root) / "FashionMNIST" / "raw"
         raw.mkdir(parents=True)
@@ -65,7 +65,7 @@ def main(peers: str, repeats: int) -> None:
         found = in_turn(
             {
                 "ours": lambda: printed(sys.executable, "-c", OUR_EPOCH),
-                "lightning": lambda: printed(peers, app, "epoch", root),
+                "lightning": lambda: printed(peers, APP, "epoch", root),
             },
             repeats,
         )
@@ -75,14 +75,17 @@ def main(peers: str, repeats: int) -> None:
         "an epoch of mlp on Fashion-MNIST at batch 64: times as fast as Lightning",
         "≥ 6",
         median,
-        range=[low, high],
+        range=[round(low, 1), round(high, 1)],
         seconds=medians,
     )
 
+
+def sweep(peers: str, repeats: int) -> None:
+    """A sweep."""
     ours = [sys.executable, "-m", "pipeline.train", "-m", "batch=64", "seed=0", "budget.epochs=5"]
     ours += [f"hydra.sweeper.n_trials={TRIALS}", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"]
     ours += ["report.confirm_seeds=0", "hydra.sweeper.widenings=0", "search.octaves=3"]
-    theirs = [peers, app, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
+    theirs = [peers, APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
     theirs += [f"hydra.sweeper.n_trials={TRIALS}", "hydra.sweeper.direction=minimize", "batch=64"]
     theirs += ["lr=tag(log,interval(0.0125,0.8))"]
     found = in_turn(
@@ -102,7 +105,7 @@ def main(peers: str, repeats: int) -> None:
             f"a sweep of {TRIALS} trials: times as fast as the peers' stack, {which}",
             "≥ 5",
             median,
-            range=[low, high],
+            range=[round(low, 1), round(high, 1)],
             seconds=medians,
         )
 
@@ -111,5 +114,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("peers", help="the Python of the peers' environment")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=("epoch", "sweep"), help="one of the two comparisons")
     given = parser.parse_args()
-    main(str(Path(given.peers).absolute()), given.repeats)
+    for comparison in (epoch, sweep):
+        if given.only in (None, comparison.__name__):
+            comparison(str(Path(given.peers).absolute()), given.repeats)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from lightning.pytorch.loggers import MLFlowLogger
+from mlflow import MlflowClient
 from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 from torch import nn
@@ -119,4 +120,6 @@ if __name__ == "__main__":
     if what == "epoch":
         print(epoch(sys.argv[1]))
     else:
+        # Two trials that make MLflow's database at once break it, so it is made first.
+        MlflowClient("sqlite:///mlflow.db").search_experiments()
         train()
