@@ -63,8 +63,9 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     model = _build("model", config["model"])
     if not isinstance(model, nn.Module):
         raise RequestError(f"model._target_={config['model']['_target_']} gives no torch.nn.Module.")
+    # Lazy layers get their parameters in the check; only then can these be given a memory format.
+    _check_fit(model.to(runtime.device), splits)
     model, runtime = arrange(model, runtime, asked["memory_format"])
-    _check_fit(model, splits)
     noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
     _check_noise_sample(noise_sample, plan, splits, model)
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
@@ -131,7 +132,8 @@ def _check_fit(model: nn.Module, splits: Splits) -> None:
     images, _ = next(iter(splits.train.batches(in_order(count, count))))
     model.eval()
     try:
-        with torch.inference_mode():
+        # Not in inference mode, whose tensors can't be trained: lazy layers make their parameters here.
+        with torch.no_grad():
             logits = model(images)
     except RuntimeError as error:
         shape = "×".join(map(str, images.shape[1:]))

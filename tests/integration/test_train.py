@@ -228,7 +228,7 @@ def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
         "from pipeline.data.splits import content_digest, in_memory_splits, split_indices\n"
         "class Net(torch.nn.Sequential):\n"
         "    def __init__(self, width, classes):\n"
-        "        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(width), torch.nn.ReLU(), torch.nn.Linear(width, classes))\n"
+        "        super().__init__(torch.nn.LazyConv2d(width, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(classes))\n"
         "def noise(name, classes, shape, device):\n"
         "    images = torch.randint(0, 255, (300, *shape), dtype=torch.uint8); labels = torch.arange(300) % classes\n"
         "    parts = dict(zip(('train', 'val', 'test'), ((images[i], labels[i]) for i in split_indices(300, (50, 50), 0))))\n"
@@ -253,6 +253,7 @@ def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     _, (run,) = runs(tmp_path)
     assert (run.data.params["dataset.name"], run.data.params["model._target_"]) == ("noise", "mine.Net")
+    assert run.data.params["runtime.memory_format"] == "channels_last"
 
 
 def test_the_configuration_is_shown_without_importing_torch(run_python):
