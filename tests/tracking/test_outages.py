@@ -267,7 +267,6 @@ def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds
 
 
 def test_a_run_is_reproduced_where_nothing_but_the_tracking_server_is_known(server, run_python, tmp_path):
-    server.start()
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -308,7 +307,6 @@ def small_disk(folder):
 
 
 def test_a_disk_that_fills_during_a_run_costs_nothing_while_the_server_answers(server, tmp_path):
-    server.start()
     with small_disk(tmp_path / "mlruns") as fill:
         started = time.time()
         with begin(server, "full disk") as run:
