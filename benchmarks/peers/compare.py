@@ -2,8 +2,9 @@
 
     python benchmarks/peers/compare.py PEERS_PYTHON
 
-One epoch of the mlp on Fashion-MNIST at batch 64, with validation; and a sweep of 24 trials of five epochs on the
-digits at batch 64, whole commands from start to exit, both with two processes on two cores. The sides take turns.
+One epoch of the mlp on Fashion-MNIST at batch 64, with validation; and the main job's grid on the digits: five epochs
+at each of its seven batch sizes times so many LRs, whole commands from start to exit, ours with its report, on all
+cores. The sides take turns.
 """
 
 import argparse
@@ -34,7 +35,7 @@ started = time.perf_counter()
 fit(w.model, w.optimizer, w.splits, w.plan, w.schedule, batch=64, seed=0, precision=w.runtime.precision)
 print(time.perf_counter() - started)
 """
-TRIALS = 24
+BATCHES = (4, 8, 16, 32, 64, 128, 256)
 
 
 def printed(*command: str) -> float:
@@ -80,14 +81,18 @@ def epoch(peers: str, repeats: int) -> None:
     )
 
 
-def sweep(peers: str, repeats: int) -> None:
+def sweep(peers: str, repeats: int, lrs: int) -> None:
     """A sweep."""
-    ours = [sys.executable, "-m", "pipeline.train", "-m", "batch=64", "seed=0", "budget.epochs=5"]
-    ours += [f"hydra.sweeper.n_trials={TRIALS}", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"]
-    ours += ["report.confirm_seeds=0", "hydra.sweeper.widenings=0", "search.octaves=3"]
-    theirs = [peers, APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
-    theirs += [f"hydra.sweeper.n_trials={TRIALS}", "hydra.sweeper.direction=minimize", "batch=64"]
-    theirs += ["lr=tag(log,interval(0.0125,0.8))"]
+    batches, trials = ",".join(map(str, BATCHES)), len(BATCHES) * lrs
+    ours = [sys.executable, "-m", "pipeline.train", "-m", f"batch={batches}", "seed=0", "budget.epochs=5"]
+    ours += [f"hydra.sweeper.n_trials={lrs}", "hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.points={lrs}"]
+    ours += ["hydra/sweeper/pruner=none", "report.confirm_seeds=0", "hydra.sweeper.widenings=0", "search.octaves=2"]
+    theirs = [peers, APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"]
+    theirs += [f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.direction=minimize"]
+    theirs += [
+        f"batch=choice({batches})",
+        f"lr=choice({','.join(f'{0.0125 * 64 ** (i / lrs):.5f}' for i in range(lrs))})",
+    ]
     found = in_turn(
         {
             "ours": lambda: seconds(*ours),
@@ -96,13 +101,13 @@ def sweep(peers: str, repeats: int) -> None:
                 *theirs, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"
             ),
         },
-        max(1, repeats // 2),
+        repeats,
     )
     medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
     for which in ("one by one", "two at once"):
         median, low, high = ratio(found[which], found["ours"])
         show(
-            f"a sweep of {TRIALS} trials: times as fast as the peers' stack, {which}",
+            f"a sweep of {trials} trials on digits: times as fast as the peers' stack, {which}",
             "≥ 5",
             median,
             range=[round(low, 1), round(high, 1)],
@@ -115,7 +120,11 @@ if __name__ == "__main__":
     parser.add_argument("peers", help="the Python of the peers' environment")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("epoch", "sweep"), help="one of the two comparisons")
+    parser.add_argument("--sweeps", type=int, default=1, help="repeats of the sweeps, which take minutes")
+    parser.add_argument("--lrs", type=int, default=24, help="LRs at each batch size")
     given = parser.parse_args()
-    for comparison in (epoch, sweep):
-        if given.only in (None, comparison.__name__):
-            comparison(str(Path(given.peers).absolute()), given.repeats)
+    python = str(Path(given.peers).absolute())
+    if given.only in (None, "epoch"):
+        epoch(python, given.repeats)
+    if given.only in (None, "sweep"):
+        sweep(python, given.sweeps, given.lrs)

@@ -1,25 +1,64 @@
-"""Builds what configurations ask for, in a process of its own, and says what can't be built.
+"""Builds what configurations ask for, in other processes than the sweep's driver, and says what can't be built.
 
-The driver of a sweep imports no torch; it asks `python -m pipeline.dry_run`, with the resolved configurations
-as a JSON list on stdin. The answer on stdout is JSON too: a message, or null where all is well.
+The driver of a sweep imports no torch. Where its trials run in processes of this machine (hydra/launcher=cores), these
+build, a share each: they have torch and the data set at hand then when the first trial comes. Elsewhere it is
+`python -m pipeline.dry_run`, with the resolved configurations as a JSON list on stdin; the answer on stdout is JSON
+too: a message, or null where all is well.
 """
 
 import contextlib
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline import child
 from pipeline.errors import RequestError
 
 
-def check_buildable(configs: list[dict[str, Any]]) -> None:
-    """Build each of the resolved `configs`, without training, in another process.
+def check_buildable(configs: list[dict[str, Any]], launcher: Mapping[str, Any]) -> None:
+    """Build each of the resolved `configs`, without training, in other processes.
+
+    Args:
+        configs: from `pipeline.config.resolve`.
+        launcher: the node `hydra.launcher`.
 
     Raises:
         RequestError: the first one that can't be built.
     """
+    messages = _ask_workers(configs, launcher) or [_ask_process(configs)]
+    for message in messages:
+        if message is not None:
+            raise RequestError(message)
+
+
+def _ask_workers(configs: list[dict[str, Any]], launcher: Mapping[str, Any]) -> list[str | None]:
+    """The answers of the launcher's own workers; none where it has no more than the driver's process."""
+    from joblib import delayed, effective_n_jobs
+
+    from hydra_plugins.processes_launcher._workers import TARGET, workers
+
+    if launcher["_target_"] != TARGET or (count := effective_n_jobs(launcher["n_jobs"])) == 1:
+        return []
+    return list(workers(launcher["n_jobs"])(delayed(build_and_get_ready)(configs[i::count]) for i in range(count)))
+
+
+def build_and_get_ready(configs: list[dict[str, Any]]) -> str | None:
+    """What can't be built, or None; goes on importing what a first trial needs beside it."""
+    message = first_refusal(configs)
+    if message is None:
+        threading.Thread(target=_import_tracking, name="getting ready", daemon=True).start()
+    return message
+
+
+def _import_tracking() -> None:
+    with contextlib.suppress(ImportError):  # the trial itself says what is missing
+        import pipeline.tracking.delivery  # noqa: F401
+
+
+def _ask_process(configs: list[dict[str, Any]]) -> str | None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.dry_run"],
         input=json.dumps(configs),
@@ -30,24 +69,28 @@ def check_buildable(configs: list[dict[str, Any]]) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"The check of the request failed:\n{done.stderr.strip()}")
-    message = json.loads(done.stdout.splitlines()[-1])
-    if message is not None:
-        raise RequestError(message)
+    message: str | None = json.loads(done.stdout.splitlines()[-1])
+    return message
+
+
+def first_refusal(configs: list[dict[str, Any]]) -> str | None:
+    """Build `configs` in this process; what the first refusal says, or None."""
+    from pipeline.workload import prepare
+
+    try:
+        for config in configs:
+            prepare(config, one_of_many=True)
+    except RequestError as error:
+        return str(error)
+    return None
 
 
 def main() -> None:
     """Read configurations, build them, print the first refusal."""
-    from pipeline.workload import prepare
-
     configs = json.load(sys.stdin)
-    message = None
     # What user code prints while it is built must not mix with the answer.
     with contextlib.redirect_stdout(sys.stderr):
-        try:
-            for config in configs:
-                prepare(config, one_of_many=True)
-        except RequestError as error:
-            message = str(error)
+        message = first_refusal(configs)
     print(json.dumps(message))
 
 

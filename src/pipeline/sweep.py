@@ -53,7 +53,7 @@ class SweepHooks(Hooks):
         for config in configs:
             check_request(config)
         check_location(configs[0]["tracking"]["uri"])
-        check_buildable(configs)
+        check_buildable(configs, cells[0].config.hydra.launcher)
         warn_linear_adam(configs[0])
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:

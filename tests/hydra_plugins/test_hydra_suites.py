@@ -33,6 +33,11 @@ class TestWithJoblib(LauncherTestSuite):
     pass
 
 
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("processes", [SWEEPER, "hydra.launcher.n_jobs=2"])])
+class TestWithProcesses(LauncherTestSuite):
+    pass
+
+
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [SWEEPER, "hydra.sweeper.max_batch_size=2"])])
 class TestBatches(BatchedSweeperTestSuite):
     pass
@@ -42,7 +47,7 @@ class TestBatches(BatchedSweeperTestSuite):
     ("task_launcher_cfg", "extra_flags"),
     [
         ({}, ["-m", SWEEPER, "hydra/launcher=basic"]),
-        ({}, ["-m", SWEEPER, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]),
+        ({}, ["-m", SWEEPER, "hydra/launcher=processes", "hydra.launcher.n_jobs=1"]),
     ],
 )
 class TestAppsOfTheirOwn(IntegrationTestSuite):

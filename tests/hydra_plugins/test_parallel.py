@@ -14,7 +14,7 @@ from pipeline.models import MLP
 from pipeline.schedule import make_schedule
 from tests.hydra_plugins import stub
 from tests.hydra_plugins.inprocess import multirun, trials_of
-from tests.hydra_plugins.test_sweeper import APP, JOBLIB
+from tests.hydra_plugins.test_sweeper import APP, TWO_PROCESSES
 
 # Seconds that a trial of the main job trains at each batch size, and what it costs beside that, on one machine.
 TRAINING = {4: 0.53, 8: 0.28, 16: 0.16, 32: 0.10, 64: 0.07, 128: 0.05, 256: 0.035}
@@ -87,7 +87,7 @@ def test_a_wave_holds_two_trials_a_worker_and_the_longest_come_first(tmp_path):
 
 def test_workers_are_started_once_and_not_once_a_wave(tmp_path, run_python):
     search = ("x=interval(0.5,2.0)", "hydra.sweeper.n_trials=16", "hydra.sweep.dir=out", "pids=true")
-    done = run_python(APP, "-m", *search, *JOBLIB)
+    done = run_python(APP, "-m", *search, *TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
     pids = Counter((tmp_path / "pids.log").read_text().split())
     assert len(pids) == 2

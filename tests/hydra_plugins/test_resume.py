@@ -122,7 +122,7 @@ def kill_again_and_again(folder, command, pauses):
 @pytest.mark.long
 def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(tmp_path):
     overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
-    overrides += ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sleep=0.3", "hydra.sweeper.n_trials=12")
+    overrides += ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "sleep=0.3", "hydra.sweeper.n_trials=12")
     command = [sys.executable, APP, "-m", *overrides]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -135,7 +135,7 @@ def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(
 
 def test_a_worker_that_dies_while_it_writes_harms_nobody_else(tmp_path, run_python):
     overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
-    done = run_python(APP, "-m", *overrides, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "fails=tear")
+    done = run_python(APP, "-m", *overrides, "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "fails=tear")
     assert done.returncode == 0, done.stderr
     states = [t.state for t in trials_of(tmp_path)]
     assert states == [TrialState.FAIL if t % 3 == 1 else TrialState.COMPLETE for t in range(7)]

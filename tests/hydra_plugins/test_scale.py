@@ -14,7 +14,7 @@ from hydra_plugins.lr_study_sweeper._storage import open_storage
 from tests.hydra_plugins import stub
 from tests.hydra_plugins.inprocess import multirun
 from tests.hydra_plugins.test_parallel import task
-from tests.hydra_plugins.test_sweeper import APP, JOBLIB
+from tests.hydra_plugins.test_sweeper import APP, TWO_PROCESSES
 from tests.integration.measure import measure
 
 pytestmark = pytest.mark.long
@@ -71,7 +71,15 @@ def test_ten_thousand_trials_end_at_a_steady_cost(tmp_path, studies, trials):
 
 def test_a_thousand_real_jobs_end_in_flat_memory(tmp_path):
     search = (*SEARCH, "hydra.sweeper.replicate_key=seed", "hydra.sweep.dir=out", "hydra.sweep.subdir=.")
-    command = [sys.executable, APP, "-m", *search, "hydra.sweeper.n_trials=1000", "hydra.output_subdir=null", *JOBLIB]
+    command = [
+        sys.executable,
+        APP,
+        "-m",
+        *search,
+        "hydra.sweeper.n_trials=1000",
+        "hydra.output_subdir=null",
+        *TWO_PROCESSES,
+    ]
     done = measure(command, tmp_path)
     assert done.returncode == 0, done.output[-2000:]
     study = optuna.load_study(study_name="app", storage=open_storage(str(tmp_path / "out" / "optuna.journal")))

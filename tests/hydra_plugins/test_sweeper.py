@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from hydra_plugins.lr_study_sweeper._storage import open_storage, prepare_journal
 
 APP = str(Path(__file__).parent / "app.py")
-JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.batch_size=1")
+TWO_PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_same_command_elsewhere_gives_the_same_table(sweep, run_python, tmp_
 
 @pytest.mark.parametrize("fails", ["raise", "exit", "nan", "unpicklable"])
 def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(sweep, fails):
-    done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", f"fails={fails}", *JOBLIB)
+    done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", f"fails={fails}", *TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
     table = trials(sweep.folder, "app")
     assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
@@ -113,7 +113,9 @@ def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(sweep, fails):
 
 
 def test_a_killed_worker_costs_its_own_trial_and_no_other(sweep):
-    done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", "fails=kill", "sleep=0.2", *JOBLIB)
+    done = sweep(
+        "x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", "fails=kill", "sleep=0.2", *TWO_PROCESSES
+    )
     assert done.returncode == 0, done.stderr
     table = trials(sweep.folder, "app")
     assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2

@@ -1,0 +1,81 @@
+"""The launcher as Hydra finds it, and the configuration that chooses it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ProcessesLauncherConf:
+    """`hydra/launcher=processes`."""
+
+    _target_: str = "hydra_plugins.processes_launcher.processes_launcher.ProcessesLauncher"
+
+    # Jobs at once; -1 is one for each core, -2 one less, …; 1 runs them in this process.
+    n_jobs: int = -1
+
+
+class ProcessesLauncher(Launcher):
+    """Runs jobs in worker processes that outlive a launch.
+
+    Args:
+        n_jobs: how many at once.
+    """
+
+    def __init__(self, n_jobs: int = -1) -> None:
+        self.n_jobs = n_jobs
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what `launch` needs."""
+        self.config = config
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a job for each list of overrides; their returns, in the same order.
+
+        Raises:
+            Exception: a worker died, or a job's return can't be pickled; the other jobs may have been run.
+        """
+        # Imported here: the plugins are looked at by every command of Hydra's.
+        from joblib import delayed, effective_n_jobs
+
+        from hydra_plugins.processes_launcher._workers import Launch, pack, run_packed, workers
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        jobs = list(enumerate(job_overrides, start=initial_job_idx))
+        log.info("Launching %d jobs, %d at once", len(jobs), effective_n_jobs(self.n_jobs))
+        for number, overrides in jobs:
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+        launch = Launch(self.hydra_context, self.config, self.task_function)
+        if effective_n_jobs(self.n_jobs) == 1:
+            returned = []
+            for number, overrides in jobs:
+                returned.append(launch.run(number, overrides))
+                configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            return returned
+        packed = pack(launch)
+        run = workers(self.n_jobs)
+        return list(run(delayed(run_packed)(packed, number, overrides) for number, overrides in jobs))
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="processes", node=ProcessesLauncherConf, provider="processes_launcher"
+)
