@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Mapping
 
 
-def in_turn(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """`repeats` rounds of every side; the first round, which pays for cold caches, is left out."""
-    rounds = [{name: measure() for name, measure in sides.items()} for _ in range(repeats + 1)][1:]
+def in_turn(sides: Mapping[str, Callable[[], float]], repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
+    """`repeats` rounds of every side, after one that pays for cold caches where they warm up."""
+    rounds = [{name: measure() for name, measure in sides.items()} for _ in range(repeats + warm_up)][warm_up:]
     return {name: [found[name] for found in rounds] for name in sides}
 
 

@@ -89,10 +89,8 @@ def sweep(peers: str, repeats: int, lrs: int) -> None:
     ours += ["hydra/sweeper/pruner=none", "report.confirm_seeds=0", "hydra.sweeper.widenings=0", "search.octaves=2"]
     theirs = [peers, APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"]
     theirs += [f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.direction=minimize"]
-    theirs += [
-        f"batch=choice({batches})",
-        f"lr=choice({','.join(f'{0.0125 * 64 ** (i / lrs):.5f}' for i in range(lrs))})",
-    ]
+    choices = ",".join(f"{0.0125 * 64 ** (i / lrs):.5f}" for i in range(lrs))
+    theirs += [f"batch=choice({batches})", f"lr=choice({choices})"]
     found = in_turn(
         {
             "ours": lambda: seconds(*ours),

@@ -120,6 +120,9 @@ class SweepHooks(Hooks):
 
     def ended(self, outcome: Outcome) -> None:
         """Report where the sweep is complete, and close the parent run."""
+        from hydra_plugins.processes_launcher._workers import dismiss_workers
+
+        dismiss_workers()  # they take a second or two to end, and their memory is of use to the report
         try:
             if outcome.status == "complete":
                 store = self._caught_up_store(f"The report has to wait: python -m pipeline.report {self._name}")

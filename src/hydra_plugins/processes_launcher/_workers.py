@@ -26,6 +26,15 @@ def workers(n_jobs: int) -> Parallel:
     return Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, pre_dispatch="all")
 
 
+def dismiss_workers() -> None:
+    """Let the workers end, where there are any, without waiting for them: nothing more is to be run."""
+    from joblib.externals.loky import reusable_executor
+
+    # Not get_reusable_executor: it starts some where there are none.
+    if (executor := getattr(reusable_executor, "_executor", None)) is not None:
+        executor.shutdown(wait=False)
+
+
 @dataclass(frozen=True)
 class Launch:
     """What all jobs of a launch have in common."""
