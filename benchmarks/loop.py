@@ -2,6 +2,7 @@
 
     python benchmarks/loop.py                 # single precision
     python benchmarks/loop.py --precision bf16
+    python benchmarks/loop.py --compile       # with one more side, `compiled`: `engine` with runtime.compile=true
 
 Each side is a process of its own, since what one tells the C library or torch would hold for the other. The sides take
 turns, so that a machine whose speed drifts slows all of them; ratios are taken round by round, and the median counts.
@@ -98,6 +99,7 @@ def engine(side, precision):
                 seed=0,
                 micro_batch=micro_batch,
                 precision=used,
+                compiled=side == "compiled",
                 on_evaluation=lambda evaluation: run.log_metrics(evaluation.metrics, evaluation.epoch),
             )
         return result.steps * batch / result.train_seconds
@@ -134,7 +136,7 @@ def bare(side, precision):
 
 def serve(side, precision):
     """Measure what is asked for on stdin, until that ends."""
-    measure = (engine if side in ("engine", "bytes") else bare)(side, precision)
+    measure = (engine if side in ("engine", "bytes", "compiled") else bare)(side, precision)
     for line in sys.stdin:
         print(measure(*json.loads(line)), flush=True)
 
@@ -158,17 +160,18 @@ class Side:
         self._process.wait()
 
 
-def main(repeats: int, precision: str) -> None:
+def main(repeats: int, precision: str, compiled: bool) -> None:
     """Measure every case and print what was found."""
-    sides = {name: Side(name, precision) for name in SIDES}
+    sides = {name: Side(name, precision) for name in (*SIDES, *(["compiled"] if compiled else []))}
+    pairs = [("engine", "same"), ("engine", "plain"), ("bytes", "same"), ("compiled", "engine")][: len(sides) - 1]
     rows = []
     for name, batch, steps in CASES:
         for side in sides.values():
             side.measure(name, batch, max(2, steps // 4))  # pays for warming up
         rounds = [{which: side.measure(name, batch, steps) for which, side in sides.items()} for _ in range(repeats)]
         row = {"model": name, "batch": batch, "precision": precision}
-        row |= {f"{which}_per_second": round(statistics.median(r[which] for r in rounds)) for which in SIDES}
-        for ours, theirs in (("engine", "same"), ("engine", "plain"), ("bytes", "same")):
+        row |= {f"{which}_per_second": round(statistics.median(r[which] for r in rounds)) for which in sides}
+        for ours, theirs in pairs:
             ratios = [r[ours] / r[theirs] for r in rounds]
             row[f"{ours}/{theirs}"] = round(statistics.median(ratios), 3)
             row[f"{ours}/{theirs} range"] = [round(min(ratios), 2), round(max(ratios), 2)]
@@ -176,7 +179,7 @@ def main(repeats: int, precision: str) -> None:
         rows.append(row)
     for side in sides.values():
         side.end()
-    columns = ["engine_per_second", "engine/same", "engine/plain", "bytes/same"]
+    columns = ["engine_per_second", *(f"{ours}/{theirs}" for ours, theirs in pairs)]
     print(f"\n{'model':12} {'batch':>6}" + "".join(f"{column:>19}" for column in columns))
     for row in rows:
         print(f"{row['model']:12} {row['batch']:6}" + "".join(f"{row[column]:19,}" for column in columns))
@@ -187,9 +190,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--side", choices=(*SIDES, "compiled"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         serve(given.side, given.precision)
     else:
-        main(given.repeats, given.precision)
+        main(given.repeats, given.precision, given.compile)

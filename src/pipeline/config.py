@@ -91,6 +91,7 @@ class Runtime:
     precision: str = "auto"
     memory_format: str = "auto"
     workers: int = 1
+    compile: bool = False
 
 
 @dataclass

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # What runs computed in before there was a choice.
-BEFORE_IT_WAS_LOGGED = {"precision": "fp32", "memory_format": "contiguous", "workers": 1}
+BEFORE_IT_WAS_LOGGED = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False}
 
 
 def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:

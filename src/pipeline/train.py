@@ -194,6 +194,7 @@ def _fit_and_record(
         should_prune=should_prune,
         resume_from=state,
         precision=workload.runtime.precision,
+        compiled=workload.runtime.compiled,
         workers=workload.runtime.workers,
     )
     last = len(result.evaluations)

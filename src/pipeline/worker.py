@@ -139,6 +139,7 @@ def _work(config: dict[str, Any], workload: Any) -> None:
         seed=config["seed"],
         micro_batch=config["batching"]["micro_batch"],
         precision=workload.runtime.precision,
+        compiled=workload.runtime.compiled,
         workers=workload.runtime.workers,
     )
     if result.has_test:

@@ -48,7 +48,9 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
         RequestError: something can't be built, or the parts don't fit each other.
     """
     asked = config["runtime"]
-    runtime = set_up_runtime(asked["device"], asked["threads"], one_of_many, asked["precision"], workers)
+    runtime = set_up_runtime(
+        asked["device"], asked["threads"], one_of_many, asked["precision"], workers, asked["compile"]
+    )
     splits = _load_data(json.dumps(config["dataset"]), runtime.device)
     plan = plan_training(
         config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind")

@@ -44,6 +44,7 @@ def test_two_workers_are_one_run_with_the_numbers_of_one(run_python, tmp_path):
         ("batch=2 runtime.workers=3", "a batch of 2 has no example for each"),
         ("runtime.precision=fp8", "runtime.precision=fp8: no such choice."),
         ("runtime.memory_format=rows", "runtime.memory_format=rows: no such choice."),
+        ("runtime=gpu runtime.device=cuda:99", "runtime.device=cuda:99: not usable here"),
     ],
 )
 def test_what_can_not_be_shared_is_refused(run_python, tmp_path, request_, said):

@@ -43,6 +43,7 @@ def fit(
     should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
     resume_from: State | None = None,
     precision: Precision = FULL,
+    compiled: bool = False,
     workers: Workers = ALONE,
 ) -> FitResult:
     """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
@@ -65,6 +66,7 @@ def fit(
         resume_from: a state that a run of the same request was in: this one takes the steps that were left, the
             same ones to the last bit on a CPU.
         precision: what forward passes compute in.
+        compiled: whether training's passes go through `torch.compile`: other rounding, the same numbers but for that.
         workers: this process's place among those that train `model` together. All call this function with equal
             arguments, and get equal results; what is called back, and `resume_from`, counts in the first alone.
     """
@@ -73,7 +75,7 @@ def fit(
         if not workers.is_first:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, workers)
-    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise)
+    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:

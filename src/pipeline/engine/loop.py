@@ -24,6 +24,7 @@ class Loop:
         precision: of forward passes.
         workers: this process's place among those that take the steps together.
         noise: watches the gradients of micro-batches.
+        compiled: whether passes go through `torch.compile`.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class Loop:
     precision: Precision
     workers: Workers
     noise: MicroBatchNoise
+    compiled: bool = False
     losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
     outputs: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Loop:
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer)
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._shared = SharedModel(self.model, self.workers)
+        self._shared = SharedModel(self.model, self.workers, self.compiled)
         self._passes = self.workers.passes(self.batch, self.micro_batch)
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:

@@ -1,7 +1,8 @@
 """What a run computes on and in, chosen once for each process."""
 
+import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Runtime:
         precision: of forward passes.
         memory_format: how images and convolutions' weights lie in memory: `contiguous` or `channels_last`.
         workers: this process's place among those that train together.
+        compiled: whether training's passes go through `torch.compile`.
     """
 
     device: torch.device
@@ -32,6 +34,7 @@ class Runtime:
     precision: Precision
     memory_format: str
     workers: Workers
+    compiled: bool = False
 
     def as_params(self) -> dict[str, Any]:
         """As it is logged: what has to be known to compute the same again."""
@@ -41,6 +44,7 @@ class Runtime:
             "runtime.precision": self.precision.name,
             "runtime.memory_format": self.memory_format,
             "runtime.workers": self.workers.count,
+            "runtime.compile": self.compiled,
         }
 
 
@@ -50,6 +54,7 @@ def set_up_runtime(
     one_of_many: bool,
     precision: str = "auto",
     workers: Workers = ALONE,
+    compiled: bool = False,
 ) -> Runtime:
     """Choose device, threads and precision, and tell torch.
 
@@ -60,9 +65,11 @@ def set_up_runtime(
         one_of_many: whether other trials run beside this one.
         precision: `auto`, `fp32` or `bf16`; auto is single precision.
         workers: this process's place among those that train together; each takes a GPU of its own.
+        compiled: whether training's passes are to go through `torch.compile`.
 
     Raises:
-        RequestError: a device that isn't there, a number of threads that isn't one, or a precision that can't be had.
+        RequestError: a device that isn't there, a number of threads that isn't one, a precision that can't be had, or
+            nothing to compile with.
     """
     chosen = _device(device, workers)
     if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -77,7 +84,9 @@ def set_up_runtime(
     used = Precision("fp32" if precision == "auto" else precision, chosen.type)
     if used.name == "bf16" and chosen.type == "mps":
         raise RequestError("runtime.precision=bf16: not on mps.\nUse runtime.precision=fp32, or another device.")
-    return Runtime(chosen, threads, used, "contiguous", workers)
+    if compiled:
+        _try_compiler(chosen)
+    return Runtime(chosen, threads, used, "contiguous", workers, compiled)
 
 
 def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.Module, Runtime]:
@@ -96,7 +105,20 @@ def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.
     if convolves and runtime.device.type == "cpu":
         keep_freed_memory()
     model = model.to(runtime.device, memory_format=MEMORY_FORMATS[used])  # type: ignore[call-overload]
-    return model, Runtime(runtime.device, runtime.threads, runtime.precision, used, runtime.workers)
+    return model, replace(runtime, memory_format=used)
+
+
+@functools.cache
+def _try_compiler(device: torch.device) -> None:
+    """Compile something small: what is missing shows now, and not at the first step."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:  # of torch's compiler, of a C++ or CUDA compiler, or for want of one
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RequestError(
+            f"runtime.compile=true: torch.compile doesn't work here ({reason[:160]})."
+            "\nInstall a C++ compiler (Debian: g++), or leave runtime.compile=false."
+        ) from None
 
 
 def _device(name: str, workers: Workers) -> torch.device:

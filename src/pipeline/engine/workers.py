@@ -86,16 +86,17 @@ class SharedModel:
         forward: gives the logits; a backward pass from them adds the workers' gradients to `.grad`.
     """
 
-    def __init__(self, model: nn.Module, workers: Workers) -> None:
+    def __init__(self, model: nn.Module, workers: Workers, compiled: bool = False) -> None:
         self._workers = workers
         self._parallel: DistributedDataParallel | None = None
         self._statistics = BatchStatistics(model, workers) if workers.count > 1 else None
-        self.forward: nn.Module = model
+        # Training's passes alone: evaluations are few, and per-example gradients need the model as it is.
+        self.forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
         if workers.count > 1:
             # Buffers are shared by `BatchStatistics`: to copy the first worker's would drop what the others saw.
             new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
             buffers: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
-            self._parallel = DistributedDataParallel(model, gradient_as_bucket_view=True, **buffers)
+            self._parallel = DistributedDataParallel(self.forward, gradient_as_bucket_view=True, **buffers)
             self.forward = self._parallel
 
     def scale(self, examples: int, batch: int) -> float:
