@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.engine.eager import step_function
 from pipeline.engine.noise_scale import MicroBatchNoise
 from pipeline.engine.precision import Precision
+from pipeline.engine.tally import Tally
 from pipeline.engine.workers import SharedModel, Workers
 
 
@@ -35,9 +36,7 @@ class Loop:
     workers: Workers
     noise: MicroBatchNoise
     compiled: bool = False
-    losses: list[Tensor] = field(default_factory=list)  # of each forward pass, times its share of the batch
-    outputs: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)  # of losses that are multiplied with the pass's share of the batch
 
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer)
@@ -62,20 +61,15 @@ class Loop:
                     loss = loss * scale
                 loss.backward()
             self.noise.after_backward(len(labels))
-            self.losses.append(loss.detach())
-            self.outputs.append(logits.detach())
-            self.labels.append(labels)
+            self.tally.add(loss, logits, labels)
+            del images, labels, logits, loss  # before the next pass takes memory
         self._shared.end_step(self._passes)
         self._update()
 
     def drain(self) -> Tensor:
         """(sum of the batches' losses, number of wrong answers) since the last drain, by this worker, on the device."""
-        loss = torch.stack(self.losses).sum() / self.workers.count
-        wrong = (torch.cat(self.outputs).argmax(dim=1) != torch.cat(self.labels)).sum()
-        self.losses.clear()
-        self.outputs.clear()
-        self.labels.clear()
-        return torch.stack((loss, wrong.to(loss.dtype)))
+        loss, wrong = self.tally.drain()
+        return torch.stack((loss / self.workers.count, wrong))
 
     def look(self, drained: list[Tensor]) -> list[tuple[float, float]]:
         """What was drained, over all workers, as numbers; waits for the device, once."""

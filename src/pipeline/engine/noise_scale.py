@@ -175,7 +175,9 @@ class MicroBatchNoise:
         passes = workers.passes(batch, micro_batch)
         self._pieces, self._own_pieces = sum(passes), passes[workers.rank]
         self._norms: list[Tensor] = []  # of the gradients that are arriving, one a parameter
-        self._small: list[Tensor] = []  # (bⱼ/B)|gⱼ|² of this step
+        # (bⱼ/B)|gⱼ|² of this step, in memory that is taken once: see `Tally`.
+        self._small = next(model.parameters()).new_zeros(self._own_pieces)
+        self._arrived = 0
         self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over steps
         self._steps = 0
 
@@ -198,15 +200,16 @@ class MicroBatchNoise:
         if self._pieces == 1:
             return
         # But for the workers, the gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
-        self._small.append(_squared(self._norms) * (self._batch / examples / self._workers.count**2))
+        self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._workers.count**2)
         self._norms.clear()
-        if len(self._small) < self._own_pieces:
+        self._arrived += 1
+        if self._arrived < self._own_pieces:
             return
         whole = _squared([torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None])
-        sums = torch.stack([torch.stack(self._small).sum(), whole])
+        sums = torch.stack([self._small.sum(), whole])
         self._sums = sums if self._sums is None else self._sums + sums
         self._steps += 1
-        self._small.clear()
+        self._arrived = 0
 
     def drain(self) -> NoiseScale | None:
         """The estimate over the steps since the last drain; None where there is a single micro-batch a step."""
