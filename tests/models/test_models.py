@@ -45,3 +45,18 @@ def test_resnet18s_residual_blocks_start_as_identities():
     gammas = [m.bn2.weight for m in model.modules() if isinstance(m, torchvision.models.resnet.BasicBlock)]
     assert len(gammas) == 8
     assert all((gamma == 0).all() for gamma in gammas)
+
+
+def test_the_simple_cnns_pooling_before_its_relus_changes_no_number():
+    pooled_first = SimpleCNN((3, 28, 28), 10, (8, 16), 32)
+    first, pool, relu, second, _, _, *dense = pooled_first.layers
+    rectified_first = nn.Sequential(first, relu, pool, second, relu, pool, *dense)
+    images, labels = torch.randn(16, 3, 28, 28), torch.arange(16) % 10
+
+    def passes(network):
+        logits = network(images)
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(logits, labels), network.parameters())
+        return logits, *gradients
+
+    for ours, theirs in zip(passes(pooled_first.layers), passes(rectified_first), strict=True):
+        assert torch.equal(ours, theirs)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 class SimpleCNN(nn.Module):
     """5×5 convolutions with ReLU and 2×2 max-pooling, then a dense layer (Shallue et al. 2018, arXiv:1811.03600).
 
+    The maximum of four rectified numbers is their rectified maximum: so each ReLU follows its pooling, where it has a
+    quarter of the numbers to look at, and to keep.
+
     Args:
         shape: of one image: channels, height, width.
         classes: width of the output.
@@ -20,7 +23,7 @@ class SimpleCNN(nn.Module):
         inputs, height, width = shape
         layers: list[nn.Module] = []
         for outputs in channels:
-            layers += [nn.Conv2d(inputs, outputs, kernel_size=5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(inputs, outputs, kernel_size=5, padding=2), nn.MaxPool2d(2), nn.ReLU()]
             inputs, height, width = outputs, height // 2, width // 2
         layers += [
             nn.Flatten(),
