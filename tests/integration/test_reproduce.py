@@ -173,7 +173,7 @@ def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_unin
     process.stdout.close()
     assert process.returncode == -signal.SIGKILL
     done = run(tmp_path, *request)
-    assert "Going on with a run that died" in done.stderr
+    assert "Going on with a run that was cut off" in done.stderr
     whole = run(tmp_path, *(part for part in request if part != "resume=auto"))
     assert "Going on" not in whole.stderr
     store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
