@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.render import rows, summary, to_json, to_markdown
+from pipeline.analysis.render import columns, rows, summary, to_json, to_markdown
 from pipeline.analysis.table import Run
 from pipeline.analysis.verdict import holm
 from pipeline.errors import RequestError
@@ -132,8 +133,10 @@ def test_cells_of_fewer_than_fifty_steps_are_flagged():
 
 
 def test_the_same_table_gives_the_same_answer_in_any_order():
-    runs = table(saturating)
-    assert to_json(analyse(runs)) == to_json(analyse(runs))
+    runs = table(saturating, wall=1.0)
+    shuffled = [runs[place] for place in np.random.default_rng(1).permutation(len(runs))]
+    assert shuffled != runs
+    assert to_json(analyse(shuffled)) == to_json(analyse(runs))
 
 
 def test_holm_tests_the_smallest_p_value_hardest_and_stops_at_the_first_failure():
@@ -151,9 +154,59 @@ def test_the_json_is_json_and_has_the_documented_keys():
     assert {"base_batch", "margin", "seed_sd", "budget", "objective", "batches", "exponent"} <= set(answer)
     assert {"holds_from", "holds_up_to", "breaks_at"} <= set(answer)
     keys = "batch best_lr ci_low ci_high censored band_low band_high best_value test_value steps failed_fraction"
-    keys += " stable_lr failing_lr rule_lr regret regret_ci_low regret_ci_high verdict evidence rules noise_scale"
-    keys += " band_octaves detectable_octaves"
+    keys += (
+        " stable_lr failing_lr rule_lr regret regret_ci_low regret_ci_high verdict not_distinguishing evidence rules"
+    )
+    keys += " noise_scale band_octaves detectable_octaves"
     assert all(set(cell) == set(keys.split()) for cell in answer["batches"])
+
+
+def test_the_loss_at_the_best_lr_is_not_that_of_the_luckiest_point_of_the_curve():
+    found = [
+        analyse(study(64, 0.1, np.random.default_rng(seed), noise=0.1, seed_sd=0.0)).batches[0] for seed in range(60)
+    ]
+    known = [cell for cell in found if cell.best_lr is not None]
+    at_best = np.mean([math.log(cell.best_value / 0.2) for cell in known])
+    luckiest = np.mean([np.median(cell.curve.draws.min(axis=1)) - math.log(0.2) for cell in known])
+    assert len(known) > 30
+    # What is left is that the place itself was chosen for its losses.
+    assert luckiest < -0.04 < -0.025 < at_best < 0.01
+
+
+def test_a_holds_that_sqrt_or_fixed_shares_is_marked_as_not_distinguishing():
+    answer = analyse(table(linear), Terms(Margin(0.3), configured_base=64))
+    alike = {cell.batch: cell.alike for cell in answer.batches}
+    assert alike[64] == alike[128] == ("sqrt", "fixed")
+    assert alike[1024] == ()
+    marks = {row[0]: row[-3] for row in rows(answer)}
+    assert (marks["128"], marks["64 *"], marks["1024"]) == ("holds ≈", "holds", "holds")
+    assert any(line.startswith("≈ Not distinguishing: where linear holds, so does sqrt at") for line in summary(answer))
+    assert to_json(answer)["batches"][3]["not_distinguishing"] == ["sqrt", "fixed"]
+
+
+def test_what_alone_keeps_a_verdict_open_is_said():
+    # The base batch's curve is flat and the others' are sharp: where they start from is what isn't known.
+    flat = study(64, 0.1, np.random.default_rng(0), noise=0.03, seed_sd=0.0, trials=40)
+    rng = np.random.default_rng(1)
+    sharp = [
+        Run(256, float(2.0**x), 0.2 * math.exp(0.5 * (x - math.log2(0.4)) ** 2 + rng.normal(0, 0.003)), seed=0)
+        for x in np.linspace(-3.3, 0.7, 60)
+    ]
+    answer = analyse([*flat, *sharp], Terms(Margin(0.05), base_batch=64))
+    result = answer.batches[1].rules["linear"]
+    assert (result.verdict, result.reason) == ("undecided", "holds if the base's best LR is as found")
+    assert any(line.startswith("Open only because the best LR at 64 is not known") for line in summary(answer))
+
+
+def test_the_test_loss_at_the_best_lr_stands_in_the_table_where_it_is_known():
+    runs = table(linear, sizes=(64, 256))
+    assert "on test" not in columns(analyse(runs))
+    answer = analyse([replace(run, test_loss=run.value * 2) for run in runs])
+    place = columns(answer).index("on test")
+    for row, cell in zip(rows(answer), answer.batches, strict=True):
+        assert float(row[place]) == pytest.approx(cell.test_value, rel=0.01)
+        assert cell.test_value == pytest.approx(2 * cell.best_value, rel=0.1)
+    assert " on test " in to_markdown(answer)
 
 
 def test_markdown_has_a_row_for_each_batch():

@@ -10,6 +10,7 @@ from scipy import stats
 from pipeline.analysis.answer import Margin, Terms, analyse
 from pipeline.analysis.confirmation import compare, points_to_confirm
 from pipeline.analysis.render import to_json
+from pipeline.analysis.results import BREAKS_ALONE
 from pipeline.analysis.sentences import summary
 from pipeline.analysis.table import Run, read_table
 from tests.analysis.simulate import study
@@ -92,6 +93,23 @@ def test_an_undecided_rule_says_how_many_seeds_would_decide():
     assert undecided
     assert all(rule.more_seeds is None or rule.more_seeds >= 1 for rule in undecided)
     assert any(line.startswith("Undecided:") for line in summary(answer))
+
+
+def test_a_break_that_only_the_number_of_batch_sizes_leaves_open_is_said():
+    runs = searched(lambda size: 0.1 * min(size, 64) / 64)
+    by_luck = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    # One-sided p = 0.03: enough for one batch size, not for the smaller of two.
+    gap = 0.002 + stats.t.isf(0.03, 4) * 0.02 * by_luck.std(ddof=1) / math.sqrt(5)
+    for batch, lr in points_to_confirm(runs, 64):
+        worse = gap + 0.02 * by_luck if batch == 256 and lr > 0.3 else 0.0 * by_luck
+        runs += [fresh(batch, lr, 0.2 + worse[seed], seed) for seed in range(5)]
+    terms = Terms(Margin(0.002, False), base_batch=64)
+    alone = analyse([run for run in runs if run.batch != 16], terms)
+    both = analyse(runs, terms)
+    assert alone.batches[-1].rules["linear"].verdict == "breaks"
+    result = both.batches[-1].rules["linear"]
+    assert (result.verdict, result.reason) == ("undecided", BREAKS_ALONE)
+    assert any("2 batch sizes are judged at once (Holm): alone it breaks at 256" in line for line in summary(both))
 
 
 def test_looks_share_the_level_and_more_than_planned_are_owned_up_to():

@@ -77,7 +77,7 @@ def _best(curve: Curve | None, runs: Sequence[Run]) -> dict[str, Any]:
     """The best LR and what there is at it; nothing where the curve can't tell."""
     if curve is None:
         return {}
-    best_value = float(np.exp(np.median(curve.draws.min(axis=1))))
+    best_value = float(np.exp(np.median(curve.at_best())))
     if censored := curve.censored():
         return {"censored": censored, "best_value": best_value}
     best, low, high = (float(2**q) for q in np.quantile(curve.argmins(), (0.5, 0.025, 0.975)))

@@ -62,6 +62,13 @@ class Curve:
         """[D] log2 of the best LR in each draw."""
         return self.octaves[self.draws.argmin(axis=1)]
 
+    def at_best(self) -> np.ndarray:
+        """[D] log loss at the median best LR.
+
+        At one LR: each draw's own minimum is the luckiest point of a curve that is uncertain everywhere, and too low.
+        """
+        return self.at(np.full(len(self.draws), np.median(self.argmins())))
+
     def at(self, octaves: np.ndarray) -> np.ndarray:
         """[D] log loss of draw d at `octaves[d]`; held constant beyond the grid's ends."""
         position = np.clip((octaves - self.octaves[0]) / GRID, 0, len(self.octaves) - 1)

@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.analysis.render import COLUMNS, rows
+from pipeline.analysis.render import columns, rows
 from pipeline.analysis.results import Answer, Estimate, Judged
 
 VERDICTS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×", "censored": "△"}
@@ -13,7 +13,7 @@ VERDICTS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×"
 def batch_table(answer: Answer) -> str:
     """A row for each batch size."""
     body = [[_verdict_cell(cell) for cell in row] for row in rows(answer)]
-    return _table("Each batch size", COLUMNS, body)
+    return _table("Each batch size", columns(answer), body)
 
 
 def law_table(answer: Answer) -> str:

@@ -13,13 +13,21 @@ from pipeline.analysis.results import Answer, BatchResult, Estimate, Judged, Law
 from pipeline.analysis.sentences import summary
 from pipeline.analysis.verdict import contiguous
 
-COLUMNS = (
-    *("batch", "best LR", "95 % interval", "tolerates", "fails from", "linear's LR", "ratio"),
-    *("loss at best", "at linear's", "worse by, 90 %", "linear", "sqrt", "fixed"),
-)
+BEST_COLUMNS = ("batch", "best LR", "95 % interval", "tolerates", "fails from", "linear's LR", "ratio", "loss at best")
+TEST_COLUMN = "on test"
+REST_COLUMNS = ("at linear's", "worse by, 90 %", "linear", "sqrt", "fixed")
 # The verdicts; the columns before them hold numbers.
 VERDICT_COLUMNS = 3
 RULE_NAMES = ("linear", "sqrt", "fixed")
+
+
+def columns(answer: Answer) -> tuple[str, ...]:
+    """The table's head; the test loss at the best LR stands in it where it is known."""
+    return (*BEST_COLUMNS, *((TEST_COLUMN,) if _tested(answer) else ()), *REST_COLUMNS)
+
+
+def _tested(answer: Answer) -> bool:
+    return any(cell.test_value is not None for cell in answer.batches)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -36,9 +44,12 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
     ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
     best = _number(cell.best_lr) if cell.best_lr else _beyond(cell)
     verdicts = [_verdict(cell, rule_name) for rule_name in RULE_NAMES]
+    if cell.alike and cell.batch != answer.base_batch:
+        verdicts[0] += " ≈"
     worse = "" if rule.regret_low is None else _span(rule.regret_low, rule.regret_high)
-    numbers = (_number(rule_lr), ratio, _number(cell.best_value), _number(rule.loss), worse)
-    return (name, best, interval, tolerates, _number(cell.failing_lr), *numbers, *verdicts)
+    found = (name, best, interval, tolerates, _number(cell.failing_lr), _number(rule_lr), ratio)
+    losses = (_number(cell.best_value), *((_number(cell.test_value),) if _tested(answer) else ()), _number(rule.loss))
+    return (*found, *losses, worse, *verdicts)
 
 
 def _beyond(cell: BatchResult) -> str:
@@ -70,8 +81,9 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, column in enumerate(COLUMNS):
-        is_number = position < len(COLUMNS) - VERDICT_COLUMNS
+    head = columns(answer)
+    for position, column in enumerate(head):
+        is_number = position < len(head) - VERDICT_COLUMNS
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     colors = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
     for row in rows(answer):
@@ -88,7 +100,8 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
 
 def to_markdown(answer: Answer) -> str:
     """The table, the sentences and the questions in Markdown, for MLflow's description of the parent run."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    head = columns(answer)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(answer)]
     first, *rest = summary(answer)
     asked = [f"**{item.question}** {item.answer} {item.evidence}" for item in answer.questions]
@@ -135,6 +148,7 @@ def _batch_json(cell: BatchResult) -> dict[str, Any]:
         "regret_ci_low": _finite(rule.regret_low),
         "regret_ci_high": _finite(rule.regret_high),
         "verdict": rule.verdict,
+        "not_distinguishing": list(cell.alike),
         "evidence": rule.evidence,
         "rules": {name: _rule_json(result) for name, result in cell.rules.items()},
     }

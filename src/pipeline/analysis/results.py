@@ -10,6 +10,13 @@ from pipeline.analysis.curve import Curve
 FEW_STEPS = 50
 # The objective's name where the budget is a target.
 STEPS_TO_TARGET = "steps to target"
+# What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
+# is not known well enough.
+BREAKS_ALONE = "breaks if no other batch size is judged"
+BREAKS_FROM_POINT, HOLDS_FROM_POINT = (
+    "breaks if the base's best LR is as found",
+    "holds if the base's best LR is as found",
+)
 # The rules that are judged, as exponents of batch / base batch.
 RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
 
@@ -94,6 +101,13 @@ class BatchResult:
     def starved(self) -> bool:
         """Whether it took too few steps to say anything about gradient noise."""
         return self.steps is not None and self.steps < FEW_STEPS
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Other rules that hold where linear does: there, that it holds is no evidence for it."""
+        if not self.rules or self.rules["linear"].verdict != "holds":
+            return ()
+        return tuple(name for name, rule in self.rules.items() if name != "linear" and rule.verdict == "holds")
 
     @property
     def band_octaves(self) -> float | None:

@@ -2,11 +2,21 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.analysis.confirmation import MOST_SEEDS
 from pipeline.analysis.laws import Optima
-from pipeline.analysis.results import FEW_STEPS, Answer, BatchResult, Estimate, Judged, Law
+from pipeline.analysis.results import (
+    BREAKS_ALONE,
+    BREAKS_FROM_POINT,
+    FEW_STEPS,
+    HOLDS_FROM_POINT,
+    Answer,
+    BatchResult,
+    Estimate,
+    Judged,
+    Law,
+)
 
 # More batch sizes in a row than this are given as a range.
 MOST_NAMED = 3
@@ -44,17 +54,22 @@ def headline(answer: Answer) -> str:
         return f"One batch size says nothing about a rule: run others beside {base}."
     if answer.holds_up_to is None:
         return f"Whether the linear rule holds can't be said: batch {base} has no best LR to start from."
-    found = {verdict: _sizes(others, verdict) for verdict in VERDICTS}
+    found = {verdict: _judged(others, verdict) for verdict in VERDICTS}
     parts = [f"{verdict} at {sizes}" for verdict in ("holds", "breaks") if (sizes := found[verdict])]
     parts += [f"is {verdict} at {sizes}" for verdict in ("undecided", "censored") if (sizes := found[verdict])]
     sentence = f"The linear rule{budget}, from batch {base}, " + ", ".join(parts)
     return sentence + (": it depends on the objective." if _differ(answer.objectives) else ".")
 
 
-def _sizes(cells: Sequence[BatchResult], verdict: str) -> str:
-    """The batch sizes with a verdict on linear; four or more in a row as `32 … 256`."""
+def _judged(cells: Sequence[BatchResult], verdict: str) -> str:
+    """The batch sizes with a verdict on linear."""
+    return _sizes(cells, lambda cell: cell.rules["linear"].verdict == verdict)
+
+
+def _sizes(cells: Sequence[BatchResult], of: Callable[[BatchResult], bool]) -> str:
+    """The batch sizes of which something is so; four or more in a row as `32 … 256`."""
     parts: list[str] = []
-    for same, group in itertools.groupby(cells, key=lambda cell: cell.rules["linear"].verdict == verdict):
+    for same, group in itertools.groupby(cells, key=of):
         sizes = [str(cell.batch) for cell in group]
         if same:
             parts += sizes if len(sizes) <= MOST_NAMED else [f"{sizes[0]} … {sizes[-1]}"]
@@ -128,11 +143,10 @@ def _law(law: Law) -> str:
 
 
 def _rules_alike(answer: Answer) -> list[str]:
-    there = [c for c in answer.batches if c.batch != answer.base_batch and c.rules["linear"].verdict == "holds"]
-    also = [rule for rule in ("sqrt", "fixed") if there and all(c.rules[rule].verdict == "holds" for c in there)]
-    if not also:
-        return []
-    return [f"Not distinguishing: where linear holds, {' and '.join(also)} hold{'s' * (len(also) == 1)} too."]
+    others = [cell for cell in answer.batches if cell.batch != answer.base_batch]
+    found = {rule: _sizes(others, lambda cell, rule=rule: rule in cell.alike) for rule in ("sqrt", "fixed")}
+    also = [f"{rule} at {sizes}" for rule, sizes in found.items() if sizes]
+    return [f"≈ Not distinguishing: where linear holds, so does {' and '.join(also)}."] if also else []
 
 
 def _objectives(answer: Answer) -> list[str]:
@@ -175,6 +189,27 @@ def _undecided(answer: Answer) -> list[str]:
         lines.append(
             "Undecided: these runs can't tell whether the difference is within the margin. Further seeds that would, "
             f"at this noise: {', '.join(needed)}."
+        )
+    return [*lines, *_open_because(answer, undecided)]
+
+
+def _open_because(answer: Answer, undecided: Sequence[BatchResult]) -> list[str]:
+    """Where a single thing keeps verdicts open: Holm's correction, or how well the base batch's best LR is known."""
+
+    def at(reason: str) -> str:
+        return _sizes(undecided, lambda cell: cell.rules["linear"].reason == reason)
+
+    lines = []
+    if alone := at(BREAKS_ALONE):
+        others = len(answer.batches) - 1
+        lines.append(f"Open only because {others} batch sizes are judged at once (Holm): alone it breaks at {alone}.")
+    base = next(cell for cell in answer.batches if cell.batch == answer.base_batch)
+    known = {"holds": at(HOLDS_FROM_POINT), "breaks": at(BREAKS_FROM_POINT)}
+    parts = [f"{verdict} at {sizes}" for verdict, sizes in known.items() if sizes]
+    if parts and base.ci_low is not None and base.ci_high is not None:
+        lines.append(
+            f"Open only because the best LR at {base.batch} is not known better than {base.ci_low:.2g} … "
+            f"{base.ci_high:.2g}: were it {base.best_lr:.3g}, linear {', '.join(parts)}."
         )
     return lines
 

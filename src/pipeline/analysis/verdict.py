@@ -14,7 +14,7 @@ from scipy import stats
 
 from pipeline.analysis.cells import Cell, band
 from pipeline.analysis.confirmation import MOST_SEEDS, Comparison, compare
-from pipeline.analysis.results import RULES, BatchResult, RuleResult
+from pipeline.analysis.results import BREAKS_ALONE, BREAKS_FROM_POINT, HOLDS_FROM_POINT, RULES, BatchResult, RuleResult
 
 # One-sided level of a verdict; `breaks` shares it out over the batches (Holm 1979).
 LEVEL = 0.05
@@ -56,6 +56,7 @@ class _Regret:
         lr: the rule's LR; None where the base batch has no best LR.
         draws: by how much the rule's LR misses the best in each draw of anchor and cell; infinite where it fails.
         outside: [D] whether the rule's LR lies beyond the fitted curve in a draw: its regret is a lower bound.
+        from_point: [D] the same as `draws`, were the anchor known to be its point estimate.
         paired: fresh seeds' comparison, where there is one.
     """
 
@@ -63,6 +64,7 @@ class _Regret:
     lr: float | None = None
     draws: np.ndarray | None = None
     outside: np.ndarray | None = None
+    from_point: np.ndarray | None = None
     loss: float | None = None
     paired: Comparison | None = None
 
@@ -78,12 +80,13 @@ class _Regret:
         if curve is None or base.joint is None:
             return cls(cell, lr, paired=paired)
         octaves = base.joint.argmins() + shift
-        regrets = np.exp(curve.at(octaves)) - np.exp(curve.draws.min(axis=1))
+        lowest = np.exp(curve.draws.min(axis=1))
+        regrets = np.exp(curve.at(octaves)) - lowest
         if cell.result.failing_lr is not None:
             regrets = np.where(octaves >= math.log2(cell.result.failing_lr), np.inf, regrets)
         outside = (octaves < curve.octaves[0]) | (octaves > curve.octaves[-1])
-        loss = float(np.exp(np.median(curve.at(np.full(len(octaves), math.log2(lr))))))
-        return cls(cell, lr, regrets, outside, loss, paired)
+        at_point = np.exp(curve.at(np.full(len(octaves), math.log2(lr))))
+        return cls(cell, lr, regrets, outside, at_point - lowest, float(np.median(at_point)), paired)
 
     @property
     def clipped(self) -> bool:
@@ -138,7 +141,19 @@ class _Regret:
             return replace(measured, verdict="censored", reason="the best may lie beyond what was tried")
         if self.chance_beyond(margin) <= level:
             return replace(measured, verdict="holds")
-        return replace(measured, verdict="undecided", more_seeds=self._more_seeds(margin, level, strict))
+        more, reason = self._more_seeds(margin, level, strict), self._why_open(margin, level, strict)
+        return replace(measured, verdict="undecided", more_seeds=more, reason=reason)
+
+    def _why_open(self, margin: float, level: float, strict: float) -> str:
+        """What alone keeps the verdict open; empty where several things do."""
+        if self.chance_within(margin) <= level:
+            return BREAKS_ALONE
+        if self.from_point is None:
+            return ""
+        known = replace(self, draws=self.from_point, outside=np.full(len(self.from_point), self.clipped))
+        if known.chance_within(margin) <= strict:
+            return BREAKS_FROM_POINT
+        return HOLDS_FROM_POINT if known.chance_beyond(margin) <= level else ""
 
     def _measured(self, level: float) -> RuleResult:
         """LR, loss and regret, by pairs where there are any."""
