@@ -11,7 +11,9 @@ from typing import Any
 
 def installed_packages() -> str:
     """The installed distributions as lines `name==version`, sorted: a requirements file."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]}
+    # setuptools puts the copies that it carries on the path once something imports it, as torch's compiler does.
+    path = [entry for entry in sys.path if "_vendor" not in Path(entry).parts]
+    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=path) if d.metadata["Name"]}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
 
 
