@@ -39,15 +39,24 @@ def test_where_linear_is_exactly_true_it_holds_and_the_others_break():
     answer = analyse(table(linear), Terms(configured_base=64))
     assert set(verdicts(answer).values()) <= {"holds", "undecided"}
     assert list(verdicts(answer).values()).count("holds") >= 5
-    assert verdicts(answer, "fixed")[1024] == verdicts(answer, "sqrt")[1024] == "breaks"
+    assert verdicts(answer, "fixed")[1024] == "censored"  # two octaves below what was tried there
     slope = answer.exponent
     assert slope.low <= 1 <= slope.high
     assert slope.value == pytest.approx(1, abs=0.1)
     assert answer.breaks_at is None
 
 
+def test_what_lies_between_the_fitted_window_and_the_end_of_what_was_tried_is_at_least_so_bad():
+    far = [Run(1024, float(2**x), 0.2 * math.exp(0.03 * (x - math.log2(1.6)) ** 2), 0) for x in np.linspace(-4, 0, 9)]
+    answer = analyse([*table(linear), *far], Terms(configured_base=64))
+    fixed, sqrt = (answer.batches[-1].rules[rule] for rule in ("fixed", "sqrt"))
+    assert (fixed.verdict, fixed.reason, fixed.regret_high) == ("breaks", "at least", math.inf)
+    assert sqrt.verdict == "breaks"
+
+
 def test_where_the_best_lr_saturates_linear_breaks_above_and_holds_near_the_base():
-    answer = analyse(table(saturating), Terms(configured_base=64))
+    far = [Run(1024, lr, 0.2 * math.exp(0.15 * math.log2(lr / saturating(1024)) ** 2), 0) for lr in (1.4, 2.0)]
+    answer = analyse([*table(saturating), *far], Terms(configured_base=64))
     assert verdicts(answer)[1024] == verdicts(answer)[512] == "breaks"
     assert answer.breaks_at in (256, 512)
     assert answer.holds_from <= 64 <= answer.holds_up_to < answer.breaks_at

@@ -9,7 +9,9 @@ def test_packages_that_another_one_carries_with_it_are_not_installed_ones(tmp_pa
     carried = tmp_path / "setuptools" / "_vendor"
     for folder, name in ((carried, "carried"), (tmp_path / "site-packages", "installed")):
         (folder / f"{name}-1.0.dist-info").mkdir(parents=True)
-        (folder / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / f"{name}-1.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        )
         monkeypatch.syspath_prepend(folder)
     assert str(carried) in sys.path
     packages = installed_packages().splitlines()

@@ -22,9 +22,9 @@ def law_table(answer: Answer) -> str:
     for law in answer.laws:
         parameters = "; ".join(f"{name.replace('_', ' ')} {estimate(value)}" for name, value in law.parameters.items())
         name = law.rule.replace("_", " ") + (" ✓" if law.rule == answer.winner else "")
-        numbers = [f"{law.aicc:.1f}", f"{law.weight:.2f}", f"{law.misfit:.2g}"]
+        numbers = [f"{law.aic:.1f}", f"{law.weight:.2f}", f"{law.misfit:.2g}"]
         body.append([_cell(name), _cell(parameters, "text"), *map(_cell, numbers), _cell(law.note, "text")])
-    head = ("law", "parameters, 95 % interval", "AICc", "weight", "p of the misfit", "note")
+    head = ("law", "parameters, 95 % interval", "AIC", "weight", "p of the misfit", "note")
     return _table("Laws for the best LR", head, body)
 
 

@@ -176,7 +176,8 @@ def _rules_json(answer: Answer) -> list[dict[str, Any]]:
 
 def _law_json(law: Law) -> dict[str, Any]:
     parameters = {key: _estimate_json(value) for key, value in law.parameters.items()}
-    fit = {"aicc": law.aicc, "weight": law.weight, "misfit": law.misfit, "note": law.note}
+    # Named as the table's readers know it; the optima's covariance being known, its small-sample term is zero.
+    fit = {"aicc": law.aic, "weight": law.weight, "misfit": law.misfit, "note": law.note}
     return {"rule": law.rule, "parameters": parameters, **fit}
 
 

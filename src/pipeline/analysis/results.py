@@ -10,6 +10,8 @@ from pipeline.analysis.curve import Curve
 FEW_STEPS = 50
 # The objective's name where the budget is a target.
 STEPS_TO_TARGET = "steps to target"
+# An exponent whose 95 % interval is wider says nothing of a law.
+WIDEST_EXPONENT = 0.4
 # What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
 # is not known well enough.
 BREAKS_ALONE = "breaks if no other batch size is judged"
@@ -75,6 +77,8 @@ class BatchResult:
         rules: by name, see `RULES`.
         detectable: octaves by which an LR must be wrong for this design to say `breaks` in 80 % of cases.
         noise_scale: tr Σ / |G|² of the runs near the best LR, as last measured, in examples; None where it was not.
+        seeds: how many the search had, where they are known.
+        band_is_open: whether the band reaches an end of what was fitted, and may go on beyond it.
         curve: the posterior that best LR and band rest on.
     """
 
@@ -95,6 +99,8 @@ class BatchResult:
     rules: Mapping[str, RuleResult] = field(default_factory=dict)
     detectable: float | None = None
     noise_scale: float | None = None
+    seeds: int = 0
+    band_is_open: bool = False
     curve: Curve | None = None
 
     @property
@@ -124,7 +130,7 @@ class Law:
     Attributes:
         rule: `fixed linear sqrt power saturating broken_line surge`.
         parameters: by name: `lr_at_base`; and `exponent`, `noise_scale` (examples) or `break_batch`.
-        aicc: Akaike's criterion for few data; smaller is better.
+        aic: Akaike's criterion; smaller is better.
         weight: its share of the Akaike weights of all laws.
         misfit: p-value of the residuals, were the law true.
         lrs: the law's LR at each batch size of the answer.
@@ -133,7 +139,7 @@ class Law:
 
     rule: str
     parameters: Mapping[str, Estimate]
-    aicc: float
+    aic: float
     weight: float
     misfit: float
     lrs: tuple[float, ...]

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Sequence
 
 from pipeline.analysis.confirmation import MOST_SEEDS
-from pipeline.analysis.laws import Optima
+from pipeline.analysis.laws import MISFIT, WINNING_WEIGHT, Optima
 from pipeline.analysis.results import (
     BREAKS_ALONE,
     BREAKS_FROM_POINT,
     FEW_STEPS,
     HOLDS_FROM_POINT,
+    WIDEST_EXPONENT,
     Answer,
     BatchResult,
     Estimate,
@@ -21,10 +22,6 @@ from pipeline.analysis.results import (
 # More batch sizes in a row than this are given as a range.
 MOST_NAMED = 3
 VERDICTS = ("holds", "breaks", "undecided", "censored")
-# An exponent whose interval is wider says nothing.
-WIDEST_EXPONENT = 0.4
-# Residuals this unlikely under a law say that it is not the law.
-MISFIT = 0.05
 _PARAMETERS = {"exponent": "exponent", "noise_scale": "noise scale", "break_batch": "break at batch"}
 
 
@@ -110,7 +107,9 @@ def law_sentences(optima: Optima, exponent: Estimate | None, laws: Sequence[Law]
     """What a table of best LRs says by itself."""
     batches = [int(batch) for batch in optima.batches]
     first = [_exponent(exponent, laws, batches)] if exponent is not None else []
-    return [*first, *_named(laws, winner), "A table of best LRs says nothing about how much worse a rule's LR is."]
+    unknown = ["Without their intervals (ci_low, ci_high) no law can be told from another."] if not laws else []
+    last = "A table of best LRs says nothing about how much worse a rule's LR is."
+    return [*first, *unknown, *_named(laws, winner), last]
 
 
 def _estimate(estimate: Estimate, digits: str = ".2f") -> str:
@@ -127,6 +126,9 @@ def _named(laws: Sequence[Law], winner: str | None) -> list[str]:
         return []
     if winner is not None:
         return [f"Of {len(laws)} laws {_law(laws[0])} fits best, with weight {laws[0].weight:.2f}."]
+    if laws[0].weight >= WINNING_WEIGHT:
+        name, weight = laws[0].rule.replace("_", " "), f"weight {laws[0].weight:.2f}"
+        return [f"None of {len(laws)} laws fits; the least bad is {name} (p = {laws[0].misfit:.2g}, {weight})."]
     shares = ", ".join(f"{law.rule.replace('_', ' ')} {law.weight:.2f}" for law in laws[:3])
     return [f"No law is singled out (it needs a weight of 0.9): {shares}."]
 
