@@ -1,14 +1,18 @@
 """Verdicts on tables whose truth is known."""
 
+import io
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.render import columns, rows, summary, to_json, to_markdown
+from pipeline.analysis.questions import answer_questions
+from pipeline.analysis.render import columns, print_answer, rows, summary, to_json, to_markdown
+from pipeline.analysis.results import Estimate
 from pipeline.analysis.table import Run
 from pipeline.analysis.verdict import holm
 from pipeline.errors import RequestError
@@ -166,7 +170,7 @@ def test_the_json_is_json_and_has_the_documented_keys():
     keys += (
         " stable_lr failing_lr rule_lr regret regret_ci_low regret_ci_high verdict not_distinguishing evidence rules"
     )
-    keys += " noise_scale band_octaves detectable_octaves"
+    keys += " noise_scale seeds band_octaves band_is_open detectable_octaves"
     assert all(set(cell) == set(keys.split()) for cell in answer["batches"])
 
 
@@ -216,6 +220,86 @@ def test_the_test_loss_at_the_best_lr_stands_in_the_table_where_it_is_known():
         assert float(row[place]) == pytest.approx(cell.test_value, rel=0.01)
         assert cell.test_value == pytest.approx(2 * cell.best_value, rel=0.1)
     assert " on test " in to_markdown(answer)
+
+
+def test_the_stability_limit_is_an_interval_and_a_band_that_meets_an_end_is_open():
+    walled = {row[0]: row for row in rows(analyse(table(linear, wall=0.7), Terms(configured_base=64)))}
+    place = columns(analyse(table(linear))).index("stability")
+    stable, failing = map(float, walled["512"][place].split("…"))
+    assert 0.3 < stable < 0.7 <= failing < 1.5
+    assert walled["16"][place].startswith("> ")
+    everything = rows(analyse(table(linear), Terms(Margin(10.0, False))))
+    assert all(row[3].startswith("≥ ") for row in everything)
+
+
+def test_seeds_differ_by_what_runs_of_different_seeds_do_at_one_lr():
+    assert analyse(table(linear, seeds=1)).seed_sd is None
+    found = analyse(table(linear, sizes=(64,), seeds=8, noise=0.0, seed_sd=0.1, trials=80))
+    offsets = np.random.default_rng(7).normal(0, 0.1, 8)
+    assert found.seed_sd == pytest.approx(0.2 * np.exp(offsets).std(ddof=1), rel=0.25)
+    # Runs of one and the same value, save for what the LR does: that is taken out.
+    same = analyse(table(linear, sizes=(64,), seeds=8, noise=0.0, seed_sd=0.0, trials=80))
+    assert same.seed_sd < 0.0005
+
+
+def test_other_objectives_get_the_same_share_of_their_best_and_not_an_absolute_margin_in_another_unit():
+    runs = [replace(run, error=run.value / 100, train_loss=run.value) for run in table(linear)]
+    absolute = analyse(runs, Terms(Margin(0.01, False), configured_base=64, objective="val/loss"))
+    assert [judged.name for judged in absolute.objectives] == ["val/loss", "val/error", "train/loss"]
+    first, error, _ = absolute.objectives
+    assert error.verdicts == first.verdicts
+
+
+def test_noise_that_has_no_bound_gives_no_estimate_rather_than_a_narrow_one():
+    covered = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        result = analyse(study(64, 0.1, rng, noise=3.0, seed_sd=0.0)).batches[0]
+        if result.best_lr is not None:
+            covered.append(result.ci_low <= 0.1 <= result.ci_high)
+    assert not covered or sum(covered) >= 0.8 * len(covered)
+    negative = [replace(run, value=run.value - 1) for run in study(64, 0.1, np.random.default_rng(0))]
+    assert analyse(negative).batches[0].best_lr is None
+
+
+@pytest.mark.parametrize(("sd", "answer"), [(0.1, "Yes, in proportion."), (0.6, "Yes; by how much can't be said.")])
+def test_in_proportion_is_said_of_an_exponent_that_is_known(sd, answer):
+    given = replace(analyse(table(linear)), exponent=Estimate(0.9, 0.9 - 1.4 * sd, 0.9 + 1.4 * sd))
+    assert answer_questions(given, [])[0].answer == answer
+
+
+def test_that_everything_failed_does_not_show_that_the_lr_is_to_blame():
+    failed = [Run(size, 0.1 * 2**i, math.nan, 0, "diverged") for size in (32, 64) for i in range(3)]
+    assert analyse(failed).questions[2].answer == "This sweep cannot tell."
+    finished = Run(64, 0.01, 1.0, 0)
+    assert analyse([*failed, finished]).questions[2].answer == "Yes."
+
+
+@pytest.mark.parametrize(
+    ("test", "train", "answer"),
+    [
+        ((0.5, 0.7), (0.1, 0.1), "Yes: 16 better than 1024."),
+        ((0.5, 0.7), (0.1, 0.3), "This sweep cannot tell."),  # the larger batch trained less well by as much
+        ((0.7, 0.5), (0.3, 0.1), "This sweep cannot tell."),  # and the other way round
+        ((0.7, 0.5), (0.1, 0.1), "No: 1024 better than 16."),
+    ],
+)
+def test_generalisation_is_what_tests_better_than_it_trained(test, train, answer):
+    runs = [
+        replace(
+            run,
+            test_loss=test[run.batch > 100] + 0.001 * run.seed,
+            train_loss=train[run.batch > 100] + 0.001 * run.seed * (-1) ** run.batch.bit_length(),
+        )
+        for run in table(linear, sizes=(16, 1024))
+    ]
+    assert analyse(runs).questions[3].answer == answer
+
+
+def test_text_from_a_table_is_printed_as_it_is():
+    runs = [replace(run, other={"note": "[/x]"}) for run in table(linear, sizes=(32, 64))]
+    console = Console(file=io.StringIO(), width=200)
+    print_answer(analyse(runs), "note=[/x]", console)
 
 
 def test_markdown_has_a_row_for_each_batch():

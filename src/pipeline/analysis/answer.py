@@ -11,13 +11,10 @@ from pipeline.analysis.confirmation import same_lr
 from pipeline.analysis.laws import exponent, fit_laws, optima, winner
 from pipeline.analysis.power import detectable_error
 from pipeline.analysis.questions import answer_questions
-from pipeline.analysis.results import STEPS_TO_TARGET, Answer, BatchResult, Judged
+from pipeline.analysis.results import MOST_ANCHORS, STEPS_TO_TARGET, Answer, BatchResult, Judged
 from pipeline.analysis.table import CONFIRM, Run, by_objective, published
 from pipeline.analysis.verdict import LEVEL, contiguous, judge
 from pipeline.errors import RequestError
-
-# The most batch sizes for which verdicts are repeated from every other base: their number is squared.
-MOST_ANCHORS = 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Terms:
     """On what terms a table is judged, besides its runs.
 
     Attributes:
-        margin: fixed before the data are seen.
+        margin: fixed before the data are seen; `margin_source` says when.
         base_batch: where the rules start; it must be in the table.
         configured_base: used if `base_batch` is None and it is in the table; else the smallest batch is.
         objective: of the column `value`; `budget`: what was kept equal. Both are named in the answer.
@@ -57,6 +54,7 @@ class Terms:
     """
 
     margin: Margin = Margin()
+    margin_source: str = ""
     base_batch: int | None = None
     configured_base: int | None = None
     objective: str = "value"
@@ -88,6 +86,7 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
         base_reason=reason,
         margin=margin,
         margin_text=str(terms.margin),
+        margin_source=terms.margin_source,
         seed_sd=_seed_sd(cells[base]),
         batches=tuple(judged[size] for size in sizes),
         exponent=exponent(found),

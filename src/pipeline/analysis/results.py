@@ -12,6 +12,8 @@ FEW_STEPS = 50
 STEPS_TO_TARGET = "steps to target"
 # An exponent whose 95 % interval is wider says nothing of a law.
 WIDEST_EXPONENT = 0.4
+# The most batch sizes for which verdicts are repeated from every other base: their number is squared.
+MOST_ANCHORS = 20
 # What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
 # is not known well enough.
 BREAKS_ALONE = "breaks if no other batch size is judged"
@@ -173,7 +175,7 @@ class Answer:
 
     Attributes:
         base_batch: the batch size that the rules start from, and `base_reason`, why this one.
-        margin: the loss that counts as no difference, absolute; `margin_text` as it was given.
+        margin: the loss that counts as no difference, absolute; `margin_text` as it was given, `margin_source` when.
         seed_sd: standard deviation between seeds near the best LR of the base batch: resolution, not margin.
         batches: in order of batch size.
         exponent, exponent_to_break: of best LR ∝ batch^exponent, over all and below the first batch at which
@@ -199,6 +201,7 @@ class Answer:
     holds_up_to: int | None
     breaks_at: int | None
     margin_text: str = "5%"
+    margin_source: str = ""
     exponent_to_break: Estimate | None = None
     laws: tuple[Law, ...] = ()
     winner: str | None = None

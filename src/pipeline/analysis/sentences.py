@@ -11,6 +11,7 @@ from pipeline.analysis.results import (
     BREAKS_FROM_POINT,
     FEW_STEPS,
     HOLDS_FROM_POINT,
+    MOST_ANCHORS,
     WIDEST_EXPONENT,
     Answer,
     BatchResult,
@@ -146,8 +147,11 @@ def _law(law: Law) -> str:
 
 def _rules_alike(answer: Answer) -> list[str]:
     others = [cell for cell in answer.batches if cell.batch != answer.base_batch]
-    found = {rule: _sizes(others, lambda cell, rule=rule: rule in cell.alike) for rule in ("sqrt", "fixed")}
-    also = [f"{rule} at {sizes}" for rule, sizes in found.items() if sizes]
+
+    def at(rule: str) -> str:
+        return _sizes(others, lambda cell: rule in cell.alike)
+
+    also = [f"{rule} at {at(rule)}" for rule in ("sqrt", "fixed") if at(rule)]
     return [f"≈ Not distinguishing: where linear holds, so does {' and '.join(also)}."] if also else []
 
 
@@ -220,7 +224,8 @@ def _margin(answer: Answer) -> list[str]:
     if answer.margin is None:
         return ["No margin: the base batch has no best loss to take a share of."]
     noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
-    given = f", {answer.margin_text}, fixed beforehand" if "%" in answer.margin_text else ""
+    given = f", {answer.margin_text}" if "%" in answer.margin_text else ""
+    given += f", {answer.margin_source}" if answer.margin_source else ""
     lines = [f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{given}{noise}."]
     others = [cell for cell in answer.batches if cell.batch != answer.base_batch]
     known = [(cell.detectable, cell.batch) for cell in others if cell.detectable is not None]
@@ -271,6 +276,13 @@ def _caveats(answer: Answer) -> list[str]:
         lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
     if answer.seeds == 1:
         lines.append("One seed only: the intervals are those of this seed, not of the workload.")
+    elif answer.seeds == 0 and any(cell.best_lr is not None and cell.curve is not None for cell in answer.batches):
+        lines.append("No seeds are named: where runs share one, the intervals are too narrow.")
+    elif single := [cell for cell in answer.batches if cell.seeds == 1]:
+        names = ", ".join(str(cell.batch) for cell in single)
+        lines.append(f"One seed only at {names}: its interval there is that seed's.")
+    if len(answer.batches) > MOST_ANCHORS:
+        lines.append(f"Verdicts from other base batches are left out: there are more than {MOST_ANCHORS} batch sizes.")
     planned = round(0.05 / answer.level)
     if answer.looks > planned:
         lines.append(

@@ -53,8 +53,8 @@ def sweep_names(store: Store) -> list[str]:
     return [run.data.tags["sweep"] for run in found]
 
 
-def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str, str]]:
-    """The table of a sweep's runs, and the parameters that one of them was given.
+def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dict[str, str]]]:
+    """The table of a sweep's runs that have ended, and by run id the parameters that each was given.
 
     Raises:
         RequestError: there is no such sweep, or no run of it has ended.
@@ -64,10 +64,11 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str, str]]:
         known = sweep_names(store)[:5]
         hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
         raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
-    ended = [child for child in children if child.data.tags.get("status")]
+    # One that was killed before it had told its parameters says nothing.
+    ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
-    return [_as_run(child) for child in ended], dict(ended[0].data.params)
+    return [_as_run(child) for child in ended], {child.info.run_id: child.data.params for child in ended}
 
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
@@ -92,6 +93,8 @@ def _as_run(child: MlflowRun) -> Run:
     params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
     swept = dict(choices_of(tags.get("cell", "")))
+    # As measured by per-example gradients, else for free from micro-batches or workers.
+    noise = "noise_scale" if "noise_scale/trace" in metrics else "noise_scale_accumulated"
     return Run(
         batch=int(params["batch"]),
         lr=float(params["optimizer.lr"]),
@@ -102,8 +105,8 @@ def _as_run(child: MlflowRun) -> Run:
         error=metrics.get("val/error"),
         test_loss=metrics.get("test/loss"),
         steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
-        noise_trace=metrics.get("noise_scale/trace"),
-        noise_squared_norm=metrics.get("noise_scale/squared_norm"),
+        noise_trace=metrics.get(f"{noise}/trace"),
+        noise_squared_norm=metrics.get(f"{noise}/squared_norm"),
         run_id=child.info.run_id,
         phase=tags.get("phase", "search"),
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
@@ -137,10 +140,16 @@ def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
             store.client.set_tag(run.run_id, "status", run.status)
 
 
-def log_report(store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[int, float]) -> None:
-    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size."""
+def log_report(
+    store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[str, Mapping[int, float]]
+) -> None:
+    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size.
+
+    Args:
+        best_lrs: of each metric, by batch size: there is one for each workload.
+    """
     store.client.log_artifacts(run_id, folder, "report")
-    metrics = [Metric("best_lr", lr, 0, batch) for batch, lr in best_lrs.items()]
+    metrics = [Metric(name, lr, 0, batch) for name, lrs in best_lrs.items() for batch, lr in lrs.items()]
     store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
 
 
