@@ -1,6 +1,8 @@
 """`python -m pipeline.report`: wrong requests are refused, thin tables are reported with what can't be said."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +130,21 @@ def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):
     report.main(["--table", table, "--json", str(tmp_path / "a.json")])
     assert "optimizer=sgd" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("*.json")} == {"a-optimizer=sgd.json", "a-optimizer=adam.json"}
+
+
+@pytest.mark.long
+def test_ten_thousand_runs_are_reported_in_thirty_seconds_and_a_gigabyte_and_cost_no_more_than_in_proportion(
+    run_python,
+):
+    benchmark = Path(__file__).parents[1] / "benchmarks" / "report.py"
+    done = run_python(str(benchmark), "--runs", "1250", "10000", OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"== (\d+) runs: ([\d.]+) s, (\d+) MB", done.stdout)
+    print("\n", found)
+    (few, few_seconds, _), (many, many_seconds, megabytes) = [tuple(map(float, row)) for row in found]
+    assert many_seconds / few_seconds < many / few
+    assert many_seconds < 30
+    assert megabytes < 1000
 
 
 def test_a_plan_says_what_a_design_could_tell_and_how_long_it_takes(capsys):
