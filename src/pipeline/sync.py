@@ -11,7 +11,7 @@ from pipeline.command import run_command
 from pipeline.errors import RequestError, RunError
 from pipeline.report import DEFAULT_URI
 from pipeline.tracking.location import Place, without_password
-from pipeline.tracking.spool import spools
+from pipeline.tracking.spools import spools
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

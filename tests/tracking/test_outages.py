@@ -14,7 +14,7 @@ from pipeline.tracking.courier import Courier
 from pipeline.tracking.leftovers import send_leftovers
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool import spools
+from pipeline.tracking.spools import spools
 from tests.tracking.servers import Server
 
 pytestmark = pytest.mark.long  # servers take ten seconds to start

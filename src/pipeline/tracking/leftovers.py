@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.tracking.courier import reason_of
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.location import Place
-from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.spool import Spool
+from pipeline.tracking.spools import spools
 from pipeline.tracking.store import open_store
 
 

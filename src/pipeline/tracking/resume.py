@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.tracking.location import Place
-from pipeline.tracking.spool import RESUMED_FROM, Spool, spools
+from pipeline.tracking.spool import RESUMED_FROM, Spool
+from pipeline.tracking.spools import spools
 
 State = TypeVar("State")
 

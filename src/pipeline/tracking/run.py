@@ -1,7 +1,9 @@
 """One training, one MLflow run."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,8 +135,10 @@ class TrackedRun:
         """Store a network as the MLflow model `model`; see `pipeline.tracking.model.save_model`."""
         from pipeline.tracking.model import save_model
 
-        save_model(model, example, output, self.spool.files / "model")
-        self._record({"file": "model", "folder": "model"})
+        folder = self.spool.files / "model"
+        shutil.rmtree(folder, ignore_errors=True)  # of this run before it was cut off
+        save_model(model, example, output, folder)
+        self._record({"file": self.spool.keep_file(folder, "model"), "folder": "model"})
 
     def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine and, where the tree was dirty, the difference to its commit."""
@@ -161,6 +165,8 @@ class TrackedRun:
             RunError: neither the disk nor MLflow took all of it.
         """
         self.spool.append_end(status, mlflow_status)
+        with contextlib.suppress(OSError):  # the courier meets it, too, and says so
+            self.spool.sync()
         self.is_sent = self._courier.finish()
         if not self.is_sent and not self.spool.is_on_disk:
             raise RunError(
