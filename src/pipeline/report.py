@@ -23,11 +23,11 @@ from pipeline.command import run_command
 from pipeline.errors import RequestError
 from pipeline.plan import add_design_arguments, print_plan, read_design
 from pipeline.request import parse_margin
+from pipeline.tracking.location import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.store import Store
 
-DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
 # Fresh seeds are numbered from here, so that they are told from a search's at a glance.
 FIRST_FRESH_SEED = 1000

@@ -59,7 +59,7 @@ def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
 
 
 def _send(spool: Spool, uri: str, override: bool, sent: Sent) -> None:
-    if not override and spool.header["store"] != Place(uri, "").label:
+    if not override and not Place(uri, "").is_of(spool.header["store"], spool.path.parent):
         sent.elsewhere += 1
         return
     if spool.is_resumable() and spool.is_sent():
