@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from pipeline.tracking.leftovers import send_leftovers
 
-    sent = send_leftovers(folder, uri, override=options.all)
+    sent = send_leftovers(folder, uri, override=options.all, insist=True)
     lost = f", and closed as lost where their process had died: {sent.closed}" if sent.closed else ""
     print(f"{len(sent.runs)} run(s) sent to {without_password(uri)}{lost}.")
     if sent.alive:
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sent.kept:
         file, reason = sent.kept[0]
         raise RunError(f"{len(sent.kept)} run(s) could not be sent, and stay: {file.name} ({reason}).")
+    if sent.partial:
+        file, reason = sent.partial[0]
+        raise RunError(f"Artifacts of {len(sent.partial)} run(s) can't be stored, and stay: {file.name} ({reason}).")
 
 
 def _default_uri(spool: Path | None) -> str:

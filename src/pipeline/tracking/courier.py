@@ -4,9 +4,13 @@ import functools
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from pipeline.tracking.location import Place, sqlite_path, without_password, without_passwords
 from pipeline.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from pipeline.tracking.delivery import Delivery
 
 log = logging.getLogger("pipeline.tracking")
 # Seconds between two sendings, so that metrics go out together; and at most between two attempts that fail.
@@ -35,7 +39,7 @@ class Courier:
         self.place = place
         self.failure: Exception | None = None
         self._is_new = is_new
-        self._quiet = quiet
+        self._quiet = self._quiet_about_artifacts = quiet
         self._run_id: str | None = None
         self._delivered = False
         self._stopping = False
@@ -85,7 +89,7 @@ class Courier:
             except Exception as error:
                 failure, pause = error, 1.0 if self.failure is None else min(2 * pause, RETRY_SECONDS)
                 Courier._failed_at = time.monotonic()
-            self._note(None if delivery is None else delivery.run_id, failure)
+            self._note(delivery, failure)
             if self._delivered or stopping:
                 break
             if failure is None and not sent_others:
@@ -101,15 +105,21 @@ class Courier:
             self._has_stopped = True
             self._changed.notify_all()
 
-    def _note(self, run_id: str | None, failure: Exception | None) -> None:
+    def _note(self, delivery: "Delivery | None", failure: Exception | None) -> None:
         with self._changed:
-            self._run_id, self.failure = run_id, failure
+            self._run_id, self.failure = None if delivery is None else delivery.run_id, failure
             self._changed.notify_all()
         if failure is not None and not self._quiet:
             self._quiet = True  # one warning a run is enough
             log.warning(
                 "MLflow at %s can't be written (%s).\nThe run goes on, recorded in %s; it is sent when MLflow answers.",
                 *(without_password(self.place.uri), reason_of(failure), self.spool.path.parent),
+            )
+        if delivery and (reason := delivery.aside.reason) is not None and not self._quiet_about_artifacts:
+            self._quiet_about_artifacts = True
+            log.warning(
+                "MLflow at %s answers, but not all artifacts can be stored (%s).\nThey are kept in %s, and sent later.",
+                *(without_password(self.place.uri), reason_of(reason), self.spool.path.parent),
             )
 
     def _send_leftovers(self) -> None:

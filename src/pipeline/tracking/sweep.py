@@ -10,7 +10,7 @@ from mlflow.entities import Run as MlflowRun
 
 from pipeline.analysis.table import Run, choices_of
 from pipeline.errors import RequestError
-from pipeline.tracking.delivery import find_sweep
+from pipeline.tracking.creation import find_sweep
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
