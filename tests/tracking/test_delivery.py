@@ -258,3 +258,17 @@ def test_a_parameter_is_cut_only_where_mlflow_would_not_take_it(own_place, store
     params = store.client.get_run(run.id).data.params
     assert params["whole"] == "x" * MAX_PARAM_VAL_LENGTH
     assert params["cut"] == "x" * (MAX_PARAM_VAL_LENGTH - 1) + "…"
+
+
+def test_what_a_run_logged_before_it_was_cut_off_is_not_logged_twice(own_place, store):
+    spool, _ = begin(own_place)
+    spool.append({"metrics": {"diverged": 0.0}, "time": 2000, "step": 5})
+    spool.append({"metrics": {"test/loss": 1.0, "test/error": 0.5}, "time": 2000, "step": 5})
+    spool.release()
+    with TrackedRun.resumed(own_place, Spool.open(spool.path)) as run:
+        run.log_metrics({"diverged": False}, 5)
+        run.log_metrics({"test/loss": 1.0, "test/error": 0.5}, 5)
+        run.log_metrics({"steps_to_target": 7}, 5)
+    for key in ("diverged", "test/loss", "test/error", "steps_to_target"):
+        assert len(store.client.get_metric_history(run.id, key)) == 1, key
+    assert run.history["test/loss"] == {5: 1.0}
