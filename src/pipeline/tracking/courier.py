@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ HURRIED_PATIENCE = 4.0
 FAILED_RECENTLY = 60.0
 # … and long for a database in a file, which doesn't hang: others are writing.
 FILE_PATIENCE = 180.0
+# What says most, wherever it stands in what a library has to say.
+KNOWN = re.compile(
+    r"Connection refused|timed out|Name or service not known|Network is unreachable|disk is full"
+    r"|too many \d+ error responses"
+)
 
 
 class Courier:
@@ -133,8 +139,7 @@ class Courier:
 
 def reason_of(error: BaseException) -> str:
     """What went wrong, in one short line without passwords: what the system said, where that is behind it."""
-    known = ("Connection refused", "timed out", "Name or service not known", "Network is unreachable", "disk is full")
     text = str(error).strip()
-    if (found := next((reason for reason in known if reason in text), None)) is not None:
-        return found
+    if (found := KNOWN.search(text)) is not None:
+        return found.group()
     return without_passwords(text.splitlines()[0])[:160] if text else type(error).__name__
