@@ -24,11 +24,11 @@ from pipeline.command import run_command
 from pipeline.errors import RequestError
 from pipeline.plan import add_design_arguments, print_plan, read_design
 from pipeline.request import parse_margin
+from pipeline.tracking.location import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.store import Store
 
-DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
 # Of a margin that was given with the command: the data may have been seen before.
 GIVEN_NOW = "given with this report"

@@ -165,8 +165,7 @@ def _fit_and_record(
     if state is not None:
         checkpoints.gone_on_from(state)
         # A checkpoint is written before its evaluation is logged: what was not, is logged now.
-        logged = run.last_logged_step()
-        for evaluation in state["evaluations"][logged:]:
+        for evaluation in state["evaluations"]:
             run.log_metrics(evaluation["metrics"], evaluation["epoch"])
 
     def on_evaluation(evaluation: Evaluation) -> None:

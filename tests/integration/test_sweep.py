@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
     store, _, children = tracked(folder)
     assert {run.data.params["runtime.threads"] for run in children} == {"1"}
     assert store.client.list_artifacts(children[0].info.run_id, "checkpoints") == []
+
+
+def test_every_trial_says_the_command_of_the_sweep(swept):
+    folder, _ = swept
+    _, (parent,), children = tracked(folder)
+    said = {run.data.tags["mlflow.source.name"] for run in (parent, *children)}
+    assert said == {shlex.join(["python", *COMMAND])}
 
 
 def test_the_answer_lies_in_the_parent_run(swept, tmp_path):

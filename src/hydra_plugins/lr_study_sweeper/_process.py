@@ -2,7 +2,10 @@
 
 import functools
 import os
+import re
+import shlex
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +13,13 @@ from typing import Any
 
 # A process of another machine that has shown no sign of life for so many seconds is taken for dead.
 DEAD_SECONDS = 60.0
+# user:password@ of an address, wherever it stands in a text.
+PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
+
+
+def command_line(interpreter: str = "python") -> str:
+    """The command that started this process, with the password of each address in it replaced by ***."""
+    return PASSWORD.sub(r"\1:***@", shlex.join([interpreter, *sys.orig_argv[1:]]))
 
 
 @functools.cache

@@ -52,14 +52,16 @@ class Trial:
         cell: the choices that make its cell, as `batch=256`.
         phase: `search`, or that of a further trial, as `confirm`.
         retry_of: number of the lost trial that it repeats, or None.
+        command: the sweep's command, for a worker's own says nothing.
     """
 
-    def __init__(self, address: TrialAddress, storage: Any, pruner: Any) -> None:
+    def __init__(self, address: TrialAddress, storage: Any, pruner: Any, command: str) -> None:
         self.study = address.study
         self.number = address.number
         self.cell = address.cell
         self.phase = address.phase
         self.retry_of = address.retry_of
+        self.command = command
         self._address = address
         self._storage = storage
         self._pruner_node = pruner
@@ -137,6 +139,7 @@ class TrialTask:
         objectives: how many numbers the task returns.
         searched: whether it must return them; without a search it may return anything.
         pruner: the pruner's configuration, or None.
+        command: the sweep's command, without passwords.
         jobs: the running wave's trials, by `hydra.job.num`.
     """
 
@@ -145,6 +148,7 @@ class TrialTask:
     objectives: int
     searched: bool
     pruner: Mapping[str, Any] | None
+    command: str
     jobs: dict[int, TrialAddress] = field(default_factory=dict)
 
     def __call__(self, config: DictConfig) -> Any:
@@ -155,7 +159,7 @@ class TrialTask:
         storage = open_storage(self.storage)
         if not _claim(storage, address.trial_id):
             return None
-        trial = Trial(address, storage, self.pruner)
+        trial = Trial(address, storage, self.pruner, self.command)
         started = time.perf_counter()
         returned, values, error, pruned = None, None, None, False
         _current = trial

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,13 @@ from urllib.parse import urlsplit, urlunsplit
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
+# Where runs go unless somebody says otherwise: conf/tracking/local.yaml has the same.
+DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 # user:password@ of an address, wherever it stands in a text.
 PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
+
+# user:password@ at the start of one.
+USER = re.compile(r"^([\w+.-]+://)[^/?#]*@")
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,26 @@ class Place:
 
     @property
     def label(self) -> str:
-        """How a record names its store: without password, and so that it stays true when a folder is moved."""
+        """How a record names its store: without user and password, and so that it stays true in a moved folder."""
         path = sqlite_path(self.uri)
-        return without_password(self.uri) if path is None else f"sqlite:{path.name}"
+        return without_user(self.uri) if path is None else f"sqlite:{path.name}"
+
+    def is_of(self, label: str, folder: Path) -> bool:
+        """Whether a record in `folder` that names its store `label` belongs here.
+
+        The same server is the same store, whoever asks. A database's records lie beside it: those in another folder
+        are another database's, though it has the same name.
+        """
+        if sqlite_path(self.uri) is not None and self.spool.resolve() != folder.resolve():
+            return False
+        return without_user(label) == self.label
+
+    @property
+    def sync_command(self) -> str:
+        """The command that sends later what could not be sent now; to be given in the same folder."""
+        address = without_user(self.uri)
+        said = f"python -m pipeline.sync --tracking-uri {shlex.quote(address)}"
+        return said if address == self.uri.rstrip("/") else f"{said}, with user and password in the address"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -88,6 +111,11 @@ def without_password(uri: str) -> str:
         return uri
     user_and_host = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
     return urlunsplit(parts._replace(netloc=user_and_host))
+
+
+def without_user(uri: str) -> str:
+    """`uri` as it is for everybody: without user, password and slashes at its end."""
+    return USER.sub(r"\1", uri).rstrip("/")
 
 
 def without_passwords(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -46,7 +47,7 @@ def command_line() -> str:
     """The command as it was typed, as far as Python can tell."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     start = ["python", "-m", spec.name] if spec is not None else ["python", sys.argv[0]]
-    return " ".join([*start, *sys.argv[1:]])
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
