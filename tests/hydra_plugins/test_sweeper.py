@@ -1,5 +1,6 @@
 """The sweeper, in an app of its own and in real processes."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,12 +9,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import TrialState
 
-from hydra_plugins.lr_study_sweeper._storage import open_storage, prepare_journal
+from hydra_plugins.lr_study_sweeper import _storage
+from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._storage import check_storage, open_storage, prepare_journal
 
 APP = str(Path(__file__).parent / "app.py")
 TWO_PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
@@ -213,6 +219,35 @@ def test_a_lock_dies_with_the_process_that_held_it(tmp_path):
     open_storage.cache_clear()
     optuna.create_study(storage=open_storage(str(journal)), study_name="s")
     assert time.monotonic() - started < 5
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    """Make a SQLite file with some tables, and have a function called instead of waiting; returns its URL."""
+
+    def make(*tables, while_waiting):
+        engine = sqlalchemy.create_engine(url := f"sqlite:///{tmp_path}/optuna.db")
+        with engine.begin() as connection:
+            for table in tables:
+                connection.execute(sqlalchemy.text(f"CREATE TABLE {table} (id INTEGER)"))
+        clock = itertools.count()
+        time = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: while_waiting(engine))
+        monkeypatch.setattr(_storage, "time", time)
+        return url
+
+    return make
+
+
+def test_a_database_that_another_driver_is_making_is_waited_for(database):
+    check_storage(database("studies", "version_info", while_waiting=BaseModel.metadata.create_all))
+
+
+@pytest.mark.parametrize("tables", [("studies",), ("trials", "version_info", "mine"), ("mine",)])
+def test_a_database_that_does_not_become_optunas_is_refused_and_at_once_where_it_can_not(database, tables):
+    waits = []
+    with pytest.raises(SweepRequestError, match="not Optuna's"):
+        check_storage(database(*tables, while_waiting=waits.append))
+    assert bool(waits) == ("mine" not in tables)
 
 
 def test_discovery_imports_neither_optuna_nor_torch_nor_mlflow(run_python):
