@@ -1,5 +1,6 @@
 """The sweeper, in an app of its own and in real processes."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from optuna.trial import TrialState
 from hydra_plugins.lr_study_sweeper import _storage
 from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
 from hydra_plugins.lr_study_sweeper._storage import check_storage, open_storage, prepare_journal
+from tests.hydra_plugins.app import hand_out_tickets, wait_until
 
 APP = str(Path(__file__).parent / "app.py")
 TWO_PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
@@ -37,6 +39,21 @@ def sweep(run_python, tmp_path):
     return run
 
 
+@contextlib.contextmanager
+def driver_of(folder, *overrides):
+    """The app's sweep in the background; it doesn't outlive the block."""
+    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+    command = [sys.executable, APP, "-m", *common, *overrides]
+    driver = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield driver
+    except BaseException:
+        driver.kill()
+        raise
+    finally:
+        driver.wait()
+
+
 def studies(folder):
     open_storage.cache_clear()
     storage = open_storage(str(folder / "out" / "optuna.journal"))
@@ -50,6 +67,11 @@ def trials(folder, name):
 
 def runs(folder):
     return [line.split() for line in (folder / "runs.log").read_text().splitlines()]
+
+
+def count_runs(folder):
+    """How many trials were begun; none where there is no log yet."""
+    return len(runs(folder)) if (folder / "runs.log").exists() else 0
 
 
 def test_choices_make_cells_and_intervals_are_searched(sweep):
@@ -136,21 +158,12 @@ def test_a_sweep_whose_trials_all_fail_stops_after_its_first_wave(sweep):
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
-    overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "sleep=0.4")
-    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
-    driver = subprocess.Popen(
-        [sys.executable, APP, "-m", *common, *overrides],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    log = tmp_path / "runs.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
-        assert time.monotonic() < deadline, "the sweep never got to its third trial"
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "tickets=tickets")
+    hand_out_tickets(tmp_path / "tickets", 2)
+    with driver_of(tmp_path, *overrides) as driver:
+        wait_until(lambda: count_runs(tmp_path) == 3, "the sweep's third trial")
+        driver.send_signal(signal.SIGKILL)
+    hand_out_tickets(tmp_path / "tickets", 8)
     done = sweep(*overrides)
     assert done.returncode == 0, done.stderr
     table = trials(tmp_path, "app")
@@ -166,15 +179,14 @@ def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
 
 
 def test_a_second_driver_of_the_same_sweep_is_refused(sweep, tmp_path):
-    overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "sleep=1")
-    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
-    first = subprocess.Popen([sys.executable, APP, "-m", *common, *overrides], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "runs.log").exists():
-        time.sleep(0.02)
-    second = sweep(*overrides)
+    overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "tickets=tickets")
+    with driver_of(tmp_path, *overrides) as first:
+        wait_until(lambda: count_runs(tmp_path) == 1, "the first driver's first trial")
+        second = sweep(*overrides)
+        hand_out_tickets(tmp_path / "tickets", 4)
+        assert first.wait(timeout=240) == 0
     assert second.returncode != 0
     assert "running already" in second.stderr
-    assert first.wait() == 0
     assert len(runs(tmp_path)) == 4
 
 
