@@ -61,6 +61,33 @@ def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
         found.release()
 
 
+def test_an_interruption_between_a_write_and_what_follows_loses_no_record(tmp_path, monkeypatch):
+    spool, write = record(tmp_path, {"n": 1}), os.write
+
+    def interrupted(descriptor, data):
+        write(descriptor, data)
+        raise KeyboardInterrupt  # as a signal's handler does
+
+    monkeypatch.setattr("pipeline.tracking.spool.os.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spool.append({"n": 2})
+    monkeypatch.undo()
+    spool.append_end("interrupted", "KILLED")
+    assert [r.get("n", r.get("end")) for r, _ in spool.read()][1:] == [1, 2, "interrupted"]
+
+
+def test_a_file_that_grows_and_then_fills_the_disk_while_it_is_read_is_read_on_in_order(tmp_path, monkeypatch):
+    spool = record(tmp_path, {"n": 1})
+    reading = spool.read()
+    next(reading)
+    spool.append({"n": 2})
+    monkeypatch.setattr("pipeline.tracking.spool.os.write", lambda descriptor, data: 0)
+    spool.append({"n": 3})
+    first = list(reading)
+    rest = list(spool.read(first[-1][1]))
+    assert [one["n"] for one, _ in first + rest] == [1, 2, 3]
+
+
 def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, monkeypatch):
     place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "full")
     write = os.write

@@ -18,6 +18,8 @@ from hydra_plugins.lr_study_sweeper._process import identity, is_alive, is_me
 
 # Seconds between two signs of life of a trial's process; a shorter trial gives the first only.
 HEARTBEAT_SECONDS = 10.0
+# Seconds between two looks at a trial that another process has, and without a sign after which it isn't waited for.
+POLL_SECONDS, SILENT_SECONDS = 0.5, 6 * HEARTBEAT_SECONDS
 
 
 class TrialPruned(Exception):  # noqa: N818  (Optuna's name for it)
@@ -195,25 +197,36 @@ class TrialTask:
 
 
 def _claim(storage: Any, trial_id: int) -> bool:
-    """Take the trial on, unless it is over already or another process that lives has it.
-
-    A job may be started twice: by a queue that brings it back, or by a driver that took it for dead.
-    """
+    """Take the trial on, unless it is over already, or ends in another process that has it."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     from hydra_plugins.lr_study_sweeper._storage import patiently
 
-    trial = storage.get_trial(trial_id)
-    process = trial.user_attrs.get("process")
-    if trial.state.is_finished():
-        return False
-    if process is not None and is_alive(process) and not is_me(process):
+    if not _is_free(storage, trial_id):
         return False
     try:
         patiently(lambda: storage.set_trial_user_attr(trial_id, "process", identity()))
     except UpdateFinishedTrialError:
         return False
     return True
+
+
+def _is_free(storage: Any, trial_id: int) -> bool:
+    """Whether the trial needs a process, once no other that lives is at it.
+
+    A job may be started twice: by a queue that brings it back, or by a driver that took it for dead while it waited in
+    the queue. The second must not end before the trial does: its driver would take the trial for lost.
+    """
+    while True:
+        trial = storage.get_trial(trial_id)
+        process = trial.user_attrs.get("process")
+        if trial.state.is_finished():
+            return False
+        if process is None or is_me(process) or not is_alive(process):
+            return True
+        if time.time() - process["time"] > SILENT_SECONDS:  # it lives, but its heart doesn't beat for this trial
+            return False
+        time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager

@@ -116,7 +116,8 @@ class Spool:
             try:
                 written = os.write(self._descriptor, line)
                 if written == len(line):
-                    self._file_size += written
+                    # Not counted up: a signal's handler may raise between a write and this.
+                    self._file_size = os.fstat(self._descriptor).st_size
                     return
                 raise OSError(28, "No space left on device")
             except OSError as error:
@@ -175,8 +176,9 @@ class Spool:
                 for line in file.read(self._file_size - position).splitlines(keepends=True):
                     position += len(line)
                     yield json.loads(line), position
-        # Beyond the file's end a position counts the records in memory.
-        for record in self._in_memory[position - self._file_size :]:
+        # Beyond the file's end a position counts the records in memory; a file that grew meanwhile is read on later.
+        beyond = position - self._file_size
+        for record in self._in_memory[beyond:] if beyond >= 0 else ():
             position += 1
             yield record, position
 
