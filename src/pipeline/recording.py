@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_plugins.lr_study_sweeper import Trial
+from hydra_plugins.lr_study_sweeper import Trial, masked
 from pipeline.config import flatten
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workloa
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
     if HydraConfig.initialized():
-        run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
+        run.log_text(
+            OmegaConf.to_yaml(OmegaConf.create(masked(list(HydraConfig.get().overrides.task)))), "config/overrides.yaml"
+        )
     splits = workload.splits
     run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
     if trial is None:

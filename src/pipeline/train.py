@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
+from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial, masked
 from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
@@ -122,7 +122,8 @@ def _open_run(
     from pipeline.tracking.run import TrackedRun, config_digest
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
-    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
+    # Value by value, where it is known where each ends; then as the artifact is, whose digest this has to be.
+    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(masked(config))))
     tags = tags_of(config, trial) | {"config_digest": config_digest(text), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed

@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 
 # How often, and how long apart in seconds, a database is asked again: two drivers that make its tables at once get
 # in each other's way, and a server may be away for a moment.
@@ -69,19 +70,6 @@ def cut_torn_line(journal: str) -> None:
 def is_database(storage: str) -> bool:
     """Whether `storage` is a database URL rather than the path of a journal file."""
     return "://" in storage
-
-
-def without_password(storage: str) -> str:
-    """`storage` as it may be shown."""
-    if not is_database(storage):
-        return storage
-    from sqlalchemy.engine import make_url
-
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except Exception:
-        # What can't be parsed may hold a password anywhere.
-        return storage.split("://", 1)[0] + "://…"
 
 
 @functools.lru_cache(maxsize=4)
@@ -168,7 +156,7 @@ def _check_database(url: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    given = f"hydra.sweeper.storage={without_password(url)}"
+    given = f"hydra.sweeper.storage={without_passwords(url)}"
     try:
         address = make_url(url)
         dialect = address.get_dialect()
@@ -191,7 +179,9 @@ def _check_database(url: str) -> None:
         tables = set(inspect(engine).get_table_names())
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise SweepRequestError(f"{given}: it can't be reached ({_masked(reason, address.password)}).") from None
+        raise SweepRequestError(
+            f"{given}: it can't be reached ({without_passwords(_masked(reason, address.password))})."
+        ) from None
     finally:
         engine.dispose()
     if tables and not {"studies", "trials", "version_info"} <= tables:

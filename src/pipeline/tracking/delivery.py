@@ -9,6 +9,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from pipeline.tracking.location import without_passwords
 from pipeline.tracking.spool import Record, Spool
 from pipeline.tracking.store import Store
 
@@ -152,7 +153,7 @@ class Delivery:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
-            reason = str(error).splitlines()[0][:200]
+            reason = without_passwords(str(error).splitlines()[0])[:200]
             self.refused.append(reason)
             log.warning("MLflow refuses a part of run %s, which is left out (%s).", self.run_id, reason)
 

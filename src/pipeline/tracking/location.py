@@ -1,17 +1,17 @@
 """Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
 
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from hydra_plugins.lr_study_sweeper import without_passwords
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
-# user:password@ of an address, wherever it stands in a text.
-PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
+# The same for one address, which is a text like any other.
+without_password = without_passwords
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,7 @@ def check_writable_folder(folder: Path) -> None:
         ) from None
 
 
-def without_password(uri: str) -> str:
-    """`uri` with a password in it replaced by ***."""
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    user_and_host = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    return urlunsplit(parts._replace(netloc=user_and_host))
-
-
-def without_passwords(text: str) -> str:
-    """`text` with the password of each address in it replaced by ***."""
-    return PASSWORD.sub(r"\1:***@", text)
+def server_page(uri: str) -> str:
+    """The address of a tracking server as a page links to it: without user and password, and without a query."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0].rstrip('/')}"

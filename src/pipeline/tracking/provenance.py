@@ -8,6 +8,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from pipeline.tracking.location import without_passwords
+
 
 def installed_packages() -> str:
     """The installed distributions as lines `name==version`, sorted: a requirements file."""
@@ -41,10 +43,10 @@ def git_state() -> tuple[str | None, str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, as far as Python can tell."""
+    """The command as it was typed, as far as Python can tell, without the passwords in it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     start = ["python", "-m", spec.name] if spec is not None else ["python", sys.argv[0]]
-    return " ".join([*start, *sys.argv[1:]])
+    return " ".join(without_passwords(word) for word in [*start, *sys.argv[1:]])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

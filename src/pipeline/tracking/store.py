@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import sqlite_path, without_password, without_passwords
+from pipeline.tracking.location import server_page, sqlite_path, without_password, without_passwords
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
@@ -40,7 +40,7 @@ class Store:
 
     def run_url(self, run_id: str) -> str:
         """Where MLflow's pages show a run; those of a database are served by `make ui`."""
-        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = server_page(self.uri) if self.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
@@ -104,7 +104,7 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     try:
         found = client.get_experiment_by_name(experiment)
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
-        reason = without_passwords(str(error).splitlines()[0][:200])
+        reason = _reason(error)
         raise RequestError(
             f"{without_password(uri)}: MLflow can't be read there ({reason})."
             "\nStart its server, or name another store: --tracking-uri."
@@ -129,13 +129,18 @@ def open_for_reading(uri: str) -> MlflowClient:
                     pass
             return MlflowClient(tracking_uri=uri)
         except Exception as error:  # of SQLAlchemy, or of a driver that isn't installed
-            reason = without_passwords(str(error).splitlines()[0][:200])
+            reason = _reason(error)
             raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
     if not path.is_file():
         raise RequestError(
             f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
         )
     return _sqlite_client(path)
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, without passwords: masked before it is cut, for half a password is one."""
+    return without_passwords((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
