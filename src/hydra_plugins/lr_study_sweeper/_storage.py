@@ -165,7 +165,7 @@ def _check_database(url: str) -> None:
         raise SweepRequestError(
             f'{given}: it needs the package {error.name}.\nInstall it (for PostgreSQL: pip install "psycopg[binary]").'
         ) from None
-    except (ArgumentError, SQLAlchemyError):
+    except (ArgumentError, SQLAlchemyError, ValueError):  # the last for a port that is no number
         raise SweepRequestError(
             f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or a path."
         ) from None

@@ -1,6 +1,7 @@
 """Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from hydra_plugins.lr_study_sweeper import without_passwords
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql")
 # The same for one address, which is a text like any other.
 without_password = without_passwords
 
@@ -45,27 +47,80 @@ def check_location(uri: str) -> None:
     """Refuse, leaving nothing behind, a tracking place that can't take runs.
 
     Raises:
-        RequestError: a scheme that MLflow doesn't know, or a folder that can't be made or written.
+        RequestError: no address that can be used, or a folder that can't be made or written.
     """
     path = sqlite_path(uri)
     if path is None:
-        if urlsplit(uri).scheme in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
-            return
-        raise RequestError(
-            f"tracking.uri={without_password(uri)}: MLflow can't write runs there."
-            "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
-        )
+        check_address(uri)
+        return
     check_writable_folder(path.parent)
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise RequestError(f"{path}: it can't be written.\nMake it writable, or choose another tracking.uri.")
 
 
+def check_address(uri: str) -> None:
+    """Refuse an address that is neither a server's nor a database's, or that nobody can read; nobody is asked.
+
+    Raises:
+        RequestError: with what may stand there; a password in it isn't shown.
+    """
+    scheme = uri.partition("://")[0].lower()
+    if scheme.startswith("databricks"):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: Databricks is not supported, where experiments and artifacts have "
+            "other names.\nUse the http:// address of an MLflow server, or a database URL."
+        )
+    # postgresql+psycopg names the driver, too.
+    if not is_server(uri) and ("://" not in uri or scheme.partition("+")[0] not in DATABASES):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: MLflow can't write runs there."
+            "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
+        )
+    try:
+        host = _server_host(uri) if is_server(uri) else _database_host(uri)
+    except ValueError:
+        host = None
+    if host is None or re.search(r"[\s@]", host):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: it can't be read as an address."
+            "\nWrite a number as the port, and special characters of a password as %40 for @, %2F for /, %5B for [."
+        )
+
+
+def is_server(uri: str) -> bool:
+    """Whether `uri` is the address of a tracking server, rather than of a database."""
+    return uri.lower().startswith(("http://", "https://"))
+
+
+def _server_host(uri: str) -> str | None:
+    parts = urlsplit(uri)
+    _ = parts.port  # raises ValueError where it is no number
+    return parts.hostname
+
+
+def _database_host(uri: str) -> str:
+    """The host in a database's address; empty where there is none, as for a socket.
+
+    Raises:
+        ValueError: SQLAlchemy, or the standard library that MLflow asks, can't read the address.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    urlsplit(uri)
+    try:
+        return make_url(uri).host or ""
+    except ArgumentError as error:
+        raise ValueError from error
+
+
 def check_writable_folder(folder: Path) -> None:
     """Refuse a folder that can't be written, or made: a file in its place, a read-only file system."""
     existing = folder
-    while not existing.exists() and not existing.is_symlink():
+    # pathlib's own `exists` raises where a folder above may not be looked into.
+    while not os.path.lexists(existing):
         existing = existing.parent
-    if not existing.is_dir():
+    if not os.path.isdir(existing):
         raise RequestError(
             f"{folder}: it can't be used, for {existing} is not a folder."
             "\nMove that file away, start from another folder, or set tracking.uri."

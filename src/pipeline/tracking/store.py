@@ -24,7 +24,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import server_page, sqlite_path, without_password, without_passwords
+from pipeline.tracking.location import (
+    check_address,
+    is_server,
+    server_page,
+    sqlite_path,
+    without_password,
+    without_passwords,
+)
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
@@ -40,7 +47,7 @@ class Store:
 
     def run_url(self, run_id: str) -> str:
         """Where MLflow's pages show a run; those of a database are served by `make ui`."""
-        server = server_page(self.uri) if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = server_page(self.uri) if is_server(self.uri) else "http://127.0.0.1:5000"
         return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
@@ -53,7 +60,9 @@ def open_store(uri: str, experiment: str) -> Store:
     """
     _quiet()
     path = sqlite_path(uri)
-    if path is None and uri.startswith("http"):
+    if path is None:
+        check_address(uri)
+    if path is None and is_server(uri):
         client = MlflowClient(tracking_uri=uri)
         return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
     if path is None:
@@ -118,13 +127,14 @@ def open_for_reading(uri: str) -> MlflowClient:
     """A client for the store at `uri`, of which nothing is created.
 
     Raises:
-        RequestError: there is no such database.
+        RequestError: there is no such database, or `uri` is no address.
     """
     _quiet()
     path = sqlite_path(uri)
     if path is None:
+        check_address(uri)
         try:
-            if not uri.startswith("http"):
+            if not is_server(uri):
                 with _connection(uri):  # MLflow would try for a minute and a half before it said that nobody answers
                     pass
             return MlflowClient(tracking_uri=uri)
