@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ from pipeline.tracking.location import (
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
+# Characters of a folder's name, far below what file systems take, also where each takes four bytes.
+LONGEST_FOLDER = 50
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    location = None if artifacts is None else (artifacts / name).as_uri()
+    location = None if artifacts is None else (artifacts / folder_name(name)).as_uri()
     try:
         # So that MLflow's pages show charts and tables of training, and not of conversations with language models.
         kind = {"mlflow.experimentKind": "custom_model_development"}
@@ -168,6 +172,17 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
         if found is None:
             raise
         return found.experiment_id
+
+
+def folder_name(experiment: str) -> str:
+    """What the folder of an experiment's artifacts is called: its name, where that is one plain folder's.
+
+    A name with / or .. in it must not lead out of the folder of artifacts.
+    """
+    plain = re.sub(r"[^\w ()+=@,.-]", "_", experiment).strip(" .")[:LONGEST_FOLDER]
+    if plain == experiment:
+        return plain
+    return f"{plain}-{hashlib.sha256(experiment.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
 
 
 def _quiet() -> None:
