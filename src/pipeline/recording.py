@@ -41,6 +41,13 @@ def tags_of(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
     return tags
 
 
+def device_of(workload: "Workload") -> str:
+    """The model of what the run computes on: the GPU, else the processor."""
+    from pipeline.tracking.provenance import cpu_model, found_or
+
+    return str(found_or("unknown", "device", lambda: workload.runtime.device_name or cpu_model()))
+
+
 def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workload", trial: Trial | None) -> None:
     """Log what was asked for and what it rests on, before training starts."""
     from hydra.core.hydra_config import HydraConfig
