@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra_plugins.lr_study_sweeper import Trial
+from hydra_plugins.lr_study_sweeper import Trial, masked
 from pipeline.config import flatten
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ def tags_of(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
     return tags
 
 
+def device_of(workload: "Workload") -> str:
+    """The model of what the run computes on: the GPU, else the processor."""
+    from pipeline.tracking.provenance import cpu_model, found_or
+
+    return str(found_or("unknown", "device", lambda: workload.runtime.device_name or cpu_model()))
+
+
 def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workload", trial: Trial | None) -> None:
     """Log what was asked for and what it rests on, before training starts."""
     from hydra.core.hydra_config import HydraConfig
@@ -51,7 +58,9 @@ def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workloa
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
     if HydraConfig.initialized():
-        run.log_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), "config/overrides.yaml")
+        run.log_text(
+            OmegaConf.to_yaml(OmegaConf.create(masked(list(HydraConfig.get().overrides.task)))), "config/overrides.yaml"
+        )
     splits = workload.splits
     run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
     if trial is None:

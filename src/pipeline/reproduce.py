@@ -122,11 +122,11 @@ def _typed(config: dict[str, Any]) -> dict[str, Any]:
 
 def provenance_changes(logged: "LoggedRun", config: dict[str, Any]) -> dict[str, str]:
     """What is different now, as (what, in words): code, packages, machine and data; nothing where all is the same."""
-    from pipeline.tracking import provenance
+    from pipeline.tracking import provenance, source
     from pipeline.workload import prepare
 
     changes = {}
-    commit, difference = provenance.git_state()
+    commit, difference = source.git_state()
     if logged.commit != commit:
         changes["code"] = f"commit {logged.commit or 'unknown'} then, {commit or 'unknown'} now"
     elif logged.difference != difference:

@@ -4,6 +4,7 @@ This module imports neither torch nor mlflow at the top: `--help`, `--cfg` and t
 neither, and a run imports them when it has been asked for.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
+from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial, masked
 from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import conf_dir, register, resolve
-from pipeline.recording import draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
+from pipeline.recording import device_of, draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
 from pipeline.request import check_request
 from pipeline.tracking.location import Place, check_location, without_passwords
 
@@ -122,8 +123,9 @@ def _open_run(
     from pipeline.tracking.run import TrackedRun, config_digest
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
-    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
-    tags = tags_of(config, trial) | {"config_digest": config_digest(text), **more_tags}
+    # Value by value, where it is known where each ends; then as the artifact is, whose digest this has to be.
+    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(masked(config))))
+    tags = tags_of(config, trial) | {"config_digest": config_digest(text), "device": device_of(workload), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
         log.info("Going on with a run that was cut off after %d of its evaluations.", len(state["evaluations"]))
@@ -137,8 +139,11 @@ def _open_run(
         quiet=trial is not None,
         resumable=config["resume"] == "auto",
     )
-    run.log_text(text, "config/config.yaml")
-    record_request(run, config, workload, trial)
+    with contextlib.ExitStack() as until_it_is_entered:
+        until_it_is_entered.push(run)  # what fails here closes it
+        run.log_text(text, "config/config.yaml")
+        record_request(run, config, workload, trial)
+        until_it_is_entered.pop_all()
     return run, None
 
 

@@ -1,5 +1,7 @@
 """A user's own images, streamed by DataLoader workers."""
 
+import shutil
+
 import pytest
 import torch
 from torchvision.utils import save_image
@@ -48,6 +50,30 @@ def test_augmentation_does_not_depend_on_how_the_stream_is_cut(images):
         return torch.cat([images for images, _ in train.batches(slices, augment_seed=3)])
 
     assert torch.equal(stream(4, 6), stream(12, 2))
+
+
+def test_the_digest_changes_with_one_byte_of_one_file_and_with_a_name_but_not_with_the_place(images, tmp_path_factory):
+    digest = load(images).digest
+    assert len(digest) == 32
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(images, elsewhere)
+    assert load(elsewhere).digest == digest
+    file = elsewhere / "train" / "cat" / "03.png"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # of the same size
+    file.write_bytes(content)
+    assert load(elsewhere).digest != digest
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert load(elsewhere).digest == digest
+    file.rename(file.with_name("3.png"))
+    assert load(elsewhere).digest != digest
+
+
+def test_a_file_is_read_for_the_digest_once_in_a_process(images, monkeypatch):
+    digest = load(images).digest
+    monkeypatch.setattr("hashlib.file_digest", lambda *arguments: pytest.fail("read again"))
+    assert load(images).digest == digest
 
 
 def test_a_folder_that_is_not_there_or_has_other_classes_is_refused(images, tmp_path):

@@ -97,7 +97,7 @@ def test_check_compares_what_it_rests_on_and_trains_nothing(uri, capsys, monkeyp
     store = open_existing_store(uri, "lr-batch")
     count = len(store.client.search_runs([store.experiment_id], max_results=1000))
     monkeypatch.setattr("pipeline.tracking.provenance.installed_packages", lambda: "torch==1.0\n")
-    monkeypatch.setattr("pipeline.tracking.provenance.git_state", lambda: ("abc", ""))
+    monkeypatch.setattr("pipeline.tracking.source.git_state", lambda: ("abc", ""))
     assert reproduce.main([run_id, "--check"]) == 0
     said = capsys.readouterr().out
     assert "torch 2." in said

@@ -55,6 +55,8 @@ REFUSED = [
     ("noise_scale.epochs=[-1] noise_scale.examples=5000", ["noise_scale.examples=5000", "2 to 1077"]),
     ("tracking.checkpoints=all", ["best, last, both, none"]),
     ("tracking.uri=ftp://host/x", ["sqlite:///PATH.db"]),
+    ("tracking.uri=http://me:hunter2@h:abc", ["http://me:***@h:abc", "a number as the port"]),
+    ("tracking.uri=databricks://profile", ["Databricks is not supported"]),
     ("runtime.device=tpu9", ["runtime.device=tpu9"]),
     ("runtime.threads=0", ["runtime.threads=0"]),
     ("report.margin=-1%", ["report.margin=-1%"]),
@@ -97,6 +99,7 @@ REFUSED_SWEEPS = [
     ("hydra.sweeper.storage=/etc", ["/etc", "folder"]),
     ("hydra.sweeper.storage=/etc/passwd", ["/etc/passwd", "not an Optuna journal"]),
     ("hydra.sweeper.storage='postgresql://me:hunter2@127.0.0.1:1/x'", ["postgresql://me:***@", "reached|psycopg"]),
+    ("hydra.sweeper.storage='postgresql://me:hunter2@h:abc/x'", ["no database URL"]),
     ("hydra.sweeper.storage='oracle+nothing://me:hunter2@h/x'", ["no database URL|needs the package"]),
     ("hydra.sweeper.storage='://'", ["no database URL"]),
 ]

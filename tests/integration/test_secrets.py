@@ -1,12 +1,26 @@
 """A password in an address is shown nowhere: not in files, not in what is said, not in MLflow."""
 
+import os
+import signal
 import subprocess
+import sys
+import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
+from pipeline.analysis.answer import Terms, analyse
+from pipeline.analysis.page import render_page
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import Store
+from tests.analysis.simulate import study
 from tests.conftest import REPOSITORY
 
-SECRET = "hunter2"
+# In no file of this repository, whose difference to its commit is logged, too.
+SECRET = "hunter2"[::-1]
 
 
 def nowhere(folder, *said):
@@ -19,17 +33,24 @@ def nowhere(folder, *said):
 @pytest.mark.parametrize(
     ("arguments", "environment"),
     [
-        (("tracking.uri=http://me:hunter2@127.0.0.1:1",), {}),
+        ((f"tracking.uri=http://me:{SECRET}@127.0.0.1:1",), {}),
         pytest.param(
-            *((), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD": SECRET}),
+            *((), {"MLFLOW_TRACKING_URI": f"http://me:{SECRET}@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD": SECRET}),
             marks=pytest.mark.long,
         ),
         pytest.param(
-            *(("-m", "seed=0,1", "hydra.sweeper.n_trials=2"), {"MLFLOW_TRACKING_URI": "http://me:hunter2@127.0.0.1:1"}),
+            *(
+                ("-m", "seed=0,1", "hydra.sweeper.n_trials=2"),
+                {"MLFLOW_TRACKING_URI": f"http://me:{SECRET}@127.0.0.1:1"},
+            ),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(("-m", "batch=64", "hydra.sweeper.n_trials=1", f"tracking.uri=http://me:{SECRET}@127.0.0.1:1"), {}),
             marks=pytest.mark.long,
         ),
     ],
-    ids=["argument", "environment", "sweep"],
+    ids=["argument", "environment", "sweep", "sweep's argument"],
 )
 def test_a_password_of_the_tracking_server_is_shown_nowhere(run_python, tmp_path, arguments, environment):
     program = (
@@ -47,10 +68,79 @@ def test_a_password_of_the_tracking_server_is_shown_nowhere(run_python, tmp_path
     nowhere(tmp_path, done.stdout, done.stderr)
 
 
+@pytest.mark.long
+def test_a_sweep_that_is_terminated_says_how_to_go_on_without_the_password(tmp_path):
+    request = (
+        "-m",
+        "batch=64",
+        "hydra.launcher.n_jobs=2",
+        "budget.epochs=500",
+        f"tracking.uri=http://me:{SECRET}a@b@127.0.0.1:1",
+    )
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.train", *request],
+        cwd=tmp_path,
+        env=clean,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("mlruns/spool/*.jsonl"))) < 2:  # the sweep's, and a trial's
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        driver.send_signal(signal.SIGTERM)
+        _, said = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert driver.returncode == 143
+    assert "The same command goes on" in said
+    nowhere(tmp_path, said)
+
+
+def test_the_report_links_to_the_server_without_user_and_password():
+    store = Store(None, "7", f"https://me:a/{SECRET}@mlflow.example:5000/base/?token={SECRET}")
+    assert store.run_url("abc") == "https://mlflow.example:5000/base/#/experiments/7/runs/abc"
+    rng = np.random.default_rng(0)
+    found = [
+        run for size in (32, 64, 128) for run in study(size, 0.1 * size / 64, rng, shape="steep right", noise=0.01)
+    ]
+    runs = [replace(run, run_id=f"{number:032x}") for number, run in enumerate(found)]
+    page = render_page(analyse(runs, Terms()), runs, "title", store.run_url)
+    assert "https://mlflow.example:5000/base/#/experiments/7/runs/" in page
+    assert SECRET not in page
+    assert "me:***" not in page
+
+
+def test_what_mlflow_refuses_is_said_and_kept_without_the_password(tmp_path, monkeypatch, caplog):
+    def refusing(self, *arguments, **options):
+        raise MlflowException(f"http://me:{SECRET}@h/api refuses it", error_code=INVALID_PARAMETER_VALUE)
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_inputs", refusing)
+    with TrackedRun(Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "refused"), "refused", {}) as run:
+        run.log_dataset("digits", "0" * 32, "sklearn", 1)
+    assert "http://me:***@h/api refuses it" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_command_line_is_tracked_without_the_passwords_in_it(tmp_path, monkeypatch):
+    address = f"postgresql+psycopg://me:{SECRET} and more@127.0.0.1:1/db?sslpassword={SECRET}"
+    monkeypatch.setattr("sys.argv", ["train", f"tracking.uri={address}", f"hydra.sweeper.storage='{address}'"])
+    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "command")
+    with TrackedRun(place, "command", {"a": address}) as run:
+        run.log_params({"tracking.uri": address, "list": [address]})
+        run.log_text(f"uri: {address}", "config/config.yaml")
+    assert run.is_sent
+    nowhere(tmp_path)
+
+
 def test_help_does_not_show_the_environments_password(run_python):
     program = """
 import contextlib, importlib, os
-os.environ["MLFLOW_TRACKING_URI"] = "http://me:hunter2@h"
+os.environ["MLFLOW_TRACKING_URI"] = "http://me:" + "hunter2"[::-1] + "@h"
 for command in ("report", "advise", "reproduce", "sync"):
     with contextlib.suppress(SystemExit):
         importlib.import_module(f"pipeline.{command}").main(["--help"])

@@ -1,14 +1,19 @@
 """Single runs as a user starts them: real digits, a real SQLite store, real processes."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from pipeline import train
+from pipeline.config import resolve
+from pipeline.tracking import provenance
 from pipeline.tracking.store import open_existing_store
 
 
@@ -94,6 +99,25 @@ def test_the_artifacts_hold_config_environment_curves_and_best_checkpoint(traine
     assert checkpoint["metrics"]["val/loss"] == min(m.value for m in history)
     for path in ("curves.png", "environment/requirements.txt", "environment/machine.json"):
         assert (tmp_path / path).stat().st_size > 100
+
+
+def test_the_machine_is_tracked_by_the_model_of_its_processor(trained, tmp_path):
+    folder, _ = trained
+    store, (run,) = runs(folder)
+    path = store.client.download_artifacts(run.info.run_id, "environment/machine.json", str(tmp_path))
+    assert json.loads(Path(path).read_text())["cpu"] == run.data.tags["device"] == provenance.cpu_model()
+
+
+def test_a_run_that_fails_while_it_is_described_is_not_left_open(composed, tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise RuntimeError("no description")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "record_request", failing)
+    with pytest.raises(RuntimeError, match="no description"):
+        train.train(resolve(composed("budget.epochs=1", "runtime.threads=1")))
+    _, (run,) = runs(tmp_path)
+    assert (run.info.status, run.data.tags["status"]) == ("FAILED", "failed")
 
 
 def test_nothing_but_mlruns_is_left_behind(trained):

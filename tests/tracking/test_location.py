@@ -1,11 +1,16 @@
 """Where runs are tracked: refused when it can't be written, and nothing written to find out."""
 
+import contextlib
+import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import check_location, sqlite_path, without_password
+from pipeline.tracking.location import check_location, is_server, sqlite_path, without_password
+from pipeline.tracking.store import open_existing_store, open_store
 
 
 def uri(folder):
@@ -46,7 +51,7 @@ def test_a_read_only_mount_is_refused(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
-        return  # only root may mount; /sys above stands for it then
+        pytest.skip("this user may not mount; the two tests beside this one stand for it")
     try:
         with pytest.raises(RequestError, match="Read-only file system"):
             check_location(uri(tmp_path))
@@ -54,12 +59,78 @@ def test_a_read_only_mount_is_refused(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-@pytest.mark.parametrize("address", ["http://localhost:5000", "https://mlflow.example", "postgresql://u:p@h/db"])
+@contextlib.contextmanager
+def as_anybody():
+    """Without root's right to write everywhere, and into what root alone may look into."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
+def test_a_folder_without_the_right_to_write_or_to_look_into_it_is_refused(mode):
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, into which only its owner may look
+    folder.chmod(mode)
+    try:
+        with as_anybody(), pytest.raises(RequestError, match=r"can't be written \(Permission denied\)"):
+            check_location(uri(folder))
+    finally:
+        folder.chmod(0o755)
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+
+
+SERVERS = [
+    "http://localhost:5000",
+    "https://mlflow.example",
+    "HTTP://h",
+    "http://me:p%40ss@h:5000/base",
+    "http://[::1]:5000",
+]
+DATABASES = ["postgresql://u:p@h/db", "postgresql+psycopg://u:p@h/db", "mysql+pymysql://u:p@h/db", "postgresql:///db"]
+
+
+@pytest.mark.parametrize("address", SERVERS + DATABASES)
 def test_servers_and_databases_are_accepted_without_asking_them(address):
     check_location(address)
+    assert is_server(address) == (address in SERVERS)
 
 
-@pytest.mark.parametrize("address", ["foo", "mlruns", "ftp://host", "file:///tmp/mlruns"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://h:abc",
+        "http://me:secret@h:abc",
+        "http://me:secret/x@h",
+        "http://h:99999",
+        "http://",
+        "https://two words",
+        "postgresql://me:a[secret@h",
+        "postgresql://me:secret@h:abc/db",
+        "postgresql://me:a@secret@h/db",
+    ],
+)
+def test_what_is_no_address_is_refused_rather_than_taken_for_a_server_that_is_away(address):
+    for asked in (check_location, lambda uri: open_existing_store(uri, "x"), lambda uri: open_store(uri, "x")):
+        with pytest.raises(RequestError, match=r"it can't be read as an address\.\nWrite a number") as refused:
+            asked(address)
+        assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["databricks", "databricks://profile", "databricks-uc"])
+def test_databricks_is_refused_by_its_name(address):
+    with pytest.raises(RequestError, match="Databricks is not supported"):
+        check_location(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "mlruns", "ftp://host", "file:///tmp/mlruns", "http+unix://h", "postgresql:h"]
+)
 def test_what_mlflow_cannot_write_to_is_refused(address):
     with pytest.raises(RequestError, match=r"sqlite:///PATH\.db"):
         check_location(address)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import RequestError
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.store import open_existing_store, open_store
+from pipeline.tracking.store import folder_name, open_existing_store, open_store
 from pipeline.tracking.sweep import Parent, find_parent, log_report, read_runs
 
 
@@ -25,6 +25,23 @@ def store(place):
 
 def stored(store, run_id):
     return store.client.get_run(run_id)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/evil", "..", ".", "a/../../evil", "%2e%2e%2fevil", "a\\..\\evil", "x" * 400, "ä/#?&"]
+)
+def test_an_experiments_name_never_leads_out_of_the_folder_of_artifacts(tmp_path, name):
+    with TrackedRun(Place(f"sqlite:///{tmp_path}/a/b/mlruns/mlflow.db", name), "run", {}) as run:
+        run.log_text("text", "config/config.yaml")
+    assert run.is_sent
+    (written,) = tmp_path.rglob("config.yaml")
+    assert written.parents[4] == tmp_path / "a" / "b" / "mlruns" / "artifacts"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_a_plain_name_is_the_folders_too_and_two_names_are_two_folders():
+    assert [folder_name(name) for name in ("lr-batch", "My runs (2)", "übung")] == ["lr-batch", "My runs (2)", "übung"]
+    assert len({folder_name(name) for name in ("a/b", "a_b", "a\\b", "..", ".", "x" * 60, "x" * 61)}) == 7
 
 
 def test_metrics_keep_their_steps_and_values_through_batches(place, store):
@@ -175,7 +192,7 @@ def test_a_database_is_never_seen_half_made(tmp_path):
     program = (
         "import sys, pathlib\n"
         "from pipeline.errors import RequestError\n"
-        "from pipeline.tracking.store import open_existing_store, open_store\n"
+        "from pipeline.tracking.store import folder_name, open_existing_store, open_store\n"
         "uri = f'sqlite:///{sys.argv[1]}/mlruns/mlflow.db'\n"
         "if sys.argv[2] == 'make':\n"
         "    open_store(uri, 'tests')\n"

@@ -5,12 +5,14 @@ Hydra imports this package at the start of every Hydra app on the machine: nothi
 
 from hydra_plugins.lr_study_sweeper._errors import SweepFailedError
 from hydra_plugins.lr_study_sweeper._hooks import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
+from hydra_plugins.lr_study_sweeper._secrets import MaskingFormatter, masked, without_passwords
 from hydra_plugins.lr_study_sweeper._trial import Trial, TrialPruned, current_trial
 
 __all__ = [
     "Abandoned",
     "FixedTrial",
     "Hooks",
+    "MaskingFormatter",
     "Outcome",
     "Progress",
     "Sweep",
@@ -18,4 +20,6 @@ __all__ = [
     "Trial",
     "TrialPruned",
     "current_trial",
+    "masked",
+    "without_passwords",
 ]

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.lr_study_sweeper._secrets import masked
+
 _ABSENT = "(absent)"
 
 
@@ -12,7 +14,7 @@ def identity(config: DictConfig, may_change: Iterable[str], swept: Iterable[str]
     """A cell's configuration as flat plain values, without what may differ between two commands of one sweep.
 
     Interpolations stay as they are written: nothing that they refer to (an environment variable with a
-    password in it, say) is looked up.
+    password in it, say) is looked up. Passwords in addresses are masked: it is kept in the storage.
 
     Args:
         config: composed, with the `hydra` node.
@@ -23,7 +25,7 @@ def identity(config: DictConfig, may_change: Iterable[str], swept: Iterable[str]
     # Not `OmegaConf.to_container(config)`: the hydra node is large, and would only be thrown away.
     kept = [str(key) for key in config if key not in left_out]
     tree = OmegaConf.to_container(OmegaConf.masked_copy(config, kept))
-    flat = dict(_flatten(tree, ""))
+    flat = dict(_flatten(masked(tree), ""))
     return {key: value for key, value in flat.items() if not any(_is_under(key, other) for other in left_out)}
 
 

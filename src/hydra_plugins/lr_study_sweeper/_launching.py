@@ -8,6 +8,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from hydra_plugins.lr_study_sweeper._loader import CellLoader
+from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 from hydra_plugins.lr_study_sweeper._study import Job
 from hydra_plugins.lr_study_sweeper._trial import TrialTask
 
@@ -77,4 +78,4 @@ def _overrides(job: Job, everywhere: Sequence[str]) -> list[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import shlex
 import socket
 import sys
@@ -11,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra_plugins.lr_study_sweeper._secrets import masked
+
 # A process of another machine that has shown no sign of life for so many seconds is taken for dead.
 DEAD_SECONDS = 60.0
-# user:password@ of an address, wherever it stands in a text.
-PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
 
 
 def command_line(interpreter: str = "python") -> str:
-    """The command that started this process, with the password of each address in it replaced by ***."""
-    return PASSWORD.sub(r"\1:***@", shlex.join([interpreter, *sys.orig_argv[1:]]))
+    """The command that started this process, with the passwords of the addresses in it replaced by ***."""
+    return shlex.join(masked([interpreter, *sys.orig_argv[1:]]))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 
 # How often, and how long apart in seconds, a database is asked again: two drivers that make its tables at once get
 # in each other's way, and a server may be away for a moment.
@@ -72,19 +73,6 @@ def cut_torn_line(journal: str) -> None:
 def is_database(storage: str) -> bool:
     """Whether `storage` is a database URL rather than the path of a journal file."""
     return "://" in storage
-
-
-def without_password(storage: str) -> str:
-    """`storage` as it may be shown."""
-    if not is_database(storage):
-        return storage
-    from sqlalchemy.engine import make_url
-
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except Exception:
-        # What can't be parsed may hold a password anywhere.
-        return storage.split("://", 1)[0] + "://…"
 
 
 @functools.lru_cache(maxsize=4)
@@ -171,7 +159,7 @@ def _check_database(url: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    given = f"hydra.sweeper.storage={without_password(url)}"
+    given = f"hydra.sweeper.storage={without_passwords(url)}"
     try:
         address = make_url(url)
         dialect = address.get_dialect()
@@ -180,7 +168,7 @@ def _check_database(url: str) -> None:
         raise SweepRequestError(
             f'{given}: it needs the package {error.name}.\nInstall it (for PostgreSQL: pip install "psycopg[binary]").'
         ) from None
-    except (ArgumentError, SQLAlchemyError):
+    except (ArgumentError, SQLAlchemyError, ValueError):  # the last for a port that is no number
         raise SweepRequestError(
             f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or a path."
         ) from None
@@ -194,7 +182,9 @@ def _check_database(url: str) -> None:
         tables = _tables(engine)
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise SweepRequestError(f"{given}: it can't be reached ({_masked(reason, address.password)}).") from None
+        raise SweepRequestError(
+            f"{given}: it can't be reached ({without_passwords(_masked(reason, address.password))})."
+        ) from None
     finally:
         engine.dispose()
     if tables and not tables >= _TABLES:

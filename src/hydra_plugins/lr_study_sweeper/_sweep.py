@@ -20,6 +20,7 @@ from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
 from hydra_plugins.lr_study_sweeper._hooks import Hooks, Outcome, Sweep
 from hydra_plugins.lr_study_sweeper._loader import CellLoader
 from hydra_plugins.lr_study_sweeper._process import command_line
+from hydra_plugins.lr_study_sweeper._secrets import masked, without_passwords
 from hydra_plugins.lr_study_sweeper._space import Request, read_request
 from hydra_plugins.lr_study_sweeper._trial import TrialTask
 
@@ -57,7 +58,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     hooks.check(request.cells)  # last, for an app may build what every cell asks for
     shared = is_database(url)
     with _only_driver(folder, name, url, shared), _terminable():
-        OmegaConf.save(config, folder / "multirun.yaml")  # as Hydra's own sweepers do
+        _save_request(config, folder / "multirun.yaml")
         if afresh:
             Path(url).unlink(missing_ok=True)
             open_storage.cache_clear()
@@ -158,29 +159,36 @@ def _storage_url(configured: str | None, default: Path) -> str:
 
 def _open(open_storage: Any, url: str) -> Any:
     from hydra_plugins.lr_study_sweeper._build import reason
-    from hydra_plugins.lr_study_sweeper._storage import without_password
 
     try:
         return open_storage(url)
     except Exception as error:
         raise SweepRequestError(
-            f"hydra.sweeper.storage={without_password(url)}: Optuna can't use it ({reason(error)})."
+            f"hydra.sweeper.storage={without_passwords(url)}: Optuna can't use it ({reason(error)})."
         ) from error
 
 
 def _without_secrets(config: DictConfig) -> DictConfig:
-    """The configuration without the storage's password: Hydra saves it beside the sweep and beside every job."""
-    from hydra_plugins.lr_study_sweeper._storage import is_database, without_password
-
+    """The configuration without the storage's password, which no job needs to know: Hydra saves it beside each."""
     url = config.hydra.sweeper.storage
-    if url is None or not is_database(url) or without_password(url) == url:
+    if url is None or without_passwords(url) == url:
         return config
     copy = config.copy()
     OmegaConf.copy_cache(from_config=config, to_config=copy)
     with read_write(copy), open_dict(copy):
-        copy.hydra.sweeper.storage = without_password(url)
-        copy.hydra.overrides.hydra = [text.replace(url, without_password(url)) for text in copy.hydra.overrides.hydra]
+        copy.hydra.sweeper.storage = without_passwords(url)
+        # The others stay: jobs are composed from them.
+        given = list(copy.hydra.overrides.hydra)
+        is_storage = [text.lstrip("+").startswith("hydra.sweeper.storage=") for text in given]
+        copy.hydra.overrides.hydra = [
+            without_passwords(text) if secret else text for text, secret in zip(given, is_storage, strict=True)
+        ]
     return copy
+
+
+def _save_request(config: DictConfig, file: Path) -> None:
+    """Write the configuration, as Hydra's own sweepers do, but without the passwords of whatever is addressed in it."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(masked(OmegaConf.to_container(config)))))
 
 
 @contextlib.contextmanager

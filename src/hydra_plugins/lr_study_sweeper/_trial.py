@@ -15,6 +15,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.lr_study_sweeper._process import identity, is_alive, is_me
+from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 
 # Seconds between two signs of life of a trial's process; a shorter trial gives the first only.
 HEARTBEAT_SECONDS = 10.0
@@ -173,8 +174,8 @@ class TrialTask:
             if pruned := _is_pruned(caught):
                 values = None
             else:
-                error = "".join(traceback.format_exception_only(caught)).strip()
-                trial.set_attributes(traceback=traceback.format_exc(limit=-8))
+                error = without_passwords("".join(traceback.format_exception_only(caught)).strip())
+                trial.set_attributes(traceback=without_passwords(traceback.format_exc(limit=-8)))
         except TrialAbandoned:
             return None
         finally:

@@ -52,6 +52,7 @@ class ProcessesLauncher(Launcher):
         # Imported here: the plugins are looked at by every command of Hydra's.
         from joblib import delayed, effective_n_jobs
 
+        from hydra_plugins.lr_study_sweeper import masked
         from hydra_plugins.processes_launcher._workers import Launch, pack, run_packed, workers
 
         assert self.config is not None
@@ -63,7 +64,7 @@ class ProcessesLauncher(Launcher):
         jobs = list(enumerate(job_overrides, start=initial_job_idx))
         log.info("Launching %d jobs, %d at once", len(jobs), effective_n_jobs(self.n_jobs))
         for number, overrides in jobs:
-            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            log.info("\t#%d : %s", number, " ".join(masked(filter_overrides(overrides))))
         launch = Launch(self.hydra_context, self.config, self.task_function)
         if effective_n_jobs(self.n_jobs) == 1:
             returned = []

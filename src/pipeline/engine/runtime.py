@@ -36,6 +36,12 @@ class Runtime:
     workers: Workers
     compiled: bool = False
 
+    @property
+    def device_name(self) -> str | None:
+        """A GPU's name as its maker gives it; None for a processor, of which torch knows none."""
+        name_of = getattr(torch.get_device_module(self.device), "get_device_name", None)
+        return None if name_of is None else str(name_of(self.device))
+
     def as_params(self) -> dict[str, Any]:
         """As it is logged: what has to be known to compute the same again."""
         return {

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException, RestException
 from pipeline.tracking.aside import Aside
 from pipeline.tracking.batch import Batch, Item, dataset_input, name_of
 from pipeline.tracking.creation import NOT_FOUND, GoneError, find_run, make_run, open_again
+from pipeline.tracking.location import without_passwords
 from pipeline.tracking.spool import Record, Spool
 from pipeline.tracking.store import Store, open_store
 
@@ -237,7 +238,7 @@ class Delivery:
             raise GoneError(f"run {self.run_id} isn't in MLflow any more") from error
 
     def _leave_out(self, what: str, error: MlflowException) -> None:
-        reason = str(error).splitlines()[0][:200]
+        reason = without_passwords(str(error).splitlines()[0])[:200]
         self.refused.append(f"{what}: {reason}")
         log.warning("MLflow refuses %s of run %s, which is left out (%s).", what, self.run_id, reason)
 

@@ -6,18 +6,17 @@ import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from hydra_plugins.lr_study_sweeper import without_passwords
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
 # Where runs go unless somebody says otherwise: conf/tracking/local.yaml has the same.
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
-# user:password@ of an address, wherever it stands in a text.
-PASSWORD = re.compile(r"(\w+://[^\s:/@'\"]*):[^\s/@'\"]+@")
-
-# user:password@ at the start of one.
-USER = re.compile(r"^([\w+.-]+://)[^/?#]*@")
+DATABASES = ("postgresql", "mysql", "mssql")
+# The same for one address, which is a text like any other.
+without_password = without_passwords
 
 
 @dataclass(frozen=True)
@@ -68,27 +67,80 @@ def check_location(uri: str) -> None:
     """Refuse, leaving nothing behind, a tracking place that can't take runs.
 
     Raises:
-        RequestError: a scheme that MLflow doesn't know, or a folder that can't be made or written.
+        RequestError: no address that can be used, or a folder that can't be made or written.
     """
     path = sqlite_path(uri)
     if path is None:
-        if urlsplit(uri).scheme in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
-            return
-        raise RequestError(
-            f"tracking.uri={without_password(uri)}: MLflow can't write runs there."
-            "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
-        )
+        check_address(uri)
+        return
     check_writable_folder(path.parent)
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise RequestError(f"{path}: it can't be written.\nMake it writable, or choose another tracking.uri.")
 
 
+def check_address(uri: str) -> None:
+    """Refuse an address that is neither a server's nor a database's, or that nobody can read; nobody is asked.
+
+    Raises:
+        RequestError: with what may stand there; a password in it isn't shown.
+    """
+    scheme = uri.partition("://")[0].lower()
+    if scheme.startswith("databricks"):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: Databricks is not supported, where experiments and artifacts have "
+            "other names.\nUse the http:// address of an MLflow server, or a database URL."
+        )
+    # postgresql+psycopg names the driver, too.
+    if not is_server(uri) and ("://" not in uri or scheme.partition("+")[0] not in DATABASES):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: MLflow can't write runs there."
+            "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
+        )
+    try:
+        host = _server_host(uri) if is_server(uri) else _database_host(uri)
+    except ValueError:
+        host = None
+    if host is None or re.search(r"[\s@]", host):
+        raise RequestError(
+            f"tracking.uri={without_password(uri)}: it can't be read as an address."
+            "\nWrite a number as the port, and special characters of a password as %40 for @, %2F for /, %5B for [."
+        )
+
+
+def is_server(uri: str) -> bool:
+    """Whether `uri` is the address of a tracking server, rather than of a database."""
+    return uri.lower().startswith(("http://", "https://"))
+
+
+def _server_host(uri: str) -> str | None:
+    parts = urlsplit(uri)
+    _ = parts.port  # raises ValueError where it is no number
+    return parts.hostname
+
+
+def _database_host(uri: str) -> str:
+    """The host in a database's address; empty where there is none, as for a socket.
+
+    Raises:
+        ValueError: SQLAlchemy, or the standard library that MLflow asks, can't read the address.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    urlsplit(uri)
+    try:
+        return make_url(uri).host or ""
+    except ArgumentError as error:
+        raise ValueError from error
+
+
 def check_writable_folder(folder: Path) -> None:
     """Refuse a folder that can't be written, or made: a file in its place, a read-only file system."""
     existing = folder
-    while not existing.exists() and not existing.is_symlink():
+    # pathlib's own `exists` raises where a folder above may not be looked into.
+    while not os.path.lexists(existing):
         existing = existing.parent
-    if not existing.is_dir():
+    if not os.path.isdir(existing):
         raise RequestError(
             f"{folder}: it can't be used, for {existing} is not a folder."
             "\nMove that file away, start from another folder, or set tracking.uri."
@@ -104,20 +156,15 @@ def check_writable_folder(folder: Path) -> None:
         ) from None
 
 
-def without_password(uri: str) -> str:
-    """`uri` with a password in it replaced by ***."""
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    user_and_host = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    return urlunsplit(parts._replace(netloc=user_and_host))
-
-
 def without_user(uri: str) -> str:
     """`uri` as it is for everybody: without user, password and slashes at its end."""
-    return USER.sub(r"\1", uri).rstrip("/")
+    scheme, mark, rest = uri.partition("://")
+    # The last @: a password may hold any character, also an @ or a slash.
+    return without_passwords(f"{scheme}{mark}{rest.rpartition('@')[2]}").rstrip("/")
 
 
-def without_passwords(text: str) -> str:
-    """`text` with the password of each address in it replaced by ***."""
-    return PASSWORD.sub(r"\1:***@", text)
+def server_page(uri: str) -> str:
+    """The address of a tracking server as a page links to it: without user and password, and without a query."""
+    return (
+        without_user(uri.partition("?")[0] if "@" not in uri.partition("?")[2] else uri).partition("?")[0].rstrip("/")
+    )

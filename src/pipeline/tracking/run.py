@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import RunError
-from pipeline.tracking import provenance
+from pipeline.tracking import provenance, source
 from pipeline.tracking.courier import Courier
 from pipeline.tracking.location import Place, without_passwords
 from pipeline.tracking.spool import Record, Spool
@@ -147,10 +147,15 @@ class TrackedRun:
         self._record({"file": self.spool.keep_file(folder, "model"), "folder": "model"})
 
     def log_environment(self, if_new: bool = False) -> None:
-        """Store packages, machine and, where the tree was dirty, the difference to its commit."""
-        commit, difference = provenance.git_state()
-        self.log_text(provenance.installed_packages(), "environment/requirements.txt", if_new)
-        self.log_text(json.dumps(provenance.machine(), indent=2), "environment/machine.json", if_new)
+        """Store packages, machine, commit and, where the tree was dirty, its difference; what is known of them."""
+        found_or = provenance.found_or
+        packages = found_or("", "packages", provenance.installed_packages)
+        machine = found_or({}, "machine", provenance.machine)
+        commit, difference = found_or((None, ""), "source", source.git_state)
+        if packages:
+            self.log_text(packages, "environment/requirements.txt", if_new)
+        if machine:
+            self.log_text(json.dumps(machine, indent=2), "environment/machine.json", if_new)
         if commit:
             self._record({"tags": {"mlflow.source.git.commit": commit}}, if_new)
         if difference:

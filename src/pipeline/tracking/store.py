@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,19 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError, RunError
 from pipeline.tracking.courier import reason_of
-from pipeline.tracking.location import sqlite_path, without_password, without_passwords
+from pipeline.tracking.location import (
+    check_address,
+    is_server,
+    server_page,
+    sqlite_path,
+    without_password,
+    without_passwords,
+)
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
 BUSY_TIMEOUT = 120
+# Characters of a folder's name, far below what file systems take, also where each takes four bytes.
+LONGEST_FOLDER = 50
 
 
 class AwayError(RunError):
@@ -45,7 +56,7 @@ class Store:
 
     def run_url(self, run_id: str) -> str:
         """Where MLflow's pages show a run; those of a database are served by `make ui`."""
-        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = server_page(self.uri) if is_server(self.uri) else "http://127.0.0.1:5000"
         return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
@@ -58,7 +69,9 @@ def open_store(uri: str, experiment: str) -> Store:
     """
     _quiet()
     path = sqlite_path(uri)
-    if path is None and uri.startswith("http"):
+    if path is None:
+        check_address(uri)
+    if path is None and is_server(uri):
         client = MlflowClient(tracking_uri=uri)
         return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
     if path is None:
@@ -124,7 +137,7 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     try:
         found = client.get_experiment_by_name(experiment)
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
-        reason = without_passwords(str(error).splitlines()[0][:200])
+        reason = _reason(error)
         raise RequestError(
             f"{without_password(uri)}: MLflow can't be read there ({reason})."
             "\nStart its server, or name another store: --tracking-uri."
@@ -138,18 +151,19 @@ def open_for_reading(uri: str) -> MlflowClient:
     """A client for the store at `uri`, of which nothing is created.
 
     Raises:
-        RequestError: there is no such database.
+        RequestError: there is no such database, or `uri` is no address.
     """
     _quiet()
     path = sqlite_path(uri)
     if path is None:
+        check_address(uri)
         try:
-            if not uri.startswith("http"):
+            if not is_server(uri):
                 with _connection(uri):  # MLflow would try for a minute and a half before it said that nobody answers
                     pass
             return MlflowClient(tracking_uri=uri)
         except Exception as error:  # of SQLAlchemy, or of a driver that isn't installed
-            reason = without_passwords(str(error).splitlines()[0][:200])
+            reason = _reason(error)
             raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
     if not path.is_file():
         raise RequestError(
@@ -158,11 +172,16 @@ def open_for_reading(uri: str) -> MlflowClient:
     return _sqlite_client(path)
 
 
+def _reason(error: Exception) -> str:
+    """Its first line, without passwords: masked before it is cut, for half a password is one."""
+    return without_passwords((str(error).splitlines() or [type(error).__name__])[0])[:200]
+
+
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    location = None if artifacts is None else (artifacts / name).as_uri()
+    location = None if artifacts is None else (artifacts / folder_name(name)).as_uri()
     try:
         # So that MLflow's pages show charts and tables of training, and not of conversations with language models.
         kind = {"mlflow.experimentKind": "custom_model_development"}
@@ -173,6 +192,17 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
         if found is None:
             raise
         return found.experiment_id
+
+
+def folder_name(experiment: str) -> str:
+    """What the folder of an experiment's artifacts is called: its name, where that is one plain folder's.
+
+    A name with / or .. in it must not lead out of the folder of artifacts.
+    """
+    plain = re.sub(r"[^\w ()+=@,.-]", "_", experiment).strip(" .")[:LONGEST_FOLDER]
+    if plain == experiment:
+        return plain
+    return f"{plain}-{hashlib.sha256(experiment.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
 
 
 def _quiet() -> None:

@@ -1,0 +1,95 @@
+"""The source that a run was made from: a commit, and what differs from it.
+
+Whatever git has to say, or doesn't, nothing here raises because of it.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+# Seconds for one question to git.
+SECONDS = 10.0
+# Characters of the whole difference, and bytes of one new file that is kept in it.
+LONGEST = 1_000_000
+LONGEST_FILE = 100_000
+# New files are kept where their names end so: code and its configuration, and not what a run made, nor a key or a
+# table of data that happens to lie there.
+KEPT = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".pyi", ".pyx", ".toml", ".yaml", ".yml"))
+LEFT_OUT = frozenset((".venv", "mlruns", "multirun", "node_modules", "outputs", "site-packages", "venv"))
+
+
+def git_state() -> tuple[str | None, str]:
+    """(commit, difference to it) of the working directory's repository.
+
+    The difference is a patch that `git apply` takes: of the tracked files, and new files of code that aren't ignored.
+    Outside a repository it is this package's own; (None, "") where neither is one.
+    """
+    for folder in (".", os.path.dirname(__file__)):
+        commit = _git(folder, "rev-parse", "HEAD")
+        top = _git(folder, "rev-parse", "--show-toplevel")
+        if commit is not None and top is not None:
+            return _text(commit).strip(), _difference(os.fsdecode(top).rstrip("\n"))
+    return None, ""
+
+
+def _difference(top: str) -> str:
+    tracked = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    whole = "# git diff gave no answer\n" if tracked is None else _text(tracked)
+    if len(whole) > LONGEST:
+        return whole[:LONGEST] + "\n# … and more, left out: too long\n"
+    for patch in _new_files(top):
+        if len(whole) + len(patch) > LONGEST:
+            return whole + "# … and more new files, left out: too long\n"
+        whole += patch
+    return whole
+
+
+def _new_files(top: str) -> Iterator[str]:
+    """Each new file of code as a patch that makes it."""
+    listed = _git(top, "ls-files", "--others", "--exclude-standard", "-z") or b""
+    for name in sorted(os.fsdecode(part) for part in listed.split(b"\0") if part):
+        path = PurePosixPath(name)
+        # Names that git would quote stay out, for they'd need its quotes here.
+        if (
+            path.suffix in KEPT
+            and LEFT_OUT.isdisjoint(path.parts)
+            and name.isprintable()
+            and not set('"\\') & set(name)
+        ):
+            text = _read(Path(top, name))
+            if text is not None:
+                yield _patch(name, text)
+
+
+def _read(file: Path) -> str | None:
+    """What a small file of text holds; None for any other."""
+    try:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > LONGEST_FILE:
+            return None
+        content = file.read_bytes()
+    except OSError:
+        return None
+    return None if b"\0" in content else _text(content)
+
+
+def _patch(name: str, text: str) -> str:
+    head = f"diff --git a/{name} b/{name}\nnew file mode 100644\nindex 0000000..0000000\n"
+    if not text:
+        return head
+    lines = text.removesuffix("\n").split("\n")
+    hunk = f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n" + "".join(f"+{line}\n" for line in lines)
+    return head + hunk + ("" if text.endswith("\n") else "\\ No newline at end of file\n")
+
+
+def _text(content: bytes) -> str:
+    """A file may be in any encoding, and MLflow takes UTF-8."""
+    return content.decode("utf-8", errors="replace")
+
+
+def _git(folder: str, *arguments: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, timeout=SECONDS, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout

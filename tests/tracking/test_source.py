@@ -1,0 +1,176 @@
+"""The source of a run: commit, difference and new files are kept, whatever their encoding; nothing of it costs a run."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.tracking import provenance, source
+from pipeline.tracking.location import Place
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import open_store
+
+
+def git(folder, *arguments, text=None):
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, input=text, capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of a user's own with one commit, as the working directory."""
+    folder = tmp_path / "mine"
+    (folder / "package").mkdir(parents=True)
+    (folder / "package" / "net.py").write_text("width = 1\n")
+    (folder / ".gitignore").write_text("ignored.py\n")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_dirty_trees_difference_and_commit_are_logged(repository, tmp_path):
+    (repository / "package" / "net.py").write_text("width = 2\n")
+    (repository / "package" / "new.py").write_text("class Net: ...\n")
+    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "source")
+    with TrackedRun(place, "dirty", {}) as run:
+        run.log_environment()
+    assert run.is_sent
+    client = open_store(place.uri, place.experiment).client
+    assert client.get_run(run.id).data.tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")
+    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text()
+    assert "-width = 1\n+width = 2\n" in difference
+    assert "+class Net: ...\n" in difference
+
+
+def test_the_difference_makes_the_same_tree_of_the_commit_again(repository, tmp_path, monkeypatch):
+    new = {"a.py": "x = 1\n", "b/c d.yaml": "no: end", "b/__init__.py": "", "ünï.py": "ä = '1'\r\n\n"}
+    (repository / "package" / "net.py").write_text("width = 3\n")
+    for name, text in new.items():
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_bytes(text.encode())
+    monkeypatch.chdir(repository / "package")  # what lies above counts, too
+    commit, difference = source.git_state()
+    git(tmp_path, "clone", "-q", str(repository), "again")
+    again = tmp_path / "again"
+    git(again, "checkout", "-q", commit)
+    git(again, "apply", text=difference.encode())
+    assert (again / "package" / "net.py").read_text() == "width = 3\n"
+    assert {name: (again / name).read_bytes().decode() for name in new} == new
+
+
+def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(repository):
+    left_out = (
+        "ignored.py",
+        "key.pem",
+        "table.csv",
+        "mlruns/sweeps/x/multirun.yaml",
+        "venv/x.py",
+        'quo"ted.py',
+        "big.py",
+        "binary.py",
+    )
+    for name in left_out:
+        file = repository / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("S3CRET\n" * (50_000 if name == "big.py" else 1) + ("\0" if name == "binary.py" else ""))
+    (repository / "link.py").symlink_to(repository / "key.pem")
+    (repository / "kept.py").write_text("x = 1\n")
+    _, difference = source.git_state()
+    assert "+++ b/kept.py" in difference
+    assert "S3CRET" not in difference
+    assert "link.py" not in difference
+
+
+def test_a_difference_that_is_far_too_long_is_cut(repository, monkeypatch):
+    monkeypatch.setattr(source, "LONGEST", 1000)
+    for number in range(20):
+        (repository / f"m{number:02d}.py").write_text("x = 1\n" * 20)
+    _, difference = source.git_state()
+    assert len(difference) < 1100
+    assert difference.endswith("# … and more new files, left out: too long\n")
+    (repository / "package" / "net.py").write_text("x = 1\n" * 1000)
+    assert source.git_state()[1].endswith("# … and more, left out: too long\n")
+
+
+def test_a_file_that_is_not_utf_8_costs_no_run(repository, tmp_path):
+    (repository / "package" / "net.py").write_bytes("# Breite in Fuß\nwidth = 2\n".encode("latin-1"))
+    (repository / "new.py").write_bytes("# größer\n".encode("latin-1"))
+    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "source")
+    with TrackedRun(place, "latin-1", {}) as run:
+        run.log_environment()
+    assert run.is_sent
+    client = open_store(place.uri, place.experiment).client
+    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text(encoding="utf-8")
+    assert "+width = 2" in difference
+    assert "+# Breite in Fu�\n" in difference
+    assert "+# gr��er\n" in difference
+
+
+def test_a_users_own_diff_program_and_colours_are_not_asked(repository):
+    git(repository, "config", "diff.external", "echo S3CRET")
+    git(repository, "config", "color.ui", "always")
+    (repository / "package" / "net.py").write_text("width = 2\n")
+    _, difference = source.git_state()
+    assert "-width = 1\n+width = 2\n" in difference
+    assert "S3CRET" not in difference
+
+
+def test_outside_a_repository_or_without_git_there_is_at_most_this_packages_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert source.git_state() == (None, "")
+
+
+@pytest.mark.parametrize("broken", ["provenance.installed_packages", "provenance.machine", "source.git_state"])
+def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog, broken):
+    def failing():
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(f"pipeline.tracking.{broken}", failing)
+    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "broken")
+    with TrackedRun(place, "broken", {}) as run:
+        run.log_environment()
+        run.log_metrics({"a": 1.0}, 1)
+    assert "can't be told, and is left out (UnicodeDecodeError" in caplog.text
+    found = open_store(place.uri, place.experiment).client.get_run(run.id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) @ 2.20GHz\n\nprocessor\t: 1\nmodel name\t: other\n",
+            "Intel(R) Xeon(R) @ 2.20GHz",
+        ),
+        ("processor: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
+        ("processor: 0\nCPU implementer: 0x41\nCPU part: 0xd0c\n", "arm64 implementer 0x41 part 0xd0c"),
+        ("", "arm64"),
+        (None, "arm64"),
+    ],
+)
+def test_the_processor_is_named_as_far_as_the_system_tells(monkeypatch, said, model):
+    def read_text(self, **options):
+        if said is None:
+            raise FileNotFoundError
+        return said
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert provenance.cpu_model() == model
+
+
+def test_the_machine_is_plain_data_with_the_processors_model():
+    machine = json.loads(json.dumps(provenance.machine()))
+    assert machine["cpu"]
+    assert machine["python"].startswith("3.")
+
+
+def test_a_command_line_of_any_bytes_can_be_tracked(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train", "name=\udcff"])
+    provenance.command_line().encode()
