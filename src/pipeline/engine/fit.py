@@ -18,7 +18,7 @@ from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
 from pipeline.engine.precision import FULL, Precision
 from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.state import State, restore, state_of
-from pipeline.engine.workers import ALONE, Workers
+from pipeline.engine.workers import ALONE, Workers, has_unused_parameters
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
@@ -75,7 +75,8 @@ def fit(
         if not workers.is_first:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, workers)
-    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled)
+    has_unused = workers.count > 1 and has_unused_parameters(model, splits.train)
+    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled, has_unused)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:
