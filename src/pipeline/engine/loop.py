@@ -46,6 +46,11 @@ class Loop:
         self._shared = SharedModel(self.model, self.workers, self.compiled, self.has_unused)
         self._passes = self.workers.passes(self.batch, self.micro_batch)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = lr * factor
