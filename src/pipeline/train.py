@@ -105,7 +105,7 @@ def carry_out(
         _announce(config, workload.plan.total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
     with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
-        with worker.gathered(config, workers, one_of_many=trial is not None):
+        with worker.gathered(config, workers, trial is not None, lambda _: run.close("failed", "FAILED")):
             result = _fit_and_record(run, report, config, workload, trial, state, last_evaluation)
         run.status = result.status
     report.done(result, run)
