@@ -13,6 +13,8 @@ COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run"
     "worker",
     "child",
     "recording",
+    "changes",
+    "logged_config",
 }
 PARTS = {"engine", "tracking", "search", "analysis", "data", "models"}
 

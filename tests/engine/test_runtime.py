@@ -2,16 +2,10 @@
 
 import torch
 
-from pipeline.engine.precision import Precision
-from pipeline.engine.runtime import Runtime
-from pipeline.engine.workers import ALONE
+from pipeline.engine.runtime import device_name
 
 
 def test_a_gpu_is_named_as_its_maker_does_and_a_processor_has_no_name_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA A100 as {device}")
-
-    def on(device):
-        return Runtime(torch.device(device), 1, Precision("fp32", "cpu"), "contiguous", ALONE)
-
-    assert on("cuda:1").device_name == "NVIDIA A100 as cuda:1"
-    assert on("cpu").device_name is None
+    assert device_name(torch.device("cuda:1")) == "NVIDIA A100 as cuda:1"
+    assert device_name(torch.device("cpu")) is None
