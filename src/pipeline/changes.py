@@ -39,12 +39,13 @@ def changes_of_place(logged: "LoggedRun", config: Mapping[str, Any]) -> Iterator
         RequestError: what the run logged of its machine can't be read.
     """
     from pipeline.tracking import provenance, source
+    from pipeline.tracking.location import without_passwords
 
     yield Change("config", "as logged" if logged.is_sealed else "not checkable: the run has no config_digest")
     commit, difference = source.git_state()
     if logged.commit != commit:
         yield Change("code", f"commit {logged.commit or UNKNOWN} then, {commit or UNKNOWN} now")
-    elif logged.difference != difference:
+    elif logged.difference != without_passwords(difference):  # as it was logged
         yield Change("code", f"the same commit {commit}, with other changes to it")
     else:
         yield Change("code")

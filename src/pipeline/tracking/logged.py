@@ -130,7 +130,7 @@ def _artifact(client: MlflowClient, run_id: str, path: str) -> str:
             if _is_missing(client, run_id, path):
                 return ""
             raise error
-        return file.read_text(encoding="utf-8", errors="replace")
+        return file.read_bytes().decode("utf-8", errors="replace")  # with the ends of lines as they were
 
 
 def _is_missing(client: MlflowClient, run_id: str, path: str) -> bool:
