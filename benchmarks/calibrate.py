@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.analysis.curve import GRID, fit_curve
+from pipeline.analysis.curve import fit_curve
 from pipeline.analysis.table import Run
 from pipeline.search.spread import Point, next_point
 
@@ -98,9 +98,9 @@ def calibrate(scenario: Scenario, studies: int) -> tuple[int, int, float]:
         curve = fit_curve([run for run in runs if run.usable and run.lr < failing], rng)
         if curve is None or curve.censored():
             continue
-        low, high = np.quantile(curve.argmins(), (0.025, 0.975))
+        _, low, high = curve.interval()
         widths.append(high - low)
-        covered += bool(low - GRID / 2 <= best <= high + GRID / 2)
+        covered += bool(low <= best <= high)
     return len(widths), covered, float(np.median(widths)) if widths else float("nan")
 
 

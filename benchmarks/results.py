@@ -1,9 +1,11 @@
 """Run the studies of docs/results and write their tables, answers and figures there: `python benchmarks/results.py`.
 
-Give names to run some only. A study that was run before is gone on with, as with any sweep.
+Give names to run some only. A study that was run before is gone on with, as with any sweep. With `--again` nothing is
+trained: the tables that are there are analysed anew, on the terms that their answers name.
 """
 
 import argparse
+import json
 import shlex
 import shutil
 import subprocess
@@ -12,6 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.analysis.answer import Margin, Terms, analyse
+from pipeline.analysis.pictures import draw_all
+from pipeline.analysis.render import print_answer, to_json
+from pipeline.analysis.sentences import headline
+from pipeline.analysis.table import read_table
 from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import find_parent, sweep_names
@@ -55,12 +62,35 @@ def run(name: str, overrides: str) -> None:
     print(f"{name}: {time.perf_counter() - started:.0f} s: {' '.join(command[1:])}", flush=True)
 
 
+def analyse_again(name: str) -> None:
+    """Write the answer and the figures of a study's table, which stay where they are."""
+    target = RESULTS / name
+    before = json.loads((target / "report.json").read_text())
+    terms = Terms(
+        Margin(),
+        "fixed beforehand",
+        configured_base=before["base_batch"],
+        objective=before["objective"],
+        budget=before["budget"],
+    )
+    runs = read_table(target / "runs.csv")
+    answer = analyse(runs, terms)
+    (target / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in draw_all(answer, runs, Path(scratch), headline(answer)):
+            if path.suffix == ".png":
+                shutil.copyfile(path, target / path.name)
+    print_answer(answer, name)
+
+
 def main() -> None:
     """Run the studies that were named, else all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}")
-    for name in parser.parse_args().names or STUDIES:
-        run(name, STUDIES[name])
+    parser.add_argument("--again", action="store_true", help="analyse the tables that are there; train nothing")
+    options = parser.parse_args()
+    for name in options.names or STUDIES:
+        analyse_again(name) if options.again else run(name, STUDIES[name])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run", "workload", "progress", "command"} | {
     "worker",
+    "peers",
+    "process_group",
     "child",
     "recording",
     "changes",

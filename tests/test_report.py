@@ -1,10 +1,13 @@
 """`python -m pipeline.report`: wrong requests are refused, thin tables are reported with what can't be said."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from pipeline import report
+from pipeline.analysis.table import Run
 from pipeline.errors import RequestError
 
 HEADER = "batch,lr,value,seed,status\n"
@@ -74,7 +77,51 @@ def test_a_thin_table_gets_a_report_of_what_cannot_be_said(tmp_path, capsys, row
     assert all(cell["best_lr"] is None and cell["ci_low"] is None for cell in answer["batches"])
     assert all(cell["regret"] in (None, 0.0) for cell in answer["batches"])
     assert answer["exponent"] is None
-    assert {item["answer"] for item in answer["questions"]} <= {"This sweep cannot tell.", "Yes."}
+    assert {item["answer"] for item in answer["questions"]} == {"This sweep cannot tell."}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(["--html", "x.html"], "no runs to draw"), (["--base-batch", "63"], "16, 32, 64, 128")]
+)
+def test_a_table_of_best_lrs_is_not_asked_for_what_it_does_not_hold(tmp_path, arguments, says):
+    table = write(tmp_path / "optima.csv", "batch,best_lr\n16,0.1\n32,0.2\n64,0.4\n128,0.8\n")
+    with pytest.raises(RequestError, match=says):
+        report.main(["--table", table, *arguments])
+
+
+def test_a_margin_that_is_given_with_the_report_is_not_called_fixed_beforehand(tmp_path, capsys):
+    rows = "".join(
+        f"{b},{0.1 * 2**i},{0.2 + 0.01 * i * i},{s}\n" for b in (64, 128) for i in range(-3, 4) for s in "01"
+    )
+    table = write(tmp_path / "runs.csv", "batch,lr,value,seed\n" + rows)
+    report.main(["--table", table, "--margin", "3%"])
+    assert "3% of the best, given with this report" in " ".join(capsys.readouterr().out.split())
+    report.main(["--table", table])
+    assert "5% of the best, the default" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_workloads_name_with_slashes_makes_no_folders(tmp_path):
+    rows = "".join(f"64,{0.1 * 2**i},{0.2 + i * i},0,complete,a/b\n" for i in range(-3, 4))
+    table = write(tmp_path / "runs.csv", HEADER.replace("status", "status,data") + rows)
+    report.main(["--table", table, "--json", str(tmp_path / "a.json"), "--figures", str(tmp_path / "figures")])
+    assert (tmp_path / "a-data=a-b.json").exists()
+    assert (tmp_path / "figures" / "data=a-b" / "answer.png").exists()
+
+
+def test_a_run_is_stalled_by_what_its_own_workload_learned(monkeypatch):
+    def run(optimizer, lr, train_loss, guess):
+        params[f"{optimizer}{lr}"] = {"dataset.guess_loss": str(guess)}
+        other = {"optimizer": optimizer}
+        return Run(64, lr, train_loss, 0, train_loss=train_loss, run_id=f"{optimizer}{lr}", other=other)
+
+    params = {}
+    runs = [run("adamw", 0.001, 0.2, 2.3), run("adamw", 1.0, 2.3, 2.3), run("sgd", 0.003, 2.29, 2.3)]
+    monkeypatch.setattr("pipeline.tracking.sweep.read_runs", lambda store, sweep: (runs, params))
+    found = report._read_sweep(None, "sweep")
+    assert {name: [r.status for r in marked] for name, (marked, _) in found.items()} == {
+        "optimizer=adamw": ["complete", "stalled"],
+        "optimizer=sgd": ["complete"],
+    }
 
 
 def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):
@@ -83,6 +130,21 @@ def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):
     report.main(["--table", table, "--json", str(tmp_path / "a.json")])
     assert "optimizer=sgd" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("*.json")} == {"a-optimizer=sgd.json", "a-optimizer=adam.json"}
+
+
+@pytest.mark.long
+def test_ten_thousand_runs_are_reported_in_thirty_seconds_and_a_gigabyte_and_cost_no_more_than_in_proportion(
+    run_python,
+):
+    benchmark = Path(__file__).parents[1] / "benchmarks" / "report.py"
+    done = run_python(str(benchmark), "--runs", "1250", "10000", OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"== (\d+) runs: ([\d.]+) s, (\d+) MB", done.stdout)
+    print("\n", found)
+    (few, few_seconds, _), (many, many_seconds, megabytes) = [tuple(map(float, row)) for row in found]
+    assert many_seconds / few_seconds < many / few
+    assert many_seconds < 30
+    assert megabytes < 1000
 
 
 def test_a_plan_says_what_a_design_could_tell_and_how_long_it_takes(capsys):

@@ -75,11 +75,12 @@ def _ask_process(configs: list[dict[str, Any]]) -> str | None:
 
 def first_refusal(configs: list[dict[str, Any]]) -> str | None:
     """Build `configs` in this process; what the first refusal says, or None."""
+    from pipeline.engine import Workers
     from pipeline.workload import prepare
 
     try:
         for config in configs:
-            prepare(config, one_of_many=True)
+            prepare(config, one_of_many=True, workers=Workers(0, config["runtime"]["workers"]))
     except RequestError as error:
         return str(error)
     return None

@@ -54,7 +54,7 @@ class LineReporter(Reporter):
         where = (
             f"MLflow run {run.id} in {uri} (browse: make ui)"
             if run.is_sent
-            else f"not in MLflow at {uri} yet, but in {run.spool.path} (later: python -m pipeline.sync)"
+            else f"what is not in MLflow at {uri} yet is in {run.spool.path} (later: {run.place.sync_command})"
         )
         self.console.print(f"{result.status} after {result.steps} steps; {where}")
 

@@ -35,6 +35,7 @@ def tags_of(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
             "cell": trial.cell,
             "trial": str(trial.number),
             "phase": trial.phase,
+            "mlflow.source.name": trial.command,
         }
         if trial.retry_of is not None:
             tags["retry_of"] = str(trial.retry_of)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ from pipeline.command import run_command
 from pipeline.errors import RequestError
 from pipeline.plan import add_design_arguments, print_plan, read_design
 from pipeline.request import parse_margin
+from pipeline.tracking.location import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.store import Store
 
-DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
+# Of a margin that was given with the command: the data may have been seen before.
+GIVEN_NOW = "given with this report"
 # Fresh seeds are numbered from here, so that they are told from a search's at a glance.
 FIRST_FRESH_SEED = 1000
 
@@ -48,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.table is not None:
         runs = read_table(Path(options.table))
-        terms = Terms(margin or Margin(), options.base_batch)
+        terms = Terms(margin or Margin(), GIVEN_NOW if margin else "the default", options.base_batch)
         answers = {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
     else:
         from pipeline.tracking.store import open_existing_store
+        from pipeline.tracking.sweep import note_look
 
         store = open_existing_store(options.tracking_uri, options.experiment)
+        note_look(store, options.sweep)
         answers = answer_sweep(store, options.sweep, margin, options.base_batch)
         run_url = store.run_url
     title = options.table or options.sweep
@@ -63,7 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report_law(optima: Optima, options: argparse.Namespace) -> None:
-    """What a table of best LRs says by itself."""
+    """What a table of best LRs says by itself.
+
+    Raises:
+        RequestError: figures or a page are asked for, or a base batch that is not in the table.
+    """
+    if options.html or options.figures:
+        raise RequestError("A table of best LRs has no runs to draw.\nLeave out --html and --figures; --json works.")
+    if options.base_batch is not None and options.base_batch not in optima.batches:
+        known = ", ".join(f"{batch:.0f}" for batch in optima.batches)
+        raise RequestError(f"--base-batch={options.base_batch}: it is not in the table.\nChoose one of: {known}.")
     found = law_of(optima, options.base_batch)
     for line in law_sentences(optima, *found):
         print(line)
@@ -86,7 +100,7 @@ def _write_files(
             _write(_beside(options.html, name), page)
         if options.figures:
             with _writable(options.figures):
-                draw_all(answer, runs, Path(options.figures) / name, headline(answer))
+                draw_all(answer, runs, Path(options.figures) / _as_name(name), headline(answer))
 
 
 @contextlib.contextmanager
@@ -105,7 +119,18 @@ def _write(path: Path, text: str) -> None:
 def _beside(path: str, workload: str) -> Path:
     """`path`, with the workload in its name where there are several."""
     given = Path(path)
-    return given.with_stem(f"{given.stem}-{workload.replace(' ', '-')}") if workload else given
+    return given.with_stem(f"{given.stem}-{_as_name(workload)}") if workload else given
+
+
+def _metric(workload: str) -> str:
+    """Under which a workload's best LRs are logged; MLflow's names have no `=` in them."""
+    name = re.sub(r"[^\w. /-]+", ":", workload)
+    return f"best_lr/{name}" if workload else "best_lr"
+
+
+def _as_name(workload: str) -> str:
+    """A workload's name as that of a file or folder."""
+    return re.sub(r"[^\w.=,\[\]-]+", "-", workload)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,27 +162,38 @@ def answer_sweep(
     """
     from pipeline.tracking.sweep import count_looks
 
-    runs, params = _read_sweep(store, sweep)
+    looks = max(1, count_looks(store, sweep))
+    return {
+        name: (analyse(runs, _terms(params, margin, base_batch, looks)), runs)
+        for name, (runs, params) in _read_sweep(store, sweep).items()
+    }
+
+
+def _terms(params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int) -> Terms:
+    """On what terms a workload of a sweep is judged, by the parameters of one of its runs."""
     target = params["budget.kind"] == "target"
     amount = params.get(f"budget.{params['budget.kind']}")
-    terms = Terms(
+    return Terms(
         margin=margin or Margin(*parse_margin(params["report.margin"])),
+        margin_source=GIVEN_NOW if margin else "fixed beforehand",
         base_batch=base_batch,
         configured_base=int(params["scaling.base_batch"]),
         objective=STEPS_TO_TARGET if target else params["objective"],
         budget="target" if target else f"{float(amount):g} {params['budget.kind']}" if amount else "",
-        looks=max(1, count_looks(store, sweep)),
+        looks=looks,
         planned_looks=int(params.get("report.looks", 1)),
     )
-    return {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
 
 
-def _read_sweep(store: "Store", sweep: str) -> tuple[list[Run], dict[str, str]]:
-    """A sweep's runs, stalled ones marked, and the parameters that they share."""
+def _read_sweep(store: "Store", sweep: str) -> dict[str, tuple[list[Run], Mapping[str, str]]]:
+    """A sweep's runs by workload, stalled ones marked, and the parameters of one of them."""
     from pipeline.tracking.sweep import read_runs
 
     runs, params = read_runs(store, sweep)
-    return mark_stalled(runs, float(params["dataset.guess_loss"])), params
+    return {
+        name: (mark_stalled(found, float(params[found[0].run_id]["dataset.guess_loss"])), params[found[0].run_id])
+        for name, found in by_workload(runs).items()
+    }
 
 
 def points_of_sweep(
@@ -167,10 +203,10 @@ def points_of_sweep(
 
     The seeds are the first that the search did not use, the same for all cells.
     """
-    runs, params = _read_sweep(store, sweep)
-    used = {run.seed for run in runs if run.phase != CONFIRM}
+    workloads = _read_sweep(store, sweep)
+    used = {run.seed for runs, _ in workloads.values() for run in runs if run.phase != CONFIRM}
     seeds = [seed for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + count + len(used)) if seed not in used][:count]
-    for found in by_workload(runs).values():
+    for found, params in workloads.values():
         sizes = sorted({run.batch for run in found})
         base, _ = choose_base(sizes, None, int(params["scaling.base_batch"]))
         for batch, lr in points_to_confirm(found, base):
@@ -192,7 +228,7 @@ def write_report(store: "Store", sweep: str, parent_id: str) -> dict[str, Answer
     with tempfile.TemporaryDirectory() as scratch:
         write_table(everything, Path(scratch) / "runs.csv")
         for name, (answer, runs) in answers.items():
-            folder, title = Path(scratch) / name, f"{sweep} {name}".strip()
+            folder, title = Path(scratch) / _as_name(name), f"{sweep} {name}".strip()
             draw_all(answer, runs, folder, headline(answer))
             (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
             (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
@@ -200,8 +236,10 @@ def write_report(store: "Store", sweep: str, parent_id: str) -> dict[str, Answer
             f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer)
             for name, (answer, _) in answers.items()
         )
-        first, _ = next(iter(answers.values()))
-        best = {cell.batch: cell.best_lr for cell in first.batches if cell.best_lr is not None}
+        best = {
+            _metric(name): {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
+            for name, (answer, _) in answers.items()
+        }
         log_report(store, parent_id, scratch, description, best)
     return {name: answer for name, (answer, _) in answers.items()}
 

@@ -1,9 +1,10 @@
 """What this project does around a sweep: check the request, keep a parent run in MLflow, report at the end."""
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
@@ -68,6 +69,8 @@ class SweepHooks(Hooks):
         self._parent.describe(common, [cell.name for cell in sweep.cells])
         self._name = sweep.name
         self._keeps_model = base["tracking"]["log_model"] == "best"
+        direction = sweep.config.hydra.sweeper.direction
+        self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
         log.info(
             "sweep %s: %d cell(s), %d trials, %d of them done",
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
@@ -93,11 +96,10 @@ class SweepHooks(Hooks):
         """Close the MLflow runs of trials whose process could not."""
         from pipeline.tracking.sweep import close_abandoned
 
-        store = self._caught_up_store("What died is closed later")
-        if store is None:
-            return
-        for trial in trials:
-            close_abandoned(store, self._name, trial.study, trial.number, trial.status)
+        with self._or_later("What died is closed later"):
+            store = self._caught_up_store()
+            for trial in trials:
+                close_abandoned(store, self._name, trial.study, trial.number, trial.status)
 
     def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
         """Fresh seeds at each rule's LR and at the best one, where the search was of the LR alone."""
@@ -107,13 +109,13 @@ class SweepHooks(Hooks):
             return []
         from pipeline.report import points_of_sweep
 
-        store = self._caught_up_store("The confirmation has to wait: run the same command again then")
-        if store is None:
-            return []
+        points = []
+        with self._or_later("The confirmation has to wait: run the same command again then"):
+            points = list(points_of_sweep(self._caught_up_store(), self._name, count))
         cells = {choices_of(cell.name): cell.name for cell in sweep.cells}
         return [
             FixedTrial(cells[choices], {"optimizer.lr": lr}, str(seed), CONFIRM)
-            for choices, lr, seeds in points_of_sweep(store, self._name, count)
+            for choices, lr, seeds in points
             for seed in seeds
             if choices in cells
         ]
@@ -125,19 +127,32 @@ class SweepHooks(Hooks):
         dismiss_workers()  # they take a second or two to end, and their memory is of use to the report
         try:
             if outcome.status == "complete":
-                store = self._caught_up_store(f"The report has to wait: python -m pipeline.report {self._name}")
-                if store is not None:
-                    self._report(store)
+                with self._or_later("The report has to wait: run the same command again then"):
+                    self._report(self._caught_up_store())
         finally:
             self._parent.end(outcome.status)
 
-    def _caught_up_store(self, otherwise: str) -> "Store | None":
-        """The store, once all that the trials recorded is in it; None, saying what waits, where MLflow is away."""
-        from pipeline.tracking.courier import reason_of
-        from pipeline.tracking.leftovers import send_leftovers
-        from pipeline.tracking.store import open_store
+    @contextlib.contextmanager
+    def _or_later(self, otherwise: str) -> Iterator[None]:
+        """Where MLflow is away, leave the block and say what waits: the trials are done, and recorded."""
+        from pipeline.tracking.store import AwayError
 
         try:
+            yield
+        except AwayError as error:
+            # Not a warning: the parent's run gives the one that this deserves.
+            log.info("%s %s.", error, otherwise)
+
+    def _caught_up_store(self) -> "Store":
+        """The store, once all that the trials recorded is in it.
+
+        Raises:
+            AwayError: it can't be, now.
+        """
+        from pipeline.tracking.leftovers import send_leftovers
+        from pipeline.tracking.store import answering, open_store
+
+        with answering(self._place.uri):
             store = open_store(self._place.uri, self._place.experiment)
             sent = send_leftovers(self._place.spool, self._place.uri)
             deadline = time.monotonic() + LAST_WORDS_SECONDS
@@ -146,27 +161,32 @@ class SweepHooks(Hooks):
                 sent = send_leftovers(self._place.spool, self._place.uri)
             if sent.kept:
                 raise ConnectionError(sent.kept[0][1])
-        except RequestError:
-            raise
-        except Exception as error:  # whatever a server or a database has to say
-            # Not a warning: the parent's run gave the one that this deserves.
-            log.info("MLflow is away (%s). %s.", reason_of(error), otherwise)
-            return None
         return store
 
     def _report(self, store: "Store") -> None:
-        assert self._parent.id is not None
         from pipeline.analysis.render import print_answer
         from pipeline.report import write_report
+        from pipeline.tracking.store import AwayError
 
-        if self._keeps_model:
-            from pipeline.tracking.sweep import keep_best_model, read_runs
-
-            best = keep_best_model(store, self._parent.id, read_runs(store, self._name)[0])
-            log.info("Model of the best trial, run %s: runs:/%s/model.", best, self._parent.id)
-        for name, answer in write_report(store, self._name, self._parent.id).items():
+        if (parent := self._parent.id) is None:
+            raise AwayError("MLflow has no run of the sweep yet.")
+        for name, answer in write_report(store, self._name, parent).items():
             print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
-        log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", self._parent.id)
+        log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
+        if self._keeps_model:
+            with self._or_later("The best trial's model has to wait: run the same command again then"):
+                self._keep_model(store, parent)
+
+    def _keep_model(self, store: "Store", parent: str) -> None:
+        from pipeline.tracking.sweep import keep_best_model, read_runs
+
+        kept = keep_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
+        if kept is None:
+            log.warning("No trial stored a model, and so the sweep's run has none.")
+            return
+        best, better = kept
+        which = f"the best trial but {better}, which stored none" if better else "the best trial"
+        log.info("Model of %s, run %s: runs:/%s/model.", which, best, parent)
 
 
 def _task_config(config: DictConfig) -> dict[str, Any]:

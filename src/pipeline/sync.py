@@ -4,14 +4,14 @@ The next run or sweep does the same by itself; this is for when there is none.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.command import run_command
 from pipeline.errors import RequestError, RunError
-from pipeline.report import DEFAULT_URI
-from pipeline.tracking.location import Place, without_password
-from pipeline.tracking.spool import spools
+from pipeline.tracking.location import DEFAULT_URI, Place, without_password
+from pipeline.tracking.spools import spools
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,11 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         RunError: something could not be sent; it is still there.
     """
     parser = argparse.ArgumentParser(prog="python -m pipeline.sync", description=__doc__)
-    parser.add_argument("--tracking-uri", help="the store (default: $MLFLOW_TRACKING_URI, else mlruns/mlflow.db)")
+    parser.add_argument(
+        "--tracking-uri",
+        help="the store (default: mlflow.db beside --spool; else $MLFLOW_TRACKING_URI; else mlruns/mlflow.db)",
+    )
     parser.add_argument("--spool", type=Path, help="folder of the records (default: beside the store, in mlruns/spool)")
     parser.add_argument("--all", action="store_true", help="send what was recorded for another store to this one, too")
     options = parser.parse_args(arguments)
-    uri = options.tracking_uri or DEFAULT_URI
+    uri = options.tracking_uri or _default_uri(options.spool)
     folder = options.spool or Place(uri, "").spool
     if not folder.is_dir() and options.spool is not None:
         raise RequestError(f"--spool {folder}: no such folder.")
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from pipeline.tracking.leftovers import send_leftovers
 
-    sent = send_leftovers(folder, uri, override=options.all)
+    sent = send_leftovers(folder, uri, override=options.all, insist=True)
     lost = f", and closed as lost where their process had died: {sent.closed}" if sent.closed else ""
     print(f"{len(sent.runs)} run(s) sent to {without_password(uri)}{lost}.")
     if sent.alive:
@@ -47,6 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sent.kept:
         file, reason = sent.kept[0]
         raise RunError(f"{len(sent.kept)} run(s) could not be sent, and stay: {file.name} ({reason}).")
+    if sent.partial:
+        file, reason = sent.partial[0]
+        raise RunError(f"Artifacts of {len(sent.partial)} run(s) can't be stored, and stay: {file.name} ({reason}).")
+
+
+def _default_uri(spool: Path | None) -> str:
+    """The store where none is named."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    beside = None if spool is None else spool.absolute().parent / "mlflow.db"
+    # Records in a folder of one's choice are hardly for the database of the folder that one happens to stand in.
+    if beside is not None and (beside.exists() or not named):
+        return f"sqlite:///{beside}"
+    return named or DEFAULT_URI
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def carry_out(
         _announce(config, workload.plan.total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
     with run, progress.reporter(workload.plan.total_steps, quiet=trial is not None) as report:
-        with worker.gathered(config, workers, one_of_many=trial is not None):
+        with worker.gathered(config, workers, trial is not None, lambda _: run.close("failed", "FAILED")):
             result = _fit_and_record(run, report, config, workload, trial, state, last_evaluation)
         run.status = result.status
     report.done(result, run)
@@ -170,8 +170,7 @@ def _fit_and_record(
     if state is not None:
         checkpoints.gone_on_from(state)
         # A checkpoint is written before its evaluation is logged: what was not, is logged now.
-        logged = run.last_logged_step()
-        for evaluation in state["evaluations"][logged:]:
+        for evaluation in state["evaluations"]:
             run.log_metrics(evaluation["metrics"], evaluation["epoch"])
 
     def on_evaluation(evaluation: Evaluation) -> None:

@@ -9,30 +9,23 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipeline import child
-from pipeline.errors import RequestError, RunError
+from pipeline.errors import RequestError
+from pipeline.peers import PEER_LOST, Peers
+from pipeline.process_group import HOST, group, group_of_torchrun, is_lost_peer, open_store, use_loopback
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
-
     from pipeline.engine import Workers
 
-HOST = "127.0.0.1"
 # What torchrun tells each process (torch.distributed's "env://").
 TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-POLL_SECONDS = 0.05
-# A process that has crashed closes its connections first, and is gone a moment later.
-GONE_SECONDS = 5.0
-# Exit code of a worker that only suffered from another's end.
-PEER_LOST = 4
+# How long the first worker, who refuses the same request, is given to say why.
+REFUSAL_SECONDS = 5.0
 
 
 def place_under_torchrun() -> tuple[int, int] | None:
@@ -61,8 +54,19 @@ def own_place(config: dict[str, Any]) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def gathered(config: dict[str, Any], workers: "Workers", one_of_many: bool) -> Iterator[None]:
+def gathered(
+    config: dict[str, Any],
+    workers: "Workers",
+    one_of_many: bool,
+    last_words: Callable[[str], None] = lambda message: None,
+) -> Iterator[None]:
     """The process group of the run that `config` describes, as long as the block lasts; entered by the first worker.
+
+    Args:
+        config, workers: of the run.
+        one_of_many: whether other trials run beside this one.
+        last_words: called with a message, from another thread, where a worker is gone and this process's main thread
+            can't be told, before the process is ended.
 
     Raises:
         RunError: another worker ended before the run did.
@@ -71,37 +75,24 @@ def gathered(config: dict[str, Any], workers: "Workers", one_of_many: bool) -> I
         yield
         return
     if place_under_torchrun() is not None:
-        with _group_of_torchrun():
+        with group_of_torchrun():
             yield
         return
-    import torch.distributed as dist
-
-    # Listens on loopback alone, on a port that is free.
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    store = open_store()
     asked = {"config": config, "count": workers.count, "port": store.port, "one_of_many": one_of_many}
-    others = {rank: _start(asked | {"rank": rank}) for rank in range(1, workers.count)}
+    peers = Peers(workers.count, asked, last_words)
     try:
-        for rank, process in others.items():
-            while not store.check([f"ready {rank}"]):
-                if process.poll() is not None:
-                    raise _lost(others, workers.count)
-                time.sleep(POLL_SECONDS)
-        _use_loopback()
-        with _group(store, 0, workers.count):
+        peers.wait_until_ready(store)
+        use_loopback()
+        with group(store, 0, workers.count, peers.check):
             yield
-        for process in others.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):  # its share is done; it is ended below
-                process.wait(timeout=GONE_SECONDS)
+        peers.see_off()
     except Exception as error:
-        if is_lost_peer(error):
-            raise _lost(others, workers.count) from None
+        if peers.is_one_gone() or is_lost_peer(error):
+            raise peers.loss() from None
         raise
     finally:
-        for process in others.values():
-            process.kill()
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+        peers.end()
 
 
 def assist(config: dict[str, Any], rank: int, count: int, one_of_many: bool = False) -> None:
@@ -110,7 +101,7 @@ def assist(config: dict[str, Any], rank: int, count: int, one_of_many: bool = Fa
     from pipeline.workload import prepare
 
     workload = prepare(config, one_of_many, Workers(rank, count))
-    with _group_of_torchrun():
+    with group_of_torchrun():
         _work(config, workload)
 
 
@@ -119,14 +110,8 @@ def leave_the_word_to_the_first() -> NoReturn:
 
     torchrun ends all processes as soon as one has ended, mostly before this comes to its end.
     """
-    time.sleep(GONE_SECONDS)
+    time.sleep(REFUSAL_SECONDS)
     sys.exit(2)
-
-
-def is_lost_peer(error: BaseException | None) -> bool:
-    """Whether `error` is what torch raises where another worker is gone."""
-    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def _work(config: dict[str, Any], workload: Any) -> None:
@@ -146,75 +131,6 @@ def _work(config: dict[str, Any], workload: Any) -> None:
         evaluate(workload.model, workload.splits.test, workers=workload.runtime.workers)
 
 
-def _start(asked: dict[str, Any]) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.worker"],
-        stdin=subprocess.PIPE,
-        stdout=sys.__stderr__,  # what a user's code prints there must not mix with what the first one prints
-        env=child.environment(),
-        text=True,
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once: noticed where it is waited for
-        process.stdin.write(json.dumps(asked) + "\n")
-        process.stdin.flush()
-    return process
-
-
-def _lost(others: "dict[int, subprocess.Popen[str]]", count: int) -> RunError:
-    """What to say where a worker is gone."""
-    deadline = time.monotonic() + GONE_SECONDS
-    while time.monotonic() < deadline:
-        codes = {rank: process.poll() for rank, process in others.items()}
-        culprits = {rank: code for rank, code in codes.items() if code not in (None, 0, PEER_LOST)}
-        if culprits:
-            rank, code = next(iter(culprits.items()))
-            assert code is not None
-            how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed (exit code {code})"
-            return RunError(f"Worker {rank} of {count} {how}; the others were ended.\n{ADVICE}")
-        time.sleep(POLL_SECONDS)
-    return RunError(f"The workers lost each other.\n{ADVICE}")
-
-
-ADVICE = "Its own words, if any, stand above. A run with resume=auto goes on from its last checkpoint."
-
-
-@contextlib.contextmanager
-def _group(store: "dist.Store | None", rank: int, count: int) -> Iterator[None]:
-    import torch
-    import torch.distributed as dist
-
-    # What is said about tensors on the CPU goes by gloo; gradients on GPUs by NCCL.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    place: dict[str, Any] = {} if store is None else {"store": store, "rank": rank, "world_size": count}
-    dist.init_process_group(backend, **place)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RuntimeError):  # a peer that is gone can't say good-bye
-            dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _group_of_torchrun() -> Iterator[None]:
-    try:
-        with _group(None, 0, 0):
-            yield
-    except (RuntimeError, SystemExit) as error:
-        # torchrun ends the others as soon as one is gone, mostly before the loss itself is noticed here.
-        if is_lost_peer(error) or (isinstance(error, SystemExit) and is_lost_peer(error.__context__)):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run has to be closed first
-            raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
-        raise
-
-
-def _use_loopback() -> None:
-    """Have gloo talk over loopback, where it would look up this machine's name; what the user set stays."""
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
-    if loopback is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-
-
 def main() -> None:
     """Be the worker that the first one asks for on stdin, and end with it."""
     # The terminal's Ctrl-C is the first worker's affair.
@@ -229,10 +145,10 @@ def main() -> None:
     rank, count = asked["rank"], asked["count"]
     workload = prepare(asked["config"], asked["one_of_many"], Workers(rank, count))
     store = dist.TCPStore(HOST, asked["port"], is_master=False)
-    _use_loopback()
+    use_loopback()
     store.set(f"ready {rank}", "")
     try:
-        with _group(store, rank, count):
+        with group(store, rank, count):
             _work(asked["config"], workload)
     except RuntimeError as error:
         if is_lost_peer(error):

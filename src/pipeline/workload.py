@@ -18,7 +18,7 @@ from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
 from pipeline.engine import NoiseSample, Runtime, Workers, arrange, set_up_runtime
 from pipeline.engine.eager import keep_compiler_unimported
-from pipeline.engine.workers import ALONE
+from pipeline.engine.workers import ALONE, check_shareable
 from pipeline.errors import RequestError
 from pipeline.schedule import Schedule, make_schedule
 
@@ -65,6 +65,8 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     model = _build("model", config["model"])
     if not isinstance(model, nn.Module):
         raise RequestError(f"model._target_={config['model']['_target_']} gives no torch.nn.Module.")
+    if workers.count > 1:
+        check_shareable(model)
     # Lazy layers get their parameters in the check; only then can these be given a memory format.
     _check_fit(model.to(runtime.device), splits)
     model, runtime = arrange(model, runtime, asked["memory_format"])

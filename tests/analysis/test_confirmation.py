@@ -10,6 +10,7 @@ from scipy import stats
 from pipeline.analysis.answer import Margin, Terms, analyse
 from pipeline.analysis.confirmation import compare, points_to_confirm
 from pipeline.analysis.render import to_json
+from pipeline.analysis.results import BREAKS_ALONE
 from pipeline.analysis.sentences import summary
 from pipeline.analysis.table import Run, read_table
 from tests.analysis.simulate import study
@@ -72,6 +73,38 @@ def test_confirmation_moves_neither_the_best_lr_nor_what_is_to_run():
     assert [c.best_lr for c in analyse(runs).batches] == [c.best_lr for c in analyse(search).batches]
 
 
+def test_a_fresh_seed_that_fails_bounds_the_lr_and_leaves_the_searchs_best_and_its_pairs():
+    runs = confirmed(lambda size: 0.1 * size / 64)
+    before = analyse(runs, Terms(base_batch=64)).batches[-1]
+    failing = [*runs, Run(256, before.best_lr * 1.6, math.nan, seed=1007, status="diverged", phase="confirm")]
+    after = analyse(failing, Terms(base_batch=64)).batches[-1]
+    assert after.best_lr == before.best_lr
+    assert after.failing_lr == before.best_lr * 1.6
+    assert after.ci_high <= after.failing_lr
+    assert after.rules["fixed"].evidence == "confirmed"
+    at_the_best = Run(256, before.best_lr, math.nan, seed=1007, status="diverged", phase="confirm")
+    ruled_out = analyse([*runs, at_the_best], Terms(base_batch=64)).batches[-1]
+    assert ruled_out.best_lr is None or ruled_out.best_lr < before.best_lr
+
+
+def test_pairs_that_agree_to_the_last_digit_are_no_more_certain_than_a_sign_test():
+    runs = [fresh(64, lr, value, seed) for lr, value in ((0.2, 30.0), (0.1, 20.0)) for seed in range(5)]
+    found = compare(runs, 0.2, 0.1)
+    assert found.chance_within(5.0) == pytest.approx(0.5**5)
+    assert found.chance_beyond(15.0) == pytest.approx(0.5**5)
+    assert found.chance_within(15.0) == found.chance_beyond(5.0) == 1
+
+
+def test_the_luckiest_of_many_equal_means_breaks_no_rule():
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(300):
+        means = rng.normal(20, 0.1 / math.sqrt(5), 11)
+        there = [Run(1024, 0.1 * 2**i, mean, value_sd=0.1, n=5) for i, mean in enumerate(means)]
+        verdicts.append(compare(there, 0.1 * 2**5, there[0].lr).chance_within(1e-9) <= 0.05)
+    assert np.mean(verdicts) <= 0.06
+
+
 def test_one_batch_size_has_nothing_to_confirm():
     assert points_to_confirm(searched(lambda size: 0.1, sizes=(64,)), 64) == []
     assert points_to_confirm([], 64) == []
@@ -94,6 +127,23 @@ def test_an_undecided_rule_says_how_many_seeds_would_decide():
     assert any(line.startswith("Undecided:") for line in summary(answer))
 
 
+def test_a_break_that_only_the_number_of_batch_sizes_leaves_open_is_said():
+    runs = searched(lambda size: 0.1 * min(size, 64) / 64)
+    by_luck = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    # One-sided p = 0.03: enough for one batch size, not for the smaller of two.
+    gap = 0.002 + stats.t.isf(0.03, 4) * 0.02 * by_luck.std(ddof=1) / math.sqrt(5)
+    for batch, lr in points_to_confirm(runs, 64):
+        worse = gap + 0.02 * by_luck if batch == 256 and lr > 0.3 else 0.0 * by_luck
+        runs += [fresh(batch, lr, 0.2 + worse[seed], seed) for seed in range(5)]
+    terms = Terms(Margin(0.002, False), base_batch=64)
+    alone = analyse([run for run in runs if run.batch != 16], terms)
+    both = analyse(runs, terms)
+    assert alone.batches[-1].rules["linear"].verdict == "breaks"
+    result = both.batches[-1].rules["linear"]
+    assert (result.verdict, result.reason) == ("undecided", BREAKS_ALONE)
+    assert any("2 batch sizes are judged at once (Holm): alone it breaks at 256" in line for line in summary(both))
+
+
 def test_looks_share_the_level_and_more_than_planned_are_owned_up_to():
     runs = searched(lambda size: 0.1 * size / 64)
     assert analyse(runs, Terms(planned_looks=2)).level == pytest.approx(0.025)
@@ -112,3 +162,15 @@ def test_goyals_table_says_what_goyal_said():
     }
     assert large.rules["sqrt"].regret == pytest.approx(26.22 - 23.74)
     assert to_json(answer)["batches"][-1]["evidence"] == "published"
+    assert answer.seed_sd == pytest.approx(0.12)  # at the base, as published
+
+
+def test_published_means_are_called_so_also_where_there_are_enough_for_a_curve():
+    runs = [
+        Run(size, 0.1 * 2 ** (i / 2), 0.2 + 0.02 * (i - 4) ** 2, value_sd=0.01, n=5)
+        for size in (64, 128)
+        for i in range(9)
+    ]
+    answer = analyse(runs, Terms(base_batch=64))
+    assert {result.evidence for cell in answer.batches for result in cell.rules.values()} <= {"published", ""}
+    assert not any("fresh seeds" in line for line in summary(answer))

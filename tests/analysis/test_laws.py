@@ -1,13 +1,16 @@
 """Laws over batch sizes: closed forms, intervals, and what is not named."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pipeline import scaling
 from pipeline.analysis.laws import LAWS, Optima, exponent, fit_laws, winner
 from pipeline.analysis.published import law_of, read_optima
+from pipeline.analysis.sentences import law_sentences
 from pipeline.errors import RequestError
 
 BATCHES = np.array([8, 16, 32, 64, 128, 256, 512, 1024], dtype=float)
@@ -42,7 +45,7 @@ def test_the_exponent_is_that_of_generalised_least_squares():
     expected = (covariance @ x.T @ inverse @ found.octaves)[1]
     slope = exponent(found)
     assert slope.value == pytest.approx(expected)
-    assert slope.high - slope.low == pytest.approx(2 * 1.96 * math.sqrt(covariance[1, 1]))
+    assert slope.high - slope.low == pytest.approx(2 * stats.norm.ppf(0.975) * math.sqrt(covariance[1, 1]))
     power = next(law for law in fit_laws(found, 64, [8, 64]) if law.rule == "power")
     assert power.parameters["exponent"].value == pytest.approx(expected, abs=0.005)
 
@@ -79,21 +82,60 @@ def test_intervals_cover_as_often_as_they_say():
 def test_too_few_batch_sizes_name_nothing():
     assert exponent(known([1.0, 2.0])) is None
     assert fit_laws(known([1.0, 2.0]), 8, [8]) == ()
-    assert {law.rule for law in fit_laws(known([1.0, 2.0, 3.0]), 8, [8])} == {"fixed", "sqrt", "linear"}
+    for count in range(3, 9):  # linear is exactly true, and power contains it
+        assert winner(fit_laws(known(np.log2(BATCHES[:count]), sd=0.1), 8, [8])) is None
+
+
+def test_a_law_that_does_not_fit_is_not_named_however_much_worse_the_others_are():
+    wiggly = -np.log2(1 + 100 / BATCHES) + 0.15 * np.array([1, -1, 1, -1, 1, -1, 1, -1])
+    laws = fit_laws(known(wiggly, sd=0.05), 64, [64])
+    assert laws[0].weight > 0.9
+    assert laws[0].misfit < 0.05
+    assert winner(laws) is None
+    assert any("None of 7 laws fits; the least bad" in line for line in law_sentences(known(wiggly), None, laws, None))
+
+
+def test_without_intervals_the_exponent_has_students_t_and_no_law_is_preferred(tmp_path):
+    path = tmp_path / "optima.csv"
+    octaves = np.array([0.0, 0.6, 0.9, 1.6])
+    rows = [f"{int(b)},{2**o}" for b, o in zip(BATCHES[:4], octaves, strict=True)]
+    path.write_text("\n".join(["batch,best_lr", *rows]) + "\n")
+    slope, laws, best = law_of(read_optima(path), None)
+    expected = stats.linregress(np.log2(BATCHES[:4]), octaves)
+    assert slope.value == pytest.approx(expected.slope)
+    assert slope.high - slope.value == pytest.approx(stats.t.ppf(0.975, 2) * expected.stderr)
+    assert (laws, best) == ((), None)
+    assert any("no law can be told" in line for line in law_sentences(read_optima(path), slope, laws, best))
+
+
+def test_optima_come_as_json_lines_too(tmp_path):
+    path = tmp_path / "optima.jsonl"
+    path.write_text("".join(json.dumps({"batch": int(b), "best_lr": 0.1 * b}) + "\n" for b in BATCHES))
+    assert law_of(read_optima(path), None)[0].value == pytest.approx(1)
 
 
 def test_a_table_of_published_optima_gets_the_law_alone(tmp_path):
     path = tmp_path / "optima.csv"
     lines = [f"{int(b)},{0.1 * (b / 64) ** 0.5}" for b in BATCHES]
     path.write_text("\n".join(["batch,best_lr", *reversed(lines)]) + "\n")
+    slope, _, _ = law_of(read_optima(path), None)
+    assert slope.value == pytest.approx(0.5, abs=1e-6)
+    lines = [f"{int(b)},{lr},{0.9 * lr},{1.1 * lr}" for b in BATCHES for lr in [0.1 * (b / 64) ** 0.5]]
+    path.write_text("\n".join(["batch,best_lr,ci_low,ci_high", *lines]) + "\n")
     slope, laws, _ = law_of(read_optima(path), None)
     assert slope.value == pytest.approx(0.5, abs=1e-6)
-    assert {"sqrt", "power"} >= {law.rule for law in laws if law.weight > 0.1}
+    # Power contains sqrt, and so does surge far from its noise scale.
+    assert laws[0].rule == "sqrt"
+    assert {law.rule for law in laws if law.weight > 1e-3} == {"sqrt", "power", "surge"}
 
 
 @pytest.mark.parametrize(
     "text",
-    ["batch,best_lr\n8,0.1\n16,0.2\n32,0.4", "batch,best_lr\n8,x\n", "batch,best_lr\n8,-1\n", "batch,best_lr\n,0.1\n"],
+    [
+        "batch,best_lr\n8,0.1\n16,0.2\n32,0.4",
+        *(f"batch,best_lr\n8,{lr}\n" for lr in ("x", "-1", "inf", "nan")),
+        "batch,best_lr\n,0.1\n",
+    ],
 )
 def test_a_wrong_table_of_optima_is_refused(tmp_path, text):
     path = tmp_path / "optima.csv"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.analysis.table import Run, mark_stalled, read_table, write_table
+from pipeline.analysis.table import Run, choices_of, mark_stalled, read_table, write_table
 from pipeline.errors import RequestError
 
 
@@ -36,6 +36,20 @@ def test_three_columns_are_enough_and_json_lines_do_too(tmp_path):
         ("batch,lr,value\n64,0.1,0.5\n64,abc,1\n", "row 2: lr=abc is not a number"),
         ("batch,lr,value\n0,0.1,0.5\n", "above 0"),
         ("batch,lr,value\n64,-0.1,0.5\n", "above 0"),
+        ("batch,lr,value\n64,inf,0.5\n", "finite and above 0"),
+        ("batch,lr,value\n64.7,0.1,0.5\n", "batch=64.7 is not a whole number"),
+        ("batch,lr,value,seed\n64,0.1,0.5,0.5\n", "seed=0.5 is not a whole number"),
+        ("batch,lr,value\n64,0.1,-5\n", "value=-5"),
+        ("batch,lr,value,n\n64,0.1,0.5,-5\n", "n=-5"),
+        ("batch,lr,value,n\n64,0.1,0.5,1e18\n", "n=1e18"),
+        ("batch,lr,value,value_sd\n64,0.1,0.5,-1\n", "value_sd=-1"),
+        ("batch,lr,value,status\n64,0.1,0.5,Diverged\n", "status=Diverged.\nIt is one of: complete, diverged"),
+        ("batch,lr,value,lr\n64,0.1,0.5,0.2\n", "column lr is there twice"),
+        (
+            "batch,lr,value,time\n" + "".join(f"64,0.1,0.5,{i}\n" for i in range(6)),
+            "column time has 6 values in 6 rows",
+        ),
+        ("batch,lr,value\n64,0.1," + "1" * 200_000 + "\n", "no CSV file"),
         ("batch,lr,value\n", "no runs"),
         ("", "no runs"),
     ],
@@ -44,6 +58,19 @@ def test_what_cannot_be_read_is_named_with_its_row(tmp_path, text, message):
     (tmp_path / "runs.csv").write_text(text)
     with pytest.raises(RequestError, match=message):
         read_table(tmp_path / "runs.csv")
+
+
+def test_a_byte_order_mark_and_measures_that_are_no_numbers_do_no_harm(tmp_path):
+    text = "batch,lr,value,error,test_loss\n64,0.1,0.5,nan,inf\n"
+    (tmp_path / "runs.csv").write_text(text, encoding="utf-8-sig")
+    assert read_table(tmp_path / "runs.csv") == [Run(64, 0.1, 0.5)]
+
+
+def test_choices_with_commas_in_them_are_told_apart():
+    wide, narrow = (choices_of(f"batch=64,model.hidden=[64,{size}],name='a,b'") for size in (32, 16))
+    assert wide == {("batch", "64"), ("model.hidden", "[64,32]"), ("name", "'a,b'")}
+    assert wide != narrow
+    assert choices_of("") == frozenset()
 
 
 @pytest.mark.parametrize("line", ["{", "[1, 2]", "64,0.1,0.5"])

@@ -43,3 +43,9 @@ def test_evaluation_goes_through_all_examples_in_order():
 
 def test_two_uses_of_one_seed_are_different_seeds():
     assert len({derive_seed("order", 1, 2), derive_seed("order", 2, 1), derive_seed("split", 1, 2)}) == 3
+
+
+def test_indices_lie_where_they_are_asked_to():
+    stream = ExampleStream(50, 3, torch.device("meta"))
+    assert {piece.indices.device.type for piece in stream.slices(20, 5)} == {"meta"}
+    assert {piece.indices.device.type for piece in in_order(50, 20, device=torch.device("meta"))} == {"meta"}

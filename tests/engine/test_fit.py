@@ -184,3 +184,11 @@ def test_evaluation_uses_evaluation_mode_and_leaves_the_mode_alone(splits):
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
     assert evaluate(model, splits.val) == evaluate(model, splits.val)
     assert model.training
+
+
+def test_evaluation_looks_at_its_sums_once_whatever_the_pieces(splits, monkeypatch):
+    _, model = train(splits, epochs=1)
+    looks = []
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: looks.append(self) or [x.item() for x in self])
+    evaluate(model, splits.val, piece=7)
+    assert len(looks) == 1

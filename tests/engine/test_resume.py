@@ -7,6 +7,7 @@ from torch import nn
 from pipeline.budget import plan_training
 from pipeline.data import digits
 from pipeline.engine import Checkpoints, fit, load_checkpoint
+from pipeline.engine.state import random_states, set_random_state
 from pipeline.schedule import make_schedule
 
 
@@ -70,3 +71,31 @@ def test_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path, optimizer, more):
         assert numbers(again) == numbers(whole)
         for ours, theirs in zip(other.state_dict().values(), model.state_dict().values(), strict=True):
             assert torch.equal(ours, theirs)
+
+
+class Place:
+    """What `random_states` and `restore` ask a loop for, of worker `rank` of two, each with a GPU."""
+
+    def __init__(self, rank):
+        self.device, self.workers = torch.device("cuda", rank), self
+        self.rank, self.count = rank, 2
+
+    def gather(self, tensor):
+        return [tensor + other - self.rank for other in range(2)]
+
+
+def test_each_worker_goes_on_with_the_generator_of_its_own_gpu(monkeypatch):
+    set_to = {}
+    monkeypatch.setattr(torch, "get_rng_state", lambda: torch.tensor([10]))
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: set_to.update(cpu=state.item()))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([20 + device.index]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: set_to.update({str(device): state.item()}))
+    random = random_states(Place(0))
+    assert random == [[10, 20], [11, 21]]
+    set_random_state(random, Place(1))
+    assert set_to == {"cpu": 11, "cuda:1": 21}
+    set_to.clear()
+    set_random_state(random[:1], Place(1))
+    assert set_to == {}, "another number of workers goes on from its seeds"
+    set_random_state([[torch.tensor([10])], [torch.tensor([11])]], Place(1))
+    assert set_to == {"cpu": 11}, "it ran on a CPU before"

@@ -1,8 +1,55 @@
-"""What a run computes on, as it is logged."""
+"""What a run computes on: what can't be had is refused before the run is opened."""
 
+import pytest
 import torch
 
+from pipeline.config import resolve
+from pipeline.dry_run import first_refusal
+from pipeline.engine import Runtime, Workers, set_up_runtime
+from pipeline.engine.precision import FULL
 from pipeline.engine.runtime import device_name
+from pipeline.errors import RequestError
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two GPUs, as far as can be told without one."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *sizes, device=None, **more: empty(*sizes, **more))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_worker_takes_a_gpu_of_its_own_and_the_first_refuses_where_there_are_too_few(monkeypatch):
+    assert [set_up_runtime("cuda", 1, False, workers=Workers(rank, 2)).device.index for rank in (0, 1)] == [0, 1]
+    with pytest.raises(RequestError, match=r"runtime.workers=3: each needs a GPU of its own, and there are 2"):
+        set_up_runtime("cuda", 1, False, workers=Workers(0, 3))
+    # Four workers on two machines.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert set_up_runtime("cuda", 1, False, workers=Workers(3, 4)).device.index == 1
+
+
+def test_a_logged_device_is_one_that_as_many_workers_can_be_given_again():
+    for workers, logged in ((Workers(), "cuda:1"), (Workers(1, 2), "cuda")):
+        runtime = Runtime(torch.device("cuda", 1), 1, FULL, "contiguous", workers)
+        assert runtime.as_params()["runtime.device"] == logged
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (["runtime.device=meta"], "2 workers can't share it"),
+        (
+            ["model=custom", "model._target_=torch.nn.BatchNorm2d", "+model.num_features=1", "+model.momentum=null"],
+            None,
+        ),
+    ],
+)
+def test_a_sweep_asks_before_its_first_trial_whether_workers_can_share_its_runs(composed, request_, said):
+    config = resolve(composed("runtime.workers=2", *request_))
+    assert (said or "BatchNorm2d has momentum=None") in (first_refusal([config]) or "")
 
 
 def test_a_gpu_is_named_as_its_maker_does_and_a_processor_has_no_name_here(monkeypatch):

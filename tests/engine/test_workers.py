@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ import torch.distributed as dist
 from torch import nn
 
 from pipeline.budget import plan_training
-from pipeline.data import digits
+from pipeline.data import InMemorySplit, digits
 from pipeline.engine import NoiseSample, Workers, evaluate, fit
+from pipeline.engine.workers import check_shareable, has_unused_parameters
+from pipeline.errors import RequestError
 from pipeline.schedule import make_schedule
 
 EXACT = 1e-4  # relative; single precision, after a hundred steps
@@ -30,6 +33,17 @@ def with_batch_norm():
     )
 
 
+class WithUnused(nn.Module):
+    """As a network whose second head is for something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = mlp(), nn.Linear(64, 3)
+
+    def forward(self, images):
+        return self.used(images)
+
+
 def with_dropout():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
 
@@ -42,6 +56,7 @@ CASES = {
     "diverged": (mlp, {"batch": 50, "lr": 1e8}),
     "norm": (with_batch_norm, {"batch": 48}),
     "noise": (mlp, {"batch": 48, "noise_sample": DRAWN}),
+    "unused": (WithUnused, {"batch": 50, "micro_batch": 7, "steps": 20}),
 }
 
 
@@ -81,6 +96,7 @@ def member(rank, count, folder):
     found |= {"uninterrupted": whole, "resumed": again}
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
+    os._exit(0)  # threads of torch's may be at work still, and end a process that is being taken down with SIGABRT
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
@@ -116,7 +132,7 @@ def same(found, expected, exact=EXACT):
     assert found["test"] == pytest.approx(expected["test"], rel=exact, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", ["whole", "pieces", "fewest", "diverged"])
+@pytest.mark.parametrize("name", ["whole", "pieces", "fewest", "diverged", "unused"])
 def test_the_trajectory_is_that_of_one_process(together, name):
     _, found = together
     for worker in found:
@@ -183,7 +199,19 @@ def test_passes_count_what_each_worker_does():
 
 
 def test_an_average_over_all_batches_can_not_be_shared():
-    from pipeline.engine.workers import BatchStatistics
+    check_shareable(nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, momentum=None, track_running_stats=False)))
+    with pytest.raises(RequestError, match=r"model: 1 has momentum=None.*\n.*runtime.workers=1"):
+        check_shareable(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3, momentum=None)))
 
-    with pytest.raises(ValueError, match="momentum=None"):
-        BatchStatistics(nn.BatchNorm1d(3, momentum=None), Workers(0, 2))
+
+def test_a_look_for_parameters_without_gradients_finds_them_and_changes_nothing():
+    torch.manual_seed(0)
+    split = InMemorySplit(torch.randn(4, 1, 8, 8), torch.arange(4))
+    for network, has_unused in ((with_batch_norm, False), (with_dropout, False), (WithUnused, True)):
+        model = network().eval()
+        before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+        assert has_unused_parameters(model, split) is has_unused
+        assert torch.equal(torch.get_rng_state(), random)
+        assert not model.training
+        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+        assert all(p.grad is None for p in model.parameters())

@@ -1,10 +1,14 @@
 """A Hydra app that is nothing of this project: the sweeper must work with any."""
 
+import contextlib
 import os
 import signal
 import sys
 import time
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -28,7 +32,8 @@ class Config:
     fails: str = "never"
     sleep: float = 0.0
     log: str = "runs.log"
-    pids: bool = False
+    tickets: str = ""  # a folder: each trial takes a file from it, and waits where there is none
+    pids: int = 0  # each trial waits until so many processes have noted their ids in pids.log
     method: Any = MISSING
 
 
@@ -38,13 +43,47 @@ for name in ("sgd", "adam"):
     store.store(group="method", name=name, node=Method(name=name))
 
 
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    """Wait for `what`, however busy the machine is."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not after {seconds:.0f} seconds")
+        time.sleep(0.02)
+
+
+def hand_out_tickets(folder: Path, count: int) -> None:
+    """Let so many trials go on that run with `tickets=folder`; no others do."""
+    folder.mkdir(exist_ok=True)
+    for ticket in folder.iterdir():
+        ticket.unlink()
+    for _ in range(count):
+        (folder / uuid.uuid4().hex).touch()
+
+
+def took_ticket(folder: Path) -> bool:
+    for ticket in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another trial was faster
+            ticket.unlink()
+            return True
+    return False
+
+
+def note_process(count: int) -> None:
+    log = Path("pids.log")
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    wait_until(lambda: len(set(log.read_text().split())) >= count, f"{count} processes")
+
+
 @hydra.main(version_base="1.3", config_path=None, config_name="app_config")
 def main(cfg) -> float:
     with open(cfg.log, "a") as log:
         log.write(f"{cfg.size} {cfg.method.name} {cfg.seed} {cfg.x!r}\n")
+    if cfg.tickets:
+        wait_until(lambda: took_ticket(Path(cfg.tickets)), "a ticket")
     if cfg.pids:
-        with open("pids.log", "a") as log:
-            log.write(f"{os.getpid()}\n")
+        note_process(cfg.pids)
     time.sleep(cfg.sleep)
     unlucky = cfg.seed == 1
     if cfg.fails == "always" or (cfg.fails == "raise" and unlucky):

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -14,7 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hydra_plugins.lr_study_sweeper._storage import open_storage
+from tests.hydra_plugins.app import hand_out_tickets, wait_until
 from tests.hydra_plugins.inprocess import multirun, table, trials_of
+from tests.hydra_plugins.test_sweeper import count_runs
 
 APP = str(Path(__file__).parent / "app.py")
 SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1,2", "hydra.sweeper.n_trials=7", "hydra.sweeper.workers=2")
@@ -107,29 +108,36 @@ def test_another_configuration_under_the_same_name_is_refused_with_the_differenc
     multirun(tmp_path, *SEARCH, "sleep=0.5", "hydra.sweeper.may_change=[sleep]")
 
 
-def kill_again_and_again(folder, command, pauses):
-    """Start the command, kill -9 it and its workers after each pause, then let it end; its last output."""
-    for pause in pauses:
+def kill_again_and_again(folder, command, shares):
+    """Start the command, kill -9 it and its workers when so many trials could end, then let it end; its last output."""
+    for share in shares:
+        begun = count_runs(folder)
+        hand_out_tickets(folder / "tickets", share)
         driver = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(pause)
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+        try:
+            # One more than there are tickets: it runs, whenever the signal comes.
+            wait_until(lambda goal=begun + share: count_runs(folder) > goal, f"{share} trials and one more")
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+    hand_out_tickets(folder / "tickets", 100)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.mark.long
 def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(tmp_path):
     overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
-    overrides += ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "sleep=0.3", "hydra.sweeper.n_trials=12")
+    overrides += ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "tickets=tickets", "hydra.sweeper.n_trials=12")
     command = [sys.executable, APP, "-m", *overrides]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
+    hand_out_tickets(tmp_path / "whole" / "tickets", 12)
     assert subprocess.run(command, cwd=tmp_path / "whole", check=False, capture_output=True).returncode == 0
-    done = kill_again_and_again(tmp_path / "killed", command, (2.2, 3.0, 2.6))
+    done = kill_again_and_again(tmp_path / "killed", command, (2, 3, 2))
     assert done.returncode == 0, done.stderr
-    assert any(t.user_attrs.get("lost") for t in trials_of(tmp_path / "killed"))
+    assert sum(bool(t.user_attrs.get("lost")) for t in trials_of(tmp_path / "killed")) >= 3
     check_complete(tmp_path / "killed", table(tmp_path / "whole"), n_trials=12)
 
 
@@ -188,26 +196,32 @@ def database_table(folder):
 
 
 def drivers_of(folder):
-    with contextlib.suppress(Exception):  # not there yet
-        return [t.user_attrs.get("driver") for t in database_study(folder).trials]
-    return []
+    """The drivers that have asked for a trial by now; whoever looks earlier makes the database."""
+    if not count_runs(folder):
+        return set()
+    with contextlib.suppress(Exception):  # somebody writes
+        return {str(t.user_attrs.get("driver")) for t in database_study(folder).trials}
+    return set()
 
 
 @pytest.mark.parametrize("kill_one", [pytest.param(False, marks=pytest.mark.long), True])
 def test_drivers_on_one_database_share_the_work_and_outlive_each_other(tmp_path, kill_one):
-    drivers = [started(tmp_path, "sleep=0.3", "hydra.sweeper.n_trials=18") for _ in range(2)]
-    if kill_one:
-        deadline = time.monotonic() + 60
-        while len({str(driver) for driver in drivers_of(tmp_path)}) < 2:
-            assert time.monotonic() < deadline, "the second driver never joined"
-            time.sleep(0.1)
-        drivers[0].kill()
-    ends = [driver.communicate(timeout=120)[1] for driver in drivers]
+    drivers = [started(tmp_path, "tickets=tickets", "hydra.sweeper.n_trials=18") for _ in range(2)]
+    try:
+        wait_until(lambda: len(drivers_of(tmp_path)) == 2, "the second driver")
+        if kill_one:
+            drivers[0].kill()
+        hand_out_tickets(tmp_path / "tickets", 100)
+        ends = [driver.communicate(timeout=240)[1] for driver in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
     assert drivers[1].returncode == 0, ends[1]
     assert kill_one or drivers[0].returncode == 0, ends[0]
     slots, trials = database_table(tmp_path)
     assert slots == list(range(18))
-    runs = len((tmp_path / "runs.log").read_text().splitlines())
+    runs = count_runs(tmp_path)
     lost = sum(bool(t.user_attrs.get("lost")) for t in trials)
     assert 18 <= runs <= 18 + lost  # what was lost may not have begun
     assert len({str(t.user_attrs["driver"]) for t in trials}) == 2

@@ -1,5 +1,7 @@
 """The sweeper, in an app of its own and in real processes."""
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -8,12 +10,18 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import TrialState
 
-from hydra_plugins.lr_study_sweeper._storage import open_storage, prepare_journal
+from hydra_plugins.lr_study_sweeper import _storage
+from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
+from hydra_plugins.lr_study_sweeper._storage import check_storage, open_storage, prepare_journal
+from tests.hydra_plugins.app import hand_out_tickets, wait_until
 
 APP = str(Path(__file__).parent / "app.py")
 TWO_PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
@@ -31,6 +39,21 @@ def sweep(run_python, tmp_path):
     return run
 
 
+@contextlib.contextmanager
+def driver_of(folder, *overrides):
+    """The app's sweep in the background; it doesn't outlive the block."""
+    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+    command = [sys.executable, APP, "-m", *common, *overrides]
+    driver = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield driver
+    except BaseException:
+        driver.kill()
+        raise
+    finally:
+        driver.wait()
+
+
 def studies(folder):
     open_storage.cache_clear()
     storage = open_storage(str(folder / "out" / "optuna.journal"))
@@ -44,6 +67,11 @@ def trials(folder, name):
 
 def runs(folder):
     return [line.split() for line in (folder / "runs.log").read_text().splitlines()]
+
+
+def count_runs(folder):
+    """How many trials were begun; none where there is no log yet."""
+    return len(runs(folder)) if (folder / "runs.log").exists() else 0
 
 
 def test_choices_make_cells_and_intervals_are_searched(sweep):
@@ -130,21 +158,12 @@ def test_a_sweep_whose_trials_all_fail_stops_after_its_first_wave(sweep):
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
-    overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "sleep=0.4")
-    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
-    driver = subprocess.Popen(
-        [sys.executable, APP, "-m", *common, *overrides],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    log = tmp_path / "runs.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
-        assert time.monotonic() < deadline, "the sweep never got to its third trial"
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    overrides = ("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=8", "tickets=tickets")
+    hand_out_tickets(tmp_path / "tickets", 2)
+    with driver_of(tmp_path, *overrides) as driver:
+        wait_until(lambda: count_runs(tmp_path) == 3, "the sweep's third trial")
+        driver.send_signal(signal.SIGKILL)
+    hand_out_tickets(tmp_path / "tickets", 8)
     done = sweep(*overrides)
     assert done.returncode == 0, done.stderr
     table = trials(tmp_path, "app")
@@ -160,15 +179,14 @@ def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
 
 
 def test_a_second_driver_of_the_same_sweep_is_refused(sweep, tmp_path):
-    overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "sleep=1")
-    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
-    first = subprocess.Popen([sys.executable, APP, "-m", *common, *overrides], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "runs.log").exists():
-        time.sleep(0.02)
-    second = sweep(*overrides)
+    overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "tickets=tickets")
+    with driver_of(tmp_path, *overrides) as first:
+        wait_until(lambda: count_runs(tmp_path) == 1, "the first driver's first trial")
+        second = sweep(*overrides)
+        hand_out_tickets(tmp_path / "tickets", 4)
+        assert first.wait(timeout=240) == 0
     assert second.returncode != 0
     assert "running already" in second.stderr
-    assert first.wait() == 0
     assert len(runs(tmp_path)) == 4
 
 
@@ -213,6 +231,35 @@ def test_a_lock_dies_with_the_process_that_held_it(tmp_path):
     open_storage.cache_clear()
     optuna.create_study(storage=open_storage(str(journal)), study_name="s")
     assert time.monotonic() - started < 5
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    """Make a SQLite file with some tables, and have a function called instead of waiting; returns its URL."""
+
+    def make(*tables, while_waiting):
+        engine = sqlalchemy.create_engine(url := f"sqlite:///{tmp_path}/optuna.db")
+        with engine.begin() as connection:
+            for table in tables:
+                connection.execute(sqlalchemy.text(f"CREATE TABLE {table} (id INTEGER)"))
+        clock = itertools.count()
+        time = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: while_waiting(engine))
+        monkeypatch.setattr(_storage, "time", time)
+        return url
+
+    return make
+
+
+def test_a_database_that_another_driver_is_making_is_waited_for(database):
+    check_storage(database("studies", "version_info", while_waiting=BaseModel.metadata.create_all))
+
+
+@pytest.mark.parametrize("tables", [("studies",), ("trials", "version_info", "mine"), ("mine",)])
+def test_a_database_that_does_not_become_optunas_is_refused_and_at_once_where_it_can_not(database, tables):
+    waits = []
+    with pytest.raises(SweepRequestError, match="not Optuna's"):
+        check_storage(database(*tables, while_waiting=waits.append))
+    assert bool(waits) == ("mine" not in tables)
 
 
 def test_discovery_imports_neither_optuna_nor_torch_nor_mlflow(run_python):

@@ -52,7 +52,7 @@ def mlflow_pages(folder: Path) -> Iterator[Pages]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.fail("There is no chromium: apt-get install chromium.")
-    server = Server(folder / "ui", f"sqlite:///{folder}/mlruns/mlflow.db")
+    server = Server(folder / "ui", ui_of=f"sqlite:///{folder}/mlruns/mlflow.db")
     server.start()
     try:
         with sync_playwright() as playwright:

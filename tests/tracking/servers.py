@@ -11,12 +11,17 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` with its own SQLite database and artifacts under `folder`; always on the same port."""
+    """`mlflow server` with its own SQLite database and artifacts under `folder`; always on the same port.
 
-    def __init__(self, folder: Path, backend: str | None = None) -> None:
+    Args:
+        folder: where database, artifacts and log lie.
+        ui_of: the database that `mlflow ui` is to show instead, as people start it.
+    """
+
+    def __init__(self, folder: Path, ui_of: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.backend = backend or f"sqlite:///{folder}/server.db"
+        self.command = ["ui", "--backend-store-uri", ui_of] if ui_of else ["server", *self._own()]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -25,14 +30,13 @@ class Server:
 
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, "it runs already"
-        command = ["-m", "mlflow", "server", "--backend-store-uri", self.backend]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command = ["-m", "mlflow", *self.command, "--host", "127.0.0.1", "--port", str(self.port)]
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command],
                 stdout=log,
                 stderr=log,
+                cwd=self.folder,
                 start_new_session=True,
                 env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
@@ -45,6 +49,11 @@ class Server:
                 assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
                 assert time.monotonic() < deadline, "the server never answered"
                 time.sleep(0.2)
+
+    def _own(self) -> list[str]:
+        """Database and artifacts of its own, and one worker, which starts sooner than four."""
+        own = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        return [*own, "--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
 
     def send(self, number: int) -> None:
         """Send a signal to the server and its workers, by their own process group."""

@@ -5,7 +5,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from mlflow import MlflowClient
@@ -14,7 +16,7 @@ from pipeline.tracking.courier import Courier
 from pipeline.tracking.leftovers import send_leftovers
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool import spools
+from pipeline.tracking.spools import spools
 from tests.tracking.servers import Server
 
 pytestmark = pytest.mark.long  # servers take ten seconds to start
@@ -139,6 +141,71 @@ def test_a_server_that_hangs_is_not_waited_for(server, caplog):
     time.sleep(1)  # what it had taken in before it hung, it does now
     send_later(run, server)
     is_whole(server, "hung", started, ended)
+
+
+class Ill(BaseHTTPRequestHandler):
+    """Answers 500 to everything, as a server does whose database is gone."""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815  (http.server's names)
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def ill_server(port):
+    with HTTPServer(("127.0.0.1", port), Ill) as ill:
+        thread = threading.Thread(target=ill.serve_forever, args=(0.05,))
+        thread.start()
+        yield
+        ill.shutdown()
+        thread.join()
+
+
+def test_a_server_that_answers_500_to_everything_gets_all_of_it_when_it_is_well(server, caplog):
+    server.stop()
+    started = time.time()
+    with ill_server(server.port):
+        run = begin(server, "ill")
+        with run:
+            log_epochs(run, 1, EPOCHS)
+        ended = time.time()
+    assert not run.is_sent
+    assert ended - started < 10
+    assert caplog.text.count("can't be written") == 1
+    assert "(too many 500 error responses)" in caplog.text
+    server.start()
+    send_later(run, server)
+    is_whole(server, "ill", started, ended)
+
+
+def test_a_server_that_comes_back_with_another_database_is_told_all_of_it_again(tmp_path, caplog):
+    server = Server(tmp_path / "server")
+    server.start()
+    started = time.time()
+    try:
+        run = begin(server, "forgotten")
+        with run:
+            log_epochs(run, 1, 10)
+            old = run.id
+            server.stop(signal.SIGKILL)
+            for file in server.folder.glob("server.db*"):
+                file.unlink()
+            server.start()
+            MlflowClient(server.uri).create_experiment("another that has the number")
+            log_epochs(run, 11, EPOCHS)
+        if not run.is_sent:
+            send_later(run, server)
+        is_whole(server, "forgotten", started, time.time())
+        assert in_mlflow(server, "forgotten")[1].info.run_id != old
+    finally:
+        server.stop()
 
 
 def test_the_next_run_sends_what_the_last_one_could_not(server):

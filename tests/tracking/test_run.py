@@ -123,9 +123,8 @@ def test_the_environment_is_recorded(place, store):
 def child(place, parent, sweep, batch, lr, status="complete"):
     tags = {"pipeline": "trial", "sweep": sweep, "cell": f"batch={batch},model=mlp"}
     with TrackedRun(place, "child", tags, parent=parent) as run:
-        run.log_params(
-            {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
-        )
+        params = {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
+        run.log_params(params | {"dataset.guess_loss": 2.3})
         run.log_metrics({"noise_scale/trace": 9.0, "noise_scale/squared_norm": 2.0}, 1)
         run.log_metrics({"val/loss": 0.5, "train/loss": 0.4, "optimizer_steps": 100}, 5)
         run.log_metrics({"noise_scale/trace": 4.0, "noise_scale/squared_norm": -0.5}, 5)
@@ -139,7 +138,11 @@ def test_a_sweeps_table_is_read_back_from_its_children(place, store):
     child(place, parent.id, "table", 128, 0.2, "diverged")
     child(place, parent.id, "another", 64, 0.1)
     parent.end("complete")
-    first, second = read_runs(store, "table")[0]
+    with TrackedRun(place, "child", {"pipeline": "trial", "sweep": "table", "status": "lost"}, parent=parent.id):
+        pass  # killed before it had told its parameters
+    runs, params = read_runs(store, "table")
+    first, second = runs
+    assert params[run_id]["optimizer.lr"] == "0.1"
     assert (first.batch, first.lr, first.value, first.seed, first.steps) == (64, 0.1, 0.5, 3, 100)
     assert (first.noise_trace, first.noise_squared_norm) == (4.0, -0.5)
     assert dict(first.other) == {"model": "mlp"}
@@ -163,7 +166,7 @@ def test_a_sweep_that_goes_on_keeps_its_parent(place, store):
 def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(place, store, tmp_path):
     parent = Parent(place, "reported")
     (tmp_path / "report.html").write_text("<p>")
-    log_report(store, parent.id, str(tmp_path), "**answer**", {64: 0.1, 128: 0.2})
+    log_report(store, parent.id, str(tmp_path), "**answer**", {"best_lr": {64: 0.1, 128: 0.2}})
     found = find_parent(store, "reported")
     assert found.data.tags["mlflow.note.content"] == "**answer**"
     assert [(m.step, m.value) for m in store.client.get_metric_history(parent.id, "best_lr")] == [

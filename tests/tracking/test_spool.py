@@ -10,7 +10,8 @@ from pipeline.errors import RunError
 from pipeline.tracking.leftovers import send_leftovers
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.spool import Spool
+from pipeline.tracking.spools import spools
 from pipeline.tracking.store import open_store
 
 
@@ -58,6 +59,33 @@ def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
         found.append({"n": 333})
         assert next(reversed([r for r, _ in found.read()])) == {"n": 333}
         found.release()
+
+
+def test_an_interruption_between_a_write_and_what_follows_loses_no_record(tmp_path, monkeypatch):
+    spool, write = record(tmp_path, {"n": 1}), os.write
+
+    def interrupted(descriptor, data):
+        write(descriptor, data)
+        raise KeyboardInterrupt  # as a signal's handler does
+
+    monkeypatch.setattr("pipeline.tracking.spool.os.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spool.append({"n": 2})
+    monkeypatch.undo()
+    spool.append_end("interrupted", "KILLED")
+    assert [r.get("n", r.get("end")) for r, _ in spool.read()][1:] == [1, 2, "interrupted"]
+
+
+def test_a_file_that_grows_and_then_fills_the_disk_while_it_is_read_is_read_on_in_order(tmp_path, monkeypatch):
+    spool = record(tmp_path, {"n": 1})
+    reading = spool.read()
+    next(reading)
+    spool.append({"n": 2})
+    monkeypatch.setattr("pipeline.tracking.spool.os.write", lambda descriptor, data: 0)
+    spool.append({"n": 3})
+    first = list(reading)
+    rest = list(spool.read(first[-1][1]))
+    assert [one["n"] for one, _ in first + rest] == [1, 2, 3]
 
 
 def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, monkeypatch):
@@ -120,3 +148,49 @@ def test_a_forged_record_sends_no_file_from_outside_its_folder(tmp_path, name):
     assert store.client.list_artifacts(run_id) == []
     assert store.client.get_run(run_id).info.status == "FINISHED"
     assert not list(tmp_path.rglob("out.txt"))
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Path and size of what was written through to the disk, in order."""
+    done = []
+    fsync = os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        done.append((os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", note)
+    return done
+
+
+def test_a_record_and_the_files_it_speaks_of_are_safe_from_a_power_cut_before_they_are_sent(tmp_path, synced):
+    (tmp_path / "curves.png").write_text("picture")
+    spool = record(tmp_path / "spool")
+    spool.keep_file(tmp_path / "curves.png", "curves.png")
+    (spool.files / "model").mkdir()
+    (spool.files / "model" / "graph").write_text("graph")
+    spool.keep_file(spool.files / "model", "model")
+    spool.append({"file": "curves.png", "folder": ""})
+    spool.sync()
+    paths = [path for path, _ in synced]
+    files = [spool.files / name for name in ("curves.png", "model/graph", "model", "")]
+    assert set(paths) == {str(path) for path in (*files, spool.path.parent, spool.path)}
+    assert paths[-1] == str(spool.path), "what speaks of the others comes last"
+    del synced[:]
+    spool.sync()
+    assert synced == [], "what is safe is not waited for again"
+    spool.release()
+
+
+def test_the_end_is_safe_from_a_power_cut_when_the_run_is_closed(tmp_path, synced, monkeypatch):
+    class Away:
+        def __init__(self, *arguments):
+            self.finish = lambda: False
+
+    monkeypatch.setattr("pipeline.tracking.run.Courier", Away)
+    run = TrackedRun(Place(f"sqlite:///{tmp_path}/mlflow.db", "away"), "away", {})
+    run.close("complete", "FINISHED")
+    assert (str(run.spool.path), run.spool.path.stat().st_size) in synced
+    assert str(tmp_path / "spool") in [path for path, _ in synced]
+    run.spool.release()

@@ -2,14 +2,23 @@
 
 import functools
 import os
+import shlex
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra_plugins.lr_study_sweeper._secrets import masked
+
 # A process of another machine that has shown no sign of life for so many seconds is taken for dead.
 DEAD_SECONDS = 60.0
+
+
+def command_line(interpreter: str = "python") -> str:
+    """The command that started this process, with the passwords of the addresses in it replaced by ***."""
+    return shlex.join(masked([interpreter, *sys.orig_argv[1:]]))
 
 
 @functools.cache

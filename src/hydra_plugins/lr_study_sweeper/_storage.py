@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
@@ -21,6 +22,8 @@ from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 # How often, and how long apart in seconds, a database is asked again: two drivers that make its tables at once get
 # in each other's way, and a server may be away for a moment.
 _TRIES, _PAUSE = 5, 0.5
+# A database with these tables is Optuna's; one that another driver is making gets so many seconds to have them.
+_TABLES, _MAKING_SECONDS = {"studies", "trials", "version_info"}, 20.0
 
 
 class _KernelLock(JournalFileOpenLock):
@@ -152,7 +155,7 @@ def _is_journal_line(line: bytes) -> bool:
 
 
 def _check_database(url: str) -> None:
-    from sqlalchemy import create_engine, inspect
+    from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -176,7 +179,7 @@ def _check_database(url: str) -> None:
             return
     engine = create_engine(address)
     try:
-        tables = set(inspect(engine).get_table_names())
+        tables = _tables(engine)
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise SweepRequestError(
@@ -184,8 +187,25 @@ def _check_database(url: str) -> None:
         ) from None
     finally:
         engine.dispose()
-    if tables and not {"studies", "trials", "version_info"} <= tables:
+    if tables and not tables >= _TABLES:
         raise SweepRequestError(f"{given}: that database is not Optuna's.\nCreate an empty one for it.")
+
+
+def _tables(engine: Any) -> set[str]:
+    """The tables of a database; those that Optuna seems to be making just now are waited for.
+
+    SQLite commits each of them apart, so that a second driver may meet the first one's database half made.
+    """
+    from optuna.storages._rdb.models import BaseModel
+    from sqlalchemy import inspect
+
+    deadline = time.monotonic() + _MAKING_SECONDS
+    while True:
+        tables = set(inspect(engine).get_table_names())
+        half_made = tables and not tables >= _TABLES and tables < set(BaseModel.metadata.tables)
+        if not half_made or time.monotonic() > deadline:
+            return tables
+        time.sleep(_PAUSE)
 
 
 def _masked(text: str, password: object) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from hydra_plugins.lr_study_sweeper._errors import SweepRequestError
 from hydra_plugins.lr_study_sweeper._hooks import Hooks, Outcome, Sweep
 from hydra_plugins.lr_study_sweeper._loader import CellLoader
+from hydra_plugins.lr_study_sweeper._process import command_line
 from hydra_plugins.lr_study_sweeper._secrets import masked, without_passwords
 from hydra_plugins.lr_study_sweeper._space import Request, read_request
 from hydra_plugins.lr_study_sweeper._trial import TrialTask
@@ -65,7 +65,8 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
         if not shared:
             prepare_journal(url)
         storage = _open(open_storage, url)
-        task = TrialTask(task_function, url, len(directions_of(options)), request.searches, _pruner(options))
+        objectives = len(directions_of(options))
+        task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
         loader = CellLoader(context.config_loader)
         ours = HydraContext(config_loader=loader, callbacks=context.callbacks)
         launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
@@ -240,5 +241,5 @@ def _terminable() -> Iterator[None]:
 def _say_how_to_resume(finished: int, total: int) -> None:
     log.warning(
         "Interrupted after %d of %d trials. The same command goes on from there:\n%s",
-        *(finished, total, shlex.join(masked(sys.orig_argv))),
+        *(finished, total, command_line(sys.orig_argv[0])),
     )

@@ -19,6 +19,8 @@ from hydra_plugins.lr_study_sweeper._secrets import without_passwords
 
 # Seconds between two signs of life of a trial's process; a shorter trial gives the first only.
 HEARTBEAT_SECONDS = 10.0
+# Seconds between two looks at a trial that another process has, and without a sign after which it isn't waited for.
+POLL_SECONDS, SILENT_SECONDS = 0.5, 6 * HEARTBEAT_SECONDS
 
 
 class TrialPruned(Exception):  # noqa: N818  (Optuna's name for it)
@@ -53,14 +55,16 @@ class Trial:
         cell: the choices that make its cell, as `batch=256`.
         phase: `search`, or that of a further trial, as `confirm`.
         retry_of: number of the lost trial that it repeats, or None.
+        command: the sweep's command, for a worker's own says nothing.
     """
 
-    def __init__(self, address: TrialAddress, storage: Any, pruner: Any) -> None:
+    def __init__(self, address: TrialAddress, storage: Any, pruner: Any, command: str) -> None:
         self.study = address.study
         self.number = address.number
         self.cell = address.cell
         self.phase = address.phase
         self.retry_of = address.retry_of
+        self.command = command
         self._address = address
         self._storage = storage
         self._pruner_node = pruner
@@ -138,6 +142,7 @@ class TrialTask:
         objectives: how many numbers the task returns.
         searched: whether it must return them; without a search it may return anything.
         pruner: the pruner's configuration, or None.
+        command: the sweep's command, without passwords.
         jobs: the running wave's trials, by `hydra.job.num`.
     """
 
@@ -146,6 +151,7 @@ class TrialTask:
     objectives: int
     searched: bool
     pruner: Mapping[str, Any] | None
+    command: str
     jobs: dict[int, TrialAddress] = field(default_factory=dict)
 
     def __call__(self, config: DictConfig) -> Any:
@@ -156,7 +162,7 @@ class TrialTask:
         storage = open_storage(self.storage)
         if not _claim(storage, address.trial_id):
             return None
-        trial = Trial(address, storage, self.pruner)
+        trial = Trial(address, storage, self.pruner, self.command)
         started = time.perf_counter()
         returned, values, error, pruned = None, None, None, False
         _current = trial
@@ -192,25 +198,36 @@ class TrialTask:
 
 
 def _claim(storage: Any, trial_id: int) -> bool:
-    """Take the trial on, unless it is over already or another process that lives has it.
-
-    A job may be started twice: by a queue that brings it back, or by a driver that took it for dead.
-    """
+    """Take the trial on, unless it is over already, or ends in another process that has it."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     from hydra_plugins.lr_study_sweeper._storage import patiently
 
-    trial = storage.get_trial(trial_id)
-    process = trial.user_attrs.get("process")
-    if trial.state.is_finished():
-        return False
-    if process is not None and is_alive(process) and not is_me(process):
+    if not _is_free(storage, trial_id):
         return False
     try:
         patiently(lambda: storage.set_trial_user_attr(trial_id, "process", identity()))
     except UpdateFinishedTrialError:
         return False
     return True
+
+
+def _is_free(storage: Any, trial_id: int) -> bool:
+    """Whether the trial needs a process, once no other that lives is at it.
+
+    A job may be started twice: by a queue that brings it back, or by a driver that took it for dead while it waited in
+    the queue. The second must not end before the trial does: its driver would take the trial for lost.
+    """
+    while True:
+        trial = storage.get_trial(trial_id)
+        process = trial.user_attrs.get("process")
+        if trial.state.is_finished():
+            return False
+        if process is None or is_me(process) or not is_alive(process):
+            return True
+        if time.time() - process["time"] > SILENT_SECONDS:  # it lives, but its heart doesn't beat for this trial
+            return False
+        time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager

@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.analysis.cells import Cell, describe
+from pipeline.analysis.confirmation import same_lr
 from pipeline.analysis.laws import exponent, fit_laws, optima, winner
 from pipeline.analysis.power import detectable_error
 from pipeline.analysis.questions import answer_questions
-from pipeline.analysis.results import STEPS_TO_TARGET, Answer, BatchResult, Judged
-from pipeline.analysis.table import CONFIRM, Run, by_objective
+from pipeline.analysis.results import MOST_ANCHORS, STEPS_TO_TARGET, Answer, BatchResult, Judged
+from pipeline.analysis.table import CONFIRM, Run, by_objective, published
 from pipeline.analysis.verdict import LEVEL, contiguous, judge
 from pipeline.errors import RequestError
-
-# The most batch sizes for which verdicts are repeated from every other base: their number is squared.
-MOST_ANCHORS = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,12 @@ class Margin:
             return self.value
         return None if best_value is None else self.value * best_value
 
+    def share(self, best_value: float | None) -> float | None:
+        """The margin as a share of the best loss; None where that is unknown, or nothing."""
+        if self.is_share:
+            return self.value
+        return self.value / best_value if best_value else None
+
     def __str__(self) -> str:
         return f"{100 * self.value:g}% of the best" if self.is_share else f"{self.value:g}"
 
@@ -41,7 +45,7 @@ class Terms:
     """On what terms a table is judged, besides its runs.
 
     Attributes:
-        margin: fixed before the data are seen.
+        margin: fixed before the data are seen; `margin_source` says when.
         base_batch: where the rules start; it must be in the table.
         configured_base: used if `base_batch` is None and it is in the table; else the smallest batch is.
         objective: of the column `value`; `budget`: what was kept equal. Both are named in the answer.
@@ -50,6 +54,7 @@ class Terms:
     """
 
     margin: Margin = Margin()
+    margin_source: str = ""
     base_batch: int | None = None
     configured_base: int | None = None
     objective: str = "value"
@@ -81,6 +86,7 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
         base_reason=reason,
         margin=margin,
         margin_text=str(terms.margin),
+        margin_source=terms.margin_source,
         seed_sd=_seed_sd(cells[base]),
         batches=tuple(judged[size] for size in sizes),
         exponent=exponent(found),
@@ -90,8 +96,8 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
         breaks_at=breaks_at,
         laws=laws,
         winner=winner(laws),
-        anchors=_other_anchors(cells, base, terms.margin, level),
-        objectives=_objectives(runs, terms, base, level),
+        anchors=_other_anchors(cells, base, margin, level),
+        objectives=_objectives(runs, terms, base, level, cells[base].result.best_value),
         objective=terms.objective,
         budget=terms.budget,
         seeds=len({run.seed for run in runs if run.phase != CONFIRM and run.seed is not None}),
@@ -126,38 +132,56 @@ def _linear(batches: Mapping[int, BatchResult]) -> dict[int, str]:
 
 
 def _seed_sd(cell: Cell) -> float | None:
-    """Standard deviation of the objective within half an octave of the best LR."""
-    near = [run.value for run in cell.near_best()]
-    return float(np.std(near, ddof=1)) if len(near) > 1 else None
+    """By how much single runs of different seeds differ at the best LR; None where there are no two seeds.
+
+    Fresh seeds at just that LR, where there are any; else the search's near it, with the curve's slope taken out;
+    of published means it is what they say themselves.
+    """
+    best, curve, near = cell.result.best_lr, cell.result.curve, cell.near_best()
+    if known := [run.value_sd for run in published(near) if run.value_sd is not None]:
+        return math.sqrt(float(np.mean(np.square(known))))
+    fresh = [run for run in near if best and run.phase == CONFIRM and same_lr(run.lr, best)]
+    runs = fresh if len(fresh) > 1 else [run for run in near if run.phase != CONFIRM]
+    if best is None or curve is None or len({run.seed for run in runs} - {None}) < 2:
+        return None
+    median = np.median(curve.draws, axis=0)
+    slope = np.interp(np.log2([run.lr for run in runs]), curve.octaves, median)
+    at_best = np.interp(math.log2(best), curve.octaves, median)
+    return float(np.std([run.value for run in runs] * np.exp(at_best - slope), ddof=1))
 
 
-def _other_anchors(cells: Mapping[int, Cell], base: int, margin: Margin, level: float) -> tuple[Judged, ...]:
-    """The linear rule's verdicts from every other batch size that has a best LR, by the fitted curves."""
+def _other_anchors(cells: Mapping[int, Cell], base: int, margin: float | None, level: float) -> tuple[Judged, ...]:
+    """The linear rule's verdicts from every other batch size that has a best LR, within the same margin."""
     if len(cells) > MOST_ANCHORS:
         return ()
     found = []
     for size, cell in cells.items():
         if size == base or cell.result.best_lr is None:
             continue
-        verdicts = _linear(judge(cells, size, margin.absolute(cell.result.best_value), level))
+        verdicts = _linear(judge(cells, size, margin, level))
         found.append(Judged(f"from batch {size}", None, verdicts, *contiguous(verdicts, size)))
     return tuple(found)
 
 
-def _objectives(runs: Sequence[Run], terms: Terms, base: int, level: float) -> tuple[Judged, ...]:
+def _objectives(
+    runs: Sequence[Run], terms: Terms, base: int, level: float, best_value: float | None
+) -> tuple[Judged, ...]:
     """The same question by every objective that the table has; none where there is only one.
 
+    The margin is the same share of each one's best: an absolute one is in the unit of the first alone.
     Where runs end at a target their losses are all about that target, and say nothing.
     """
     if terms.objective == STEPS_TO_TARGET:
         return ()
     tables = by_objective(runs, terms.objective)
-    if len(tables) < 2:
+    share = terms.margin.share(best_value)
+    if len(tables) < 2 or share is None:
         return ()
     found = []
     for name, table in tables.items():
         cells = _cells(table, sorted({run.batch for run in table}))
-        verdicts = _linear(judge(cells, base, terms.margin.absolute(cells[base].result.best_value), level))
+        margin = terms.margin if name == terms.objective else Margin(share)
+        verdicts = _linear(judge(cells, base, margin.absolute(cells[base].result.best_value), level))
         slope = exponent(optima(list(cells.values()), np.random.default_rng(0)))
         found.append(Judged(name, slope, verdicts, *contiguous(verdicts, base)))
     return tuple(found)
@@ -165,9 +189,10 @@ def _objectives(runs: Sequence[Run], terms: Terms, base: int, level: float) -> t
 
 def _with_power(answer: Answer, cells: Mapping[int, Cell], level: float) -> tuple[BatchResult, ...]:
     rng = np.random.default_rng(0)
+    strict = level / max(1, len(cells) - 1)
     base = cells[answer.base_batch]
     judged = {result.batch: replace(cells[result.batch], result=result) for result in answer.batches}
     return tuple(
-        replace(result, detectable=detectable_error(judged[result.batch], base, answer.margin, level, rng))
+        replace(result, detectable=detectable_error(judged[result.batch], base, answer.margin, strict, rng))
         for result in answer.batches
     )

@@ -49,11 +49,10 @@ def describe(runs: Sequence[Run]) -> Cell:
     runs = sorted(runs, key=_order)
     # Fixed, and each batch size its own: the same runs always give the same answer, whatever else is in the table.
     rng = np.random.default_rng(runs[0].batch)
-    failing = min((run.lr for run in runs if run.failed), default=math.inf)
+    failing = _lowest_failing(runs)
     admissible = [run for run in runs if run.usable and run.lr < failing]
-    searched = [run for run in admissible if run.phase != CONFIRM]
-    curve = fit_curve(searched, rng)
-    joint = curve if len(searched) == len(admissible) else fit_curve(admissible, rng)
+    curve = _search_curve([run for run in runs if run.phase != CONFIRM], failing, rng)
+    joint = curve if all(run.phase != CONFIRM for run in runs) else fit_curve(admissible, rng)
     steps = [run.steps for run in runs if run.steps is not None and run.usable]
     result = BatchResult(
         batch=runs[0].batch,
@@ -63,33 +62,46 @@ def describe(runs: Sequence[Run]) -> Cell:
         stable_lr=max((run.lr for run in admissible), default=None),
         failing_lr=failing if failing < math.inf else None,
         noise_scale=_noise_scale(admissible, curve),
+        seeds=len({run.seed for run in runs if run.phase != CONFIRM and run.seed is not None}),
         curve=curve,
-        **(_best(curve, admissible) or _best_published(admissible)),
+        **(_best(curve, admissible, failing) or _best_published(admissible)),
     )
     return Cell(result, tuple(runs), joint)
+
+
+def _lowest_failing(runs: Sequence[Run]) -> float:
+    """The lowest LR at which any seed failed; infinite where none did."""
+    return min((run.lr for run in runs if run.failed), default=math.inf)
+
+
+def _search_curve(searched: Sequence[Run], failing: float, rng: np.random.Generator) -> Curve | None:
+    """The curve of the search's runs, the same whether or not fresh seeds have run since.
+
+    Only where one of those failed at what the search took for the best LR, that LR is ruled out after all.
+    """
+    bound = _lowest_failing(searched)
+    curve = fit_curve([run for run in searched if run.usable and run.lr < bound], rng)
+    if curve is None or curve.interval()[0] < math.log2(failing):
+        return curve
+    return curve.below(math.log2(failing))
 
 
 def _order(run: Run) -> tuple[float, str, str, float]:
     return run.lr, str(run.seed), run.phase, run.value
 
 
-def _best(curve: Curve | None, runs: Sequence[Run]) -> dict[str, Any]:
-    """The best LR and what there is at it; nothing where the curve can't tell."""
+def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str, Any]:
+    """The best LR and what there is at it; nothing where the curve can't tell. It lies below the lowest failing LR."""
     if curve is None:
         return {}
-    best_value = float(np.exp(np.median(curve.draws.min(axis=1))))
+    best_value = float(np.exp(np.median(curve.at_best())))
     if censored := curve.censored():
         return {"censored": censored, "best_value": best_value}
-    best, low, high = (float(2**q) for q in np.quantile(curve.argmins(), (0.5, 0.025, 0.975)))
-    # Fresh seeds at the best LR, where there are any, else whatever was run nearest to it.
-    tested = sorted(
-        (run for run in runs if run.test_loss is not None),
-        key=lambda run: (
-            abs(math.log2(run.lr / best)) > NEAR_OCTAVES,
-            run.phase != CONFIRM,
-            abs(math.log(run.lr / best)),
-        ),
-    )[:5]
+    best, low, high = (2**octave for octave in curve.interval())
+    high = min(high, failing)
+    # Fresh seeds at the best LR, where there are any, else what was run nearest to it.
+    near = [run for run in runs if run.test_loss is not None and abs(math.log2(run.lr / best)) <= NEAR_OCTAVES]
+    tested = sorted(near, key=lambda run: (run.phase != CONFIRM, abs(math.log(run.lr / best))))[:5]
     test_value = float(np.mean([run.test_loss for run in tested])) if tested else None
     return {"best_lr": best, "ci_low": low, "ci_high": high, "best_value": best_value, "test_value": test_value}
 
@@ -132,3 +144,10 @@ def band(curve: Curve | None, margin: float | None) -> tuple[float | None, float
     low = beyond[beyond < lowest].max(initial=-1) + 1
     high = beyond[beyond > lowest].min(initial=len(losses)) - 1
     return float(2 ** curve.octaves[low]), float(2 ** curve.octaves[high])
+
+
+def band_is_open(curve: Curve | None, band_low: float | None, band_high: float | None) -> bool:
+    """Whether the band ends where what was fitted ends, so that it may be wider."""
+    if curve is None or band_low is None or band_high is None:
+        return False
+    return bool(band_low <= 2 ** curve.octaves[0] or band_high >= 2 ** curve.octaves[-1])

@@ -26,6 +26,7 @@ class Comparison:
         error, freedom: its standard error, and the degrees of freedom of Student's t.
         seeds: how many pairs, or runs on either side, it rests on.
         loss: mean objective at the LR.
+        alternatives: from how many others the best one was chosen by these same values.
     """
 
     mean: float
@@ -33,6 +34,7 @@ class Comparison:
     freedom: float
     seeds: int
     loss: float
+    alternatives: int = 1
 
     @property
     def sd(self) -> float:
@@ -45,10 +47,22 @@ class Comparison:
         return self.mean + half if upper else self.mean - half
 
     def chance_within(self, margin: float) -> float:
-        """One-sided p-value of a difference above `margin`."""
+        """One-sided p-value of a difference above `margin`: for its being no more than that.
+
+        The lowest of several equal means looks better than it is, so the p-value is Bonferroni's.
+        """
+        return min(1.0, self.alternatives * self._tail(self.mean - margin))
+
+    def chance_beyond(self, margin: float) -> float:
+        """One-sided p-value of a difference below `margin`."""
+        return self._tail(margin - self.mean)
+
+    def _tail(self, beyond: float) -> float:
+        """Chance of a mean so far beyond a bound if the truth lies at the bound."""
         if self.error == 0:
-            return float(self.mean <= margin)
-        return float(stats.t.sf((self.mean - margin) / self.error, self.freedom))
+            # All pairs agree to the last digit, as counts of steps may: what is left is the sign test.
+            return 0.5**self.seeds if beyond > 0 else 1.0
+        return float(stats.t.sf(beyond / self.error, self.freedom))
 
     def seeds_to_decide(self, margin: float, level: float) -> int | None:
         """How many seeds in all would put the bound on one side of the margin, were mean and sd to stay."""
@@ -68,7 +82,7 @@ def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None
     """
     if published(runs):
         return _compare_published(runs, lr)
-    if _same(lr, best_lr):
+    if same_lr(lr, best_lr):
         return None
     there, best = _by_seed(runs, lr), _by_seed(runs, best_lr)
     both = sorted(there.keys() & best.keys())
@@ -84,11 +98,12 @@ def _by_seed(runs: Sequence[Run], lr: float) -> dict[int, float]:
     return {
         run.seed: run.value
         for run in runs
-        if run.phase == CONFIRM and run.usable and run.seed is not None and _same(run.lr, lr)
+        if run.phase == CONFIRM and run.usable and run.seed is not None and same_lr(run.lr, lr)
     }
 
 
-def _same(lr: float, other: float) -> bool:
+def same_lr(lr: float, other: float) -> bool:
+    """Whether two LRs are one that went through text."""
     return abs(math.log2(lr / other)) < SAME
 
 
@@ -98,8 +113,8 @@ def _compare_published(runs: Sequence[Run], lr: float) -> Comparison | None:
     A mean without a standard deviation gets the largest of its neighbours'.
     """
     known = [run for run in published(runs) if run.n is not None and run.n > 1]
-    here = [run for run in known if _same(run.lr, lr)]
-    others = [run for run in known if not _same(run.lr, lr)]
+    here = [run for run in known if same_lr(run.lr, lr)]
+    others = [run for run in known if not same_lr(run.lr, lr)]
     sds = [run.value_sd for run in known if run.value_sd is not None]
     if not here or not others or not sds:
         return None
@@ -113,7 +128,7 @@ def _compare_published(runs: Sequence[Run], lr: float) -> Comparison | None:
     spread = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
     freedom = sum(parts) ** 2 / spread if spread > 0 else float(min(freedoms))
     mean = max(0.0, here[0].value - best.value)
-    return Comparison(mean, math.sqrt(sum(parts)), freedom, here[0].n or 0, here[0].value)
+    return Comparison(mean, math.sqrt(sum(parts)), freedom, here[0].n or 0, here[0].value, len(others))
 
 
 def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]:
@@ -145,6 +160,6 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
 def _distinct(lrs: Sequence[float]) -> list[float]:
     kept: list[float] = []
     for lr in lrs:
-        if not any(_same(lr, other) for other in kept):
+        if not any(same_lr(lr, other) for other in kept):
             kept.append(lr)
     return kept

@@ -38,7 +38,9 @@ LENGTHS = (0.5, 1.0)
 AMPLITUDES = (0.06, 0.2, 0.6)
 SEED_SDS = (0.003, 0.02, 0.06, 0.2)
 TILT_SDS = (0.0, 0.01, 0.04)
-NOISE_SDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+NOISE_SDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
+# Share of the likelihood at the largest noise above which there is none: what the noise is then isn't known.
+TOO_NOISY = 0.5
 # Standard deviations of the mean's coefficients, vague: 1, x, x² in octaves.
 MEAN_SDS = (5.0, 2.0, 2.0)
 
@@ -62,6 +64,13 @@ class Curve:
         """[D] log2 of the best LR in each draw."""
         return self.octaves[self.draws.argmin(axis=1)]
 
+    def at_best(self) -> np.ndarray:
+        """[D] log loss at the median best LR.
+
+        At one LR: each draw's own minimum is the luckiest point of a curve that is uncertain everywhere, and too low.
+        """
+        return self.at(np.full(len(self.draws), np.median(self.argmins())))
+
     def at(self, octaves: np.ndarray) -> np.ndarray:
         """[D] log loss of draw d at `octaves[d]`; held constant beyond the grid's ends."""
         position = np.clip((octaves - self.octaves[0]) / GRID, 0, len(self.octaves) - 1)
@@ -69,6 +78,18 @@ class Curve:
         share = position - left
         rows = np.arange(len(self.draws))
         return (1 - share) * self.draws[rows, left] + share * self.draws[rows, left + 1]
+
+    def interval(self) -> tuple[float, float, float]:
+        """log2 of the best LR, and the ends of its 95 % interval; a minimum is known to half a step of the grid."""
+        middle, low, high = np.quantile(self.argmins(), (0.5, 0.025, 0.975))
+        return float(middle), float(low - GRID / 2), float(high + GRID / 2)
+
+    def below(self, octave: float) -> "Curve | None":
+        """The same curve where LRs from `octave` on are ruled out; None where nothing is left to choose from."""
+        kept = self.octaves < octave
+        if kept.sum() < 2:
+            return None
+        return Curve(self.octaves[kept], self.draws[:, kept], self.reaches_low, self.reaches_high or not kept.all())
 
     def censored(self) -> str | None:
         """`low` or `high` where the minimum may lie beyond what was tried, else None."""
@@ -91,7 +112,7 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
         return None
     x_all = np.log2([run.lr for run in runs])
     values = np.array([run.value for run in runs])
-    if not (values > 0).any():
+    if not (values > 0).any() or (values < 0).any():
         return None
     # An error of exactly zero has no logarithm; half the smallest one there was stands in for it.
     y_all = np.log(np.maximum(values, 0.5 * values[values > 0].min()))
@@ -107,8 +128,10 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
     counts = np.array([run.n or 1 for run in runs], dtype=float)[near]
     low, high = x.min(), x.max()
     grid = low + GRID * np.arange(int((high - low) / GRID + 1e-9) + 1)
-    draws = _posterior_draws(x - best, y - y.mean(), seeds, counts, grid - best, rng) + y.mean()
-    return Curve(grid, draws, bool(low == x_all.min()), bool(high == x_all.max()))
+    draws = _posterior_draws(x - best, y - y.mean(), seeds, counts, grid - best, rng)
+    if draws is None:
+        return None
+    return Curve(grid, draws + y.mean(), bool(low == x_all.min()), bool(high == x_all.max()))
 
 
 def best_place(x: np.ndarray, y: np.ndarray) -> float:
@@ -124,8 +147,8 @@ def place_mean(x: np.ndarray, y: np.ndarray, place: float) -> float:
 
 def _posterior_draws(
     x: np.ndarray, y: np.ndarray, seeds: np.ndarray, counts: np.ndarray, grid: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """[DRAWS, G] curves, each from hyperparameters drawn by their likelihood."""
+) -> np.ndarray | None:
+    """[DRAWS, G] curves, each from hyperparameters drawn by their likelihood; None where the noise has no bound."""
     settings = list(product(SEED_SDS, TILT_SDS, NOISE_SDS))
     log_likelihoods, means, roots, scales, bases = [], [], [], [], []
     for length in LENGTHS:
@@ -145,6 +168,9 @@ def _posterior_draws(
             bases.append(_basis(grid, length))
     log_likelihood = np.stack(log_likelihoods)
     weights = np.exp(log_likelihood - log_likelihood.max())
+    loudest = np.array([noise == NOISE_SDS[-1] for _, _, noise in settings])
+    if weights[:, loudest].sum() > TOO_NOISY * weights.sum():
+        return None
     chosen = rng.choice(weights.size, DRAWS, p=(weights / weights.sum()).ravel())
     draws = np.empty((DRAWS, len(grid)))
     for group in range(len(scales)):

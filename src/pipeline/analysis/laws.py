@@ -12,8 +12,10 @@ from pipeline.analysis.curve import GRID, fit_curve
 from pipeline.analysis.results import Estimate, Law
 from pipeline.analysis.table import CONFIRM
 
-# Below this Akaike weight no law is named.
-WINNING_WEIGHT = 0.9
+# Below this Akaike weight no law is named; nor is one whose residuals are this unlikely, were it true.
+WINNING_WEIGHT, MISFIT = 0.9, 0.05
+# With fewer batch sizes a formula with a parameter of its own fits whatever there is.
+FEWEST_OPTIMA = 3
 # A batch size (noise scale, break) whose 95 % interval is wider than so many octaves is not identified.
 WIDEST_OCTAVES = 2.0
 # How far beyond the batch sizes that were run a law's own batch size is looked for, in octaves, and how finely.
@@ -32,15 +34,17 @@ class Optima:
         batches: [n] batch sizes that have a best LR.
         octaves: [n] log2 of the best LR.
         covariance: [n, n] of `octaves`.
+        freedom: degrees of freedom with which the covariance's scale was estimated; infinite where it is known.
     """
 
     batches: np.ndarray
     octaves: np.ndarray
     covariance: np.ndarray
+    freedom: float = math.inf
 
     def only(self, keep: np.ndarray) -> "Optima":
         """Those where `keep` is true."""
-        return Optima(self.batches[keep], self.octaves[keep], self.covariance[np.ix_(keep, keep)])
+        return Optima(self.batches[keep], self.octaves[keep], self.covariance[np.ix_(keep, keep)], self.freedom)
 
 
 def optima(cells: Sequence[Cell], rng: np.random.Generator) -> Optima:
@@ -71,7 +75,9 @@ def _shared_luck(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
             curve = fit_curve(left, rng)
             if curve is not None:
                 without[row, column] = np.median(curve.argmins())
-    moved = np.nan_to_num(without - np.nanmean(without, axis=0))
+    known = np.isfinite(without)
+    means = np.where(known, without, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    moved = np.where(known, without - means, 0.0)
     size = np.sqrt((moved**2).sum(axis=0))
     with np.errstate(invalid="ignore"):
         correlation = np.nan_to_num(moved.T @ moved / np.outer(size, size))
@@ -82,40 +88,42 @@ def _shared_luck(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
 
 def exponent(found: Optima) -> Estimate | None:
     """α of best LR ∝ batch^α with its 95 % interval; None with fewer than three batch sizes."""
-    if len(found.batches) < 3:
+    if len(found.batches) < FEWEST_OPTIMA:
         return None
     x = np.log2(found.batches)
     inverse = np.linalg.inv(found.covariance)
     design = np.column_stack([np.ones_like(x), x])
     covariance = np.linalg.inv(design.T @ inverse @ design)
     slope = float((covariance @ design.T @ inverse @ found.octaves)[1])
-    half = 1.96 * math.sqrt(covariance[1, 1])
+    half = float(stats.t.ppf(0.975, found.freedom)) * math.sqrt(covariance[1, 1])
     return Estimate(slope, slope - half, slope + half)
 
 
 def fit_laws(found: Optima, base: int, batches: Sequence[int]) -> tuple[Law, ...]:
-    """Fit all laws, each with a free LR at the base batch; the best by AICc first. Empty with too few batch sizes.
+    """Fit all laws, each with a free LR at the base batch; the best by Akaike's criterion first.
+
+    Empty with too few batch sizes, and where the optima came without intervals: then nothing says how well a law has
+    to fit.
 
     Args:
         found: the best LRs.
         base: the batch size whose LR is the free parameter.
         batches: where each law's LR is given.
     """
-    count = len(found.batches)
-    laws = [_fit(rule, found, base, batches) for rule, law in LAWS.items() if count >= law.parameters + 2]
-    if not laws:
+    if len(found.batches) < FEWEST_OPTIMA or math.isfinite(found.freedom):
         return ()
-    best = min(law.aicc for law in laws)
-    shares = {law.rule: math.exp(-0.5 * (law.aicc - best)) for law in laws}
+    laws = [_fit(rule, found, base, batches) for rule in LAWS]
+    best = min(law.aic for law in laws)
+    shares = {law.rule: math.exp(-0.5 * (law.aic - best)) for law in laws}
     total = sum(shares.values())
     return tuple(
-        replace(law, weight=shares[law.rule] / total) for law in sorted(laws, key=lambda law: (law.aicc, law.rule))
+        replace(law, weight=shares[law.rule] / total) for law in sorted(laws, key=lambda law: (law.aic, law.rule))
     )
 
 
 def winner(laws: Sequence[Law]) -> str | None:
     """The law that the data single out, or None."""
-    return laws[0].rule if laws and laws[0].weight >= WINNING_WEIGHT else None
+    return laws[0].rule if laws and laws[0].weight >= WINNING_WEIGHT and laws[0].misfit >= MISFIT else None
 
 
 @dataclass(frozen=True)
@@ -167,10 +175,12 @@ def _fit(rule: str, found: Optima, base: int, batches: Sequence[int]) -> Law:
         wide = formula.own != "exponent" and not estimate.high < estimate.low * 2**WIDEST_OCTAVES
         note = "not identifiable" if wide else ""
     k, n = formula.parameters, len(found.batches)
-    aicc = float(chi2[best]) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+    # The covariance is known, not fitted, so there is no small-sample term: with one, laws without a parameter of their
+    # own would win at few batch sizes whatever the data say.
+    aic = float(chi2[best]) + 2 * k
     misfit = float(stats.chi2.sf(chi2[best], n - k))
     lrs = 2.0 ** (constants[best] + formula.octaves(np.array(batches, dtype=float), own[best : best + 1])[0])
-    return Law(rule, parameters, aicc, 0.0, misfit, tuple(float(lr) for lr in lrs), note)
+    return Law(rule, parameters, aic, 0.0, misfit, tuple(float(lr) for lr in lrs), note)
 
 
 def _candidates(formula: _Formula, batches: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.analysis.render import COLUMNS, rows
+from pipeline.analysis.render import columns, rows
 from pipeline.analysis.results import Answer, Estimate, Judged
 
 VERDICTS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×", "censored": "△"}
@@ -13,7 +13,7 @@ VERDICTS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×"
 def batch_table(answer: Answer) -> str:
     """A row for each batch size."""
     body = [[_verdict_cell(cell) for cell in row] for row in rows(answer)]
-    return _table("Each batch size", COLUMNS, body)
+    return _table("Each batch size", columns(answer), body)
 
 
 def law_table(answer: Answer) -> str:
@@ -22,9 +22,9 @@ def law_table(answer: Answer) -> str:
     for law in answer.laws:
         parameters = "; ".join(f"{name.replace('_', ' ')} {estimate(value)}" for name, value in law.parameters.items())
         name = law.rule.replace("_", " ") + (" ✓" if law.rule == answer.winner else "")
-        numbers = [f"{law.aicc:.1f}", f"{law.weight:.2f}", f"{law.misfit:.2g}"]
+        numbers = [f"{law.aic:.1f}", f"{law.weight:.2f}", f"{law.misfit:.2g}"]
         body.append([_cell(name), _cell(parameters, "text"), *map(_cell, numbers), _cell(law.note, "text")])
-    head = ("law", "parameters, 95 % interval", "AICc", "weight", "p of the misfit", "note")
+    head = ("law", "parameters, 95 % interval", "AIC", "weight", "p of the misfit", "note")
     return _table("Laws for the best LR", head, body)
 
 

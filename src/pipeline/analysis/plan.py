@@ -83,7 +83,8 @@ def expect(design: Design) -> Expectation:
         judged = judge(cells, design.base, margin)
         for batch, cell in cells.items():
             judged_cell = Cell(judged[batch], cell.runs, cell.joint)
-            found = detectable_error(judged_cell, cells[design.base], margin, LEVEL, rng)
+            level = LEVEL / max(1, len(design.batches) - 1)
+            found = detectable_error(judged_cell, cells[design.base], margin, level, rng)
             errors[batch].append(math.inf if found is None else found)
             low, high = cell.result.ci_low, cell.result.ci_high
             widths[batch].append(math.log2(high / low) if low and high else math.inf)

@@ -22,8 +22,12 @@ def detectable_error(
 ) -> float | None:
     """Octaves by which a rule's LR must be wrong for this design to say `breaks` in 80 % of simulations.
 
-    The rule's LR is known as well as the base batch's best LR, the cell's own curve as its posterior says, and
-    pairs of fresh seeds differ as they were seen to (or as single runs of different seeds do).
+    The rule's LR is known as well as the base batch's best LR, the cell's own curve as its posterior says, and pairs of
+    fresh seeds differ as they were seen to (or as single runs of different seeds do).
+
+    Args:
+        level: one-sided, of a single verdict: where several batch sizes are judged, the strictest of Holm's.
+
 
     Returns:
         The larger of the errors upwards and downwards; None where no error within the fitted window would do.
@@ -38,13 +42,14 @@ def detectable_error(
     noise = rng.normal(0, sd / math.sqrt(pairs), SIMULATIONS)
     seen_sd = sd * np.sqrt(rng.chisquare(pairs - 1, SIMULATIONS) / (pairs - 1))
     half = float(stats.t.ppf(1 - level, pairs - 1)) * seen_sd / math.sqrt(pairs)
+    reach = float(stats.norm.ppf(1 - level))
     sides = []
     for sign in (-1, 1):
         found = None
         for step in _STEPS:
             off = np.abs(sign * step + shifts)
             by_pairs = regret(sign * off) + noise - half > margin
-            by_curves = regret(sign * np.maximum(off - 1.645 * spread, 0)) > margin
+            by_curves = regret(sign * np.maximum(off - reach * spread, 0)) > margin
             if np.mean(by_pairs & by_curves) >= POWER:
                 found = float(step)
                 break

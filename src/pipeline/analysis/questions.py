@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.analysis.cells import Cell
-from pipeline.analysis.results import Answer, BatchResult, Question
+from pipeline.analysis.results import WIDEST_EXPONENT, Answer, BatchResult, Question
 
 CANNOT_TELL = "This sweep cannot tell."
 
@@ -36,7 +36,10 @@ def _larger(answer: Answer) -> tuple[str, str]:
     first, last = known[0], known[-1]
     evidence += f" At {first.batch} it is {first.best_lr:.3g}, at {last.batch} {last.best_lr:.3g}."
     if slope.low > 0:
-        return ("Yes, in proportion." if slope.low <= 1 <= slope.high else "Yes, but not in proportion."), evidence
+        if not slope.low <= 1 <= slope.high:
+            return "Yes, but not in proportion.", evidence
+        narrow = slope.high - slope.low <= WIDEST_EXPONENT
+        return ("Yes, in proportion." if narrow else "Yes; by how much can't be said."), evidence
     if slope.high < 0:
         return "No: a smaller one.", evidence
     return CANNOT_TELL, evidence
@@ -78,9 +81,12 @@ def _names(cells: Sequence[BatchResult]) -> str:
 
 
 def _too_large(answer: Answer) -> tuple[str, str]:
-    failing = [cell for cell in answer.batches if cell.failing_lr is not None]
-    if not failing:
+    if not any(cell.failed for cell in answer.batches):
         return CANNOT_TELL, "No run failed: the LRs that were tried don't reach that far."
+    # Where nothing finished, what breaks it may be something else than the LR.
+    failing = [cell for cell in answer.batches if cell.failing_lr is not None and cell.stable_lr is not None]
+    if not failing:
+        return CANNOT_TELL, "Runs failed, but at none of those batch sizes did one finish at a smaller learning rate."
     above = [
         math.log2(cell.failing_lr / cell.best_lr) for cell in failing if cell.failing_lr is not None and cell.best_lr
     ]
@@ -101,20 +107,27 @@ def _generalise(cells: Sequence[Cell]) -> tuple[str, str]:
     interval = f"{difference:+.3g} (95 %: {low:+.3g} … {high:+.3g})"
     evidence = f"Test loss near the best LR, batch {large} minus batch {small}: {interval}."
     by_size = {cell.batch: cell for cell in cells}
-    trains = [_by_seed(by_size[size], "train_loss") for size in (small, large)]
-    if all(len(train) >= 2 for train in trains):
-        gap, gap_low, gap_high = _difference(*trains)
-        evidence += f" Training loss: {gap:+.3g} ({gap_low:+.3g} … {gap_high:+.3g})."
-        if low > 0 and gap_low > 0:
+    gaps = [_gap_by_seed(by_size[size]) for size in (small, large)]
+    if all(len(gap) >= 2 for gap in gaps):
+        # A network that was trained less tests worse, too: what generalises is what tests better than it trained.
+        gap, gap_low, gap_high = _difference(*gaps)
+        evidence += f" Test minus training loss: {gap:+.3g} ({gap_low:+.3g} … {gap_high:+.3g})."
+        if (low > 0 and gap_low <= 0) or (high < 0 and gap_high >= 0):
             return (
                 CANNOT_TELL,
-                evidence + " The larger batch also trained less well, so this isn't generalisation alone.",
+                evidence + " Training went as far apart, so this isn't generalisation alone.",
             )
     if low > 0:
         return f"Yes: {small} better than {large}.", evidence
     if high < 0:
         return f"No: {large} better than {small}.", evidence
     return CANNOT_TELL, evidence
+
+
+def _gap_by_seed(cell: Cell) -> dict[int, float]:
+    """Test minus training loss near the best LR, for each seed that has both."""
+    test, train = _by_seed(cell, "test_loss"), _by_seed(cell, "train_loss")
+    return {seed: test[seed] - train[seed] for seed in test.keys() & train.keys()}
 
 
 def _by_seed(cell: Cell, column: str) -> dict[int, float]:

@@ -7,19 +7,26 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.analysis.laws import Optima
 from pipeline.analysis.results import Answer, BatchResult, Estimate, Judged, Law, RuleResult
 from pipeline.analysis.sentences import summary
 from pipeline.analysis.verdict import contiguous
 
-COLUMNS = (
-    *("batch", "best LR", "95 % interval", "tolerates", "fails from", "linear's LR", "ratio"),
-    *("loss at best", "at linear's", "worse by, 90 %", "linear", "sqrt", "fixed"),
-)
-# The verdicts; the columns before them hold numbers.
-VERDICT_COLUMNS = 3
-RULE_NAMES = ("linear", "sqrt", "fixed")
+BEST_COLUMNS = ("batch", "best LR", "95 % interval", "tolerates", "stability", "linear's LR", "ratio", "loss at best")
+TEST_COLUMN = "on test"
+RULE_COLUMNS = ("linear", "sqrt", "fixed")
+
+
+def columns(answer: Answer) -> tuple[str, ...]:
+    """The table's head; the test loss at the best LR stands in it where it is known."""
+    worse = f"worse by, {100 * (1 - 2 * answer.level):.3g} %"
+    return (*BEST_COLUMNS, *((TEST_COLUMN,) if _tested(answer) else ()), "at linear's", worse, *RULE_COLUMNS)
+
+
+def _tested(answer: Answer) -> bool:
+    return any(cell.test_value is not None for cell in answer.batches)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -32,13 +39,24 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
     rule_lr = rule.lr if math.isfinite(rule.lr) else None
     name = f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
     interval = "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g}…{cell.ci_high:.2g}"
-    tolerates = "" if cell.band_octaves is None else f"{cell.band_octaves:.1f} oct"
+    tolerates = "" if cell.band_octaves is None else f"{'≥ ' * cell.band_is_open}{cell.band_octaves:.1f} oct"
     ratio = f"{rule_lr / cell.best_lr:.2f}" if rule_lr and cell.best_lr else ""
     best = _number(cell.best_lr) if cell.best_lr else _beyond(cell)
-    verdicts = [_verdict(cell, rule_name) for rule_name in RULE_NAMES]
+    verdicts = [_verdict(cell, rule_name) for rule_name in RULE_COLUMNS]
+    if cell.alike and cell.batch != answer.base_batch:
+        verdicts[0] += " ≈"
     worse = "" if rule.regret_low is None else _span(rule.regret_low, rule.regret_high)
-    numbers = (_number(rule_lr), ratio, _number(cell.best_value), _number(rule.loss), worse)
-    return (name, best, interval, tolerates, _number(cell.failing_lr), *numbers, *verdicts)
+    found = (name, best, interval, tolerates, _stability(cell), _number(rule_lr), ratio)
+    losses = (_number(cell.best_value), *((_number(cell.test_value),) if _tested(answer) else ()), _number(rule.loss))
+    return (*found, *losses, worse, *verdicts)
+
+
+def _stability(cell: BatchResult) -> str:
+    """Between which LRs the stability limit lies: where all seeds finished still, and where the first failed."""
+    stable, failing = _number(cell.stable_lr, 2), _number(cell.failing_lr, 2)
+    if not failing:
+        return f"> {stable}" if stable else ""
+    return f"{stable}…{failing}" if stable else f"< {failing}"
 
 
 def _beyond(cell: BatchResult) -> str:
@@ -69,26 +87,25 @@ def print_answer(answer: Answer, title: str, console: Console | None = None) -> 
     console = console or Console(highlight=False, width=None)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, column in enumerate(COLUMNS):
-        is_number = position < len(COLUMNS) - VERDICT_COLUMNS
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    head = columns(answer)
+    for position, column in enumerate(head):
+        is_number = position < len(head) - len(RULE_COLUMNS)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     colors = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
     for row in rows(answer):
-        styled = [
-            f"[{color}]{cell}[/]" if (color := colors.get(cell.split()[0] if cell else "")) else cell for cell in row
-        ]
-        table.add_row(*styled)
+        table.add_row(*(Text(cell, style=colors.get(cell.split()[0] if cell else "", "")) for cell in row))
     console.print(table)
     for line in summary(answer):
-        console.print(line)
+        console.print(Text(line))
     for item in answer.questions:
-        console.print(f"{item.question} [bold]{item.answer}[/] {item.evidence}")
+        console.print(Text.assemble(item.question, " ", (item.answer, "bold"), " ", item.evidence))
 
 
 def to_markdown(answer: Answer) -> str:
     """The table, the sentences and the questions in Markdown, for MLflow's description of the parent run."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    head = columns(answer)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(answer)]
     first, *rest = summary(answer)
     asked = [f"**{item.question}** {item.answer} {item.evidence}" for item in answer.questions]
@@ -129,12 +146,15 @@ def _batch_json(cell: BatchResult) -> dict[str, Any]:
         "stable_lr": cell.stable_lr,
         "failing_lr": cell.failing_lr,
         "noise_scale": cell.noise_scale,
+        "seeds": cell.seeds,
+        "band_is_open": cell.band_is_open,
         "detectable_octaves": cell.detectable,
         "rule_lr": _finite(rule.lr),
         "regret": _finite(rule.regret),
         "regret_ci_low": _finite(rule.regret_low),
         "regret_ci_high": _finite(rule.regret_high),
         "verdict": rule.verdict,
+        "not_distinguishing": list(cell.alike),
         "evidence": rule.evidence,
         "rules": {name: _rule_json(result) for name, result in cell.rules.items()},
     }
@@ -148,12 +168,12 @@ def _rules_json(answer: Answer) -> list[dict[str, Any]]:
     """Every rule and law: its fit, and how far it holds where it was judged."""
     laws = {law.rule: law for law in answer.laws}
     rows = []
-    for name in [*laws, *(rule for rule in RULE_NAMES if rule not in laws)]:
+    for name in [*laws, *(rule for rule in RULE_COLUMNS if rule not in laws)]:
         row: dict[str, Any] = {"rule": name, "parameters": {}, "aicc": None, "weight": None, "note": ""}
         if law := laws.get(name):
             row |= _law_json(law)
         found: tuple[int | None, ...] = (None, None, None)
-        if name in RULE_NAMES:
+        if name in RULE_COLUMNS:
             verdicts = {cell.batch: cell.rules[name].verdict for cell in answer.batches}
             found = contiguous(verdicts, answer.base_batch)
         rows.append(row | dict(zip(("holds_from", "holds_up_to", "breaks_at"), found, strict=True)))
@@ -162,7 +182,8 @@ def _rules_json(answer: Answer) -> list[dict[str, Any]]:
 
 def _law_json(law: Law) -> dict[str, Any]:
     parameters = {key: _estimate_json(value) for key, value in law.parameters.items()}
-    fit = {"aicc": law.aicc, "weight": law.weight, "misfit": law.misfit, "note": law.note}
+    # Named as the table's readers know it; the optima's covariance being known, its small-sample term is zero.
+    fit = {"aicc": law.aic, "weight": law.weight, "misfit": law.misfit, "note": law.note}
     return {"rule": law.rule, "parameters": parameters, **fit}
 
 

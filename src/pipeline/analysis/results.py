@@ -10,6 +10,17 @@ from pipeline.analysis.curve import Curve
 FEW_STEPS = 50
 # The objective's name where the budget is a target.
 STEPS_TO_TARGET = "steps to target"
+# An exponent whose 95 % interval is wider says nothing of a law.
+WIDEST_EXPONENT = 0.4
+# The most batch sizes for which verdicts are repeated from every other base: their number is squared.
+MOST_ANCHORS = 20
+# What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
+# is not known well enough.
+BREAKS_ALONE = "breaks if no other batch size is judged"
+BREAKS_FROM_POINT, HOLDS_FROM_POINT = (
+    "breaks if the base's best LR is as found",
+    "holds if the base's best LR is as found",
+)
 # The rules that are judged, as exponents of batch / base batch.
 RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
 
@@ -68,6 +79,8 @@ class BatchResult:
         rules: by name, see `RULES`.
         detectable: octaves by which an LR must be wrong for this design to say `breaks` in 80 % of cases.
         noise_scale: tr Σ / |G|² of the runs near the best LR, as last measured, in examples; None where it was not.
+        seeds: how many the search had, where they are known.
+        band_is_open: whether the band reaches an end of what was fitted, and may go on beyond it.
         curve: the posterior that best LR and band rest on.
     """
 
@@ -88,12 +101,21 @@ class BatchResult:
     rules: Mapping[str, RuleResult] = field(default_factory=dict)
     detectable: float | None = None
     noise_scale: float | None = None
+    seeds: int = 0
+    band_is_open: bool = False
     curve: Curve | None = None
 
     @property
     def starved(self) -> bool:
         """Whether it took too few steps to say anything about gradient noise."""
         return self.steps is not None and self.steps < FEW_STEPS
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Other rules that hold where linear does: there, that it holds is no evidence for it."""
+        if not self.rules or self.rules["linear"].verdict != "holds":
+            return ()
+        return tuple(name for name, rule in self.rules.items() if name != "linear" and rule.verdict == "holds")
 
     @property
     def band_octaves(self) -> float | None:
@@ -110,7 +132,7 @@ class Law:
     Attributes:
         rule: `fixed linear sqrt power saturating broken_line surge`.
         parameters: by name: `lr_at_base`; and `exponent`, `noise_scale` (examples) or `break_batch`.
-        aicc: Akaike's criterion for few data; smaller is better.
+        aic: Akaike's criterion; smaller is better.
         weight: its share of the Akaike weights of all laws.
         misfit: p-value of the residuals, were the law true.
         lrs: the law's LR at each batch size of the answer.
@@ -119,7 +141,7 @@ class Law:
 
     rule: str
     parameters: Mapping[str, Estimate]
-    aicc: float
+    aic: float
     weight: float
     misfit: float
     lrs: tuple[float, ...]
@@ -153,7 +175,7 @@ class Answer:
 
     Attributes:
         base_batch: the batch size that the rules start from, and `base_reason`, why this one.
-        margin: the loss that counts as no difference, absolute; `margin_text` as it was given.
+        margin: the loss that counts as no difference, absolute; `margin_text` as it was given, `margin_source` when.
         seed_sd: standard deviation between seeds near the best LR of the base batch: resolution, not margin.
         batches: in order of batch size.
         exponent, exponent_to_break: of best LR ∝ batch^exponent, over all and below the first batch at which
@@ -179,6 +201,7 @@ class Answer:
     holds_up_to: int | None
     breaks_at: int | None
     margin_text: str = "5%"
+    margin_source: str = ""
     exponent_to_break: Estimate | None = None
     laws: tuple[Law, ...] = ()
     winner: str | None = None

@@ -2,19 +2,27 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.analysis.confirmation import MOST_SEEDS
-from pipeline.analysis.laws import Optima
-from pipeline.analysis.results import FEW_STEPS, Answer, BatchResult, Estimate, Judged, Law
+from pipeline.analysis.laws import MISFIT, WINNING_WEIGHT, Optima
+from pipeline.analysis.results import (
+    BREAKS_ALONE,
+    BREAKS_FROM_POINT,
+    FEW_STEPS,
+    HOLDS_FROM_POINT,
+    MOST_ANCHORS,
+    WIDEST_EXPONENT,
+    Answer,
+    BatchResult,
+    Estimate,
+    Judged,
+    Law,
+)
 
 # More batch sizes in a row than this are given as a range.
 MOST_NAMED = 3
 VERDICTS = ("holds", "breaks", "undecided", "censored")
-# An exponent whose interval is wider says nothing.
-WIDEST_EXPONENT = 0.4
-# Residuals this unlikely under a law say that it is not the law.
-MISFIT = 0.05
 _PARAMETERS = {"exponent": "exponent", "noise_scale": "noise scale", "break_batch": "break at batch"}
 
 
@@ -44,17 +52,22 @@ def headline(answer: Answer) -> str:
         return f"One batch size says nothing about a rule: run others beside {base}."
     if answer.holds_up_to is None:
         return f"Whether the linear rule holds can't be said: batch {base} has no best LR to start from."
-    found = {verdict: _sizes(others, verdict) for verdict in VERDICTS}
+    found = {verdict: _judged(others, verdict) for verdict in VERDICTS}
     parts = [f"{verdict} at {sizes}" for verdict in ("holds", "breaks") if (sizes := found[verdict])]
     parts += [f"is {verdict} at {sizes}" for verdict in ("undecided", "censored") if (sizes := found[verdict])]
     sentence = f"The linear rule{budget}, from batch {base}, " + ", ".join(parts)
     return sentence + (": it depends on the objective." if _differ(answer.objectives) else ".")
 
 
-def _sizes(cells: Sequence[BatchResult], verdict: str) -> str:
-    """The batch sizes with a verdict on linear; four or more in a row as `32 … 256`."""
+def _judged(cells: Sequence[BatchResult], verdict: str) -> str:
+    """The batch sizes with a verdict on linear."""
+    return _sizes(cells, lambda cell: cell.rules["linear"].verdict == verdict)
+
+
+def _sizes(cells: Sequence[BatchResult], of: Callable[[BatchResult], bool]) -> str:
+    """The batch sizes of which something is so; four or more in a row as `32 … 256`."""
     parts: list[str] = []
-    for same, group in itertools.groupby(cells, key=lambda cell: cell.rules["linear"].verdict == verdict):
+    for same, group in itertools.groupby(cells, key=of):
         sizes = [str(cell.batch) for cell in group]
         if same:
             parts += sizes if len(sizes) <= MOST_NAMED else [f"{sizes[0]} … {sizes[-1]}"]
@@ -95,7 +108,9 @@ def law_sentences(optima: Optima, exponent: Estimate | None, laws: Sequence[Law]
     """What a table of best LRs says by itself."""
     batches = [int(batch) for batch in optima.batches]
     first = [_exponent(exponent, laws, batches)] if exponent is not None else []
-    return [*first, *_named(laws, winner), "A table of best LRs says nothing about how much worse a rule's LR is."]
+    unknown = ["Without their intervals (ci_low, ci_high) no law can be told from another."] if not laws else []
+    last = "A table of best LRs says nothing about how much worse a rule's LR is."
+    return [*first, *unknown, *_named(laws, winner), last]
 
 
 def _estimate(estimate: Estimate, digits: str = ".2f") -> str:
@@ -112,6 +127,9 @@ def _named(laws: Sequence[Law], winner: str | None) -> list[str]:
         return []
     if winner is not None:
         return [f"Of {len(laws)} laws {_law(laws[0])} fits best, with weight {laws[0].weight:.2f}."]
+    if laws[0].weight >= WINNING_WEIGHT:
+        name, weight = laws[0].rule.replace("_", " "), f"weight {laws[0].weight:.2f}"
+        return [f"None of {len(laws)} laws fits; the least bad is {name} (p = {laws[0].misfit:.2g}, {weight})."]
     shares = ", ".join(f"{law.rule.replace('_', ' ')} {law.weight:.2f}" for law in laws[:3])
     return [f"No law is singled out (it needs a weight of 0.9): {shares}."]
 
@@ -128,11 +146,13 @@ def _law(law: Law) -> str:
 
 
 def _rules_alike(answer: Answer) -> list[str]:
-    there = [c for c in answer.batches if c.batch != answer.base_batch and c.rules["linear"].verdict == "holds"]
-    also = [rule for rule in ("sqrt", "fixed") if there and all(c.rules[rule].verdict == "holds" for c in there)]
-    if not also:
-        return []
-    return [f"Not distinguishing: where linear holds, {' and '.join(also)} hold{'s' * (len(also) == 1)} too."]
+    others = [cell for cell in answer.batches if cell.batch != answer.base_batch]
+
+    def at(rule: str) -> str:
+        return _sizes(others, lambda cell: rule in cell.alike)
+
+    also = [f"{rule} at {at(rule)}" for rule in ("sqrt", "fixed") if at(rule)]
+    return [f"≈ Not distinguishing: where linear holds, so does {' and '.join(also)}."] if also else []
 
 
 def _objectives(answer: Answer) -> list[str]:
@@ -176,6 +196,27 @@ def _undecided(answer: Answer) -> list[str]:
             "Undecided: these runs can't tell whether the difference is within the margin. Further seeds that would, "
             f"at this noise: {', '.join(needed)}."
         )
+    return [*lines, *_open_because(answer, undecided)]
+
+
+def _open_because(answer: Answer, undecided: Sequence[BatchResult]) -> list[str]:
+    """Where a single thing keeps verdicts open: Holm's correction, or how well the base batch's best LR is known."""
+
+    def at(reason: str) -> str:
+        return _sizes(undecided, lambda cell: cell.rules["linear"].reason == reason)
+
+    lines = []
+    if alone := at(BREAKS_ALONE):
+        others = len(answer.batches) - 1
+        lines.append(f"Open only because {others} batch sizes are judged at once (Holm): alone it breaks at {alone}.")
+    base = next(cell for cell in answer.batches if cell.batch == answer.base_batch)
+    known = {"holds": at(HOLDS_FROM_POINT), "breaks": at(BREAKS_FROM_POINT)}
+    parts = [f"{verdict} at {sizes}" for verdict, sizes in known.items() if sizes]
+    if parts and base.ci_low is not None and base.ci_high is not None:
+        lines.append(
+            f"Open only because the best LR at {base.batch} is not known better than {base.ci_low:.2g} … "
+            f"{base.ci_high:.2g}: were it {base.best_lr:.3g}, linear {', '.join(parts)}."
+        )
     return lines
 
 
@@ -183,7 +224,8 @@ def _margin(answer: Answer) -> list[str]:
     if answer.margin is None:
         return ["No margin: the base batch has no best loss to take a share of."]
     noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
-    given = f", {answer.margin_text}, fixed beforehand" if "%" in answer.margin_text else ""
+    given = f", {answer.margin_text}" if "%" in answer.margin_text else ""
+    given += f", {answer.margin_source}" if answer.margin_source else ""
     lines = [f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{given}{noise}."]
     others = [cell for cell in answer.batches if cell.batch != answer.base_batch]
     known = [(cell.detectable, cell.batch) for cell in others if cell.detectable is not None]
@@ -234,6 +276,13 @@ def _caveats(answer: Answer) -> list[str]:
         lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
     if answer.seeds == 1:
         lines.append("One seed only: the intervals are those of this seed, not of the workload.")
+    elif answer.seeds == 0 and any(cell.best_lr is not None and cell.curve is not None for cell in answer.batches):
+        lines.append("No seeds are named: where runs share one, the intervals are too narrow.")
+    elif single := [cell for cell in answer.batches if cell.seeds == 1]:
+        names = ", ".join(str(cell.batch) for cell in single)
+        lines.append(f"One seed only at {names}: its interval there is that seed's.")
+    if len(answer.batches) > MOST_ANCHORS:
+        lines.append(f"Verdicts from other base batches are left out: there are more than {MOST_ANCHORS} batch sizes.")
     planned = round(0.05 / answer.level)
     if answer.looks > planned:
         lines.append(

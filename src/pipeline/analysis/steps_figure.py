@@ -79,7 +79,7 @@ def _steps(cell: BatchResult) -> np.ndarray:
     assert cell.best_value is not None
     if cell.curve is None:
         return np.full(1, cell.best_value)
-    return np.exp(cell.curve.draws.min(axis=1))
+    return np.exp(cell.curve.at_best())
 
 
 def _tolerance(answer: Answer) -> float:

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ FAILED = ("diverged", "stalled")
 CONFIRM = "confirm"
 # Neither a result nor a bound on the LR: the run did not end by itself.
 UNFINISHED = ("failed", "interrupted", "lost", "pruned", "missed", "running")
+STATUSES = ("complete", *FAILED, *UNFINISHED)
 # Share of the best constant guess's loss at which a run has learned nothing, if a smaller LR has.
 NEAR_GUESS = 0.95
 
@@ -66,9 +68,14 @@ class Run:
         return self.status == "complete" and math.isfinite(self.value)
 
 
-_NUMBERS = {"batch": int, "lr": float, "value": float, "seed": int, "train_loss": float, "error": float}
-_NUMBERS |= {"test_loss": float, "steps": int, "value_sd": float, "n": int}
-_NUMBERS |= {"noise_trace": float, "noise_squared_norm": float}
+_WHOLE = ("batch", "seed", "steps", "n")
+_NUMBERS = (*_WHOLE, "lr", "value", "train_loss", "error", "test_loss", "value_sd", "noise_trace", "noise_squared_norm")
+# What is not known may be missing; a number that is none is as good as missing.
+_OPTIONAL = ("train_loss", "error", "test_loss", "value_sd", "noise_trace", "noise_squared_norm")
+# More runs than this behind one published mean are a slip of the pen.
+MOST_RUNS = 1_000_000
+# A column of which every second row or so has a value of its own was not swept: it was measured.
+MOST_WORKLOADS, FEWEST_ROWS = 1 / 3, 6
 
 
 def read_table(path: Path) -> list[Run]:
@@ -77,20 +84,41 @@ def read_table(path: Path) -> list[Run]:
     Raises:
         RequestError: the file or a column is missing, or a cell is no number; the message names the line.
     """
+    runs = [run_from_row(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), start=1)]
+    if not runs:
+        raise RequestError(f"{path}: no runs in it.\nIt needs the columns batch, lr, value and a row a run.")
+    for key in sorted({key for run in runs for key in run.other}):
+        kinds = len({run.other.get(key) for run in runs})
+        if len(runs) >= FEWEST_ROWS and kinds > MOST_WORKLOADS * len(runs):
+            raise RequestError(
+                f"{path}: column {key} has {kinds} values in {len(runs)} rows; each would be a workload of its own.\n"
+                "Leave out columns of what was measured; keep those of what was chosen."
+            )
+    return runs
+
+
+def read_rows(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a CSV file with a header, or of JSON lines (`.jsonl`, `.ndjson`), by column.
+
+    Raises:
+        RequestError: it can't be read as such.
+    """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RequestError(f"{path}: it can't be read ({error.strerror}).") from None
     except UnicodeDecodeError:
         raise RequestError(f"{path}: it is not text.\nA table of runs is a CSV file or JSON lines, in UTF-8.") from None
     if path.suffix in (".jsonl", ".ndjson"):
-        rows: Iterable[Mapping[str, Any]] = _json_rows(text, path)
-    else:
-        rows = csv.DictReader(text.splitlines())
-    runs = [run_from_row(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-    if not runs:
-        raise RequestError(f"{path}: no runs in it.\nIt needs the columns batch, lr, value and a row a run.")
-    return runs
+        return list(_json_rows(text, path))
+    try:
+        reader = csv.DictReader(text.splitlines())
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise RequestError(f"{path}: column {twice[0]} is there twice.\nKeep one of them.")
+        return list(reader)
+    except csv.Error as error:
+        raise RequestError(f"{path}: it is no CSV file ({error}).\nGive a header and a row a run.") from None
 
 
 def _json_rows(text: str, path: Path) -> list[dict[str, Any]]:
@@ -117,11 +145,17 @@ def run_from_row(row: Mapping[str, Any], where: str) -> Run:
         raise RequestError(f"{where}: no column value.\nA table of runs needs batch, lr, value.")
     values: dict[str, Any] = {"value": math.nan, "status": str(given.get("status", "complete"))}
     values |= {"run_id": given.get("run_id"), "phase": str(given.get("phase", "search"))}
-    for key, kind in _NUMBERS.items():
-        if key in given:
-            values[key] = kind(number_in(key, given[key], where))
-    if values["batch"] < 1 or not values["lr"] > 0:
-        raise RequestError(f"{where}: batch={values['batch']}, lr={values['lr']}: both must be above 0.")
+    if values["status"] not in STATUSES:
+        raise RequestError(f"{where}: status={values['status']}.\nIt is one of: {', '.join(STATUSES)}.")
+    numbers = {key: number_in(key, given[key], where) for key in _NUMBERS if key in given}
+    values |= {key: int(number) if key in _WHOLE else number for key, number in numbers.items()}
+    values |= {key: None for key in _OPTIONAL if key in values and not math.isfinite(values[key])}
+    if values["batch"] < 1 or not 0 < values["lr"] < math.inf:
+        raise RequestError(f"{where}: batch={values['batch']}, lr={values['lr']}: both must be finite and above 0.")
+    for key in ("value", "value_sd", "n"):
+        number = values.get(key)
+        if number is not None and (number < 0 or (key == "n" and not 1 <= number <= MOST_RUNS)):
+            raise RequestError(f"{where}: {key}={given[key]}.\nvalue is a loss, and value_sd and n are not negative.")
     other = {key: str(value) for key, value in given.items() if key not in values}
     return Run(**values, other=other)
 
@@ -130,13 +164,15 @@ def number_in(name: str, text: Any, where: str) -> float:
     """The number in a table's cell.
 
     Raises:
-        RequestError: it is none, or infinite where it must be whole.
+        RequestError: it is none, or not whole where it must be.
     """
     try:
         number = float(text)
-        return float(int(number)) if _NUMBERS.get(name) is int else number
     except (TypeError, ValueError, OverflowError):
         raise RequestError(f"{where}: {name}={text} is not a number.") from None
+    if name in _WHOLE and not number.is_integer():
+        raise RequestError(f"{where}: {name}={text} is not a whole number.")
+    return number
 
 
 def write_table(runs: Sequence[Run], path: Path) -> None:
@@ -202,8 +238,10 @@ def published(runs: Sequence[Run]) -> list[Run]:
 
 
 def choices_of(cell: str) -> frozenset[tuple[str, str]]:
-    """What a sweep's cell was chosen by, from its name: `batch=64,optimizer=adamw`."""
-    return frozenset((key, value) for part in cell.split(",") for key, _, value in [part.partition("=")] if value)
+    """What a sweep's cell was chosen by, from its name: `batch=64,model.hidden=[256,128],optimizer=adamw`."""
+    # A comma inside of brackets or quotes parts no choices.
+    parts = re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|\([^)]*\)|'[^']*'|"[^"]*"|[^,])+""", cell)
+    return frozenset((key, value) for part in parts for key, _, value in [part.partition("=")] if value)
 
 
 def by_workload(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
-from pipeline.analysis.cells import Cell, band
+from pipeline.analysis.cells import Cell, band, band_is_open
 from pipeline.analysis.confirmation import MOST_SEEDS, Comparison, compare
-from pipeline.analysis.results import RULES, BatchResult, RuleResult
+from pipeline.analysis.results import BREAKS_ALONE, BREAKS_FROM_POINT, HOLDS_FROM_POINT, RULES, BatchResult, RuleResult
+from pipeline.analysis.table import published
 
 # One-sided level of a verdict; `breaks` shares it out over the batches (Holm 1979).
 LEVEL = 0.05
@@ -44,7 +44,8 @@ def judge(cells: Mapping[int, Cell], base: int, margin: float | None, level: flo
     results = {}
     for size, cell in cells.items():
         low, high = band(cell.result.curve, margin)
-        results[size] = replace(cell.result, rules=rules[size], band_low=low, band_high=high)
+        is_open = band_is_open(cell.result.curve, low, high)
+        results[size] = replace(cell.result, rules=rules[size], band_low=low, band_high=high, band_is_open=is_open)
     return results
 
 
@@ -56,6 +57,7 @@ class _Regret:
         lr: the rule's LR; None where the base batch has no best LR.
         draws: by how much the rule's LR misses the best in each draw of anchor and cell; infinite where it fails.
         outside: [D] whether the rule's LR lies beyond the fitted curve in a draw: its regret is a lower bound.
+        from_point: [D] the same as `draws`, were the anchor known to be its point estimate.
         paired: fresh seeds' comparison, where there is one.
     """
 
@@ -63,6 +65,7 @@ class _Regret:
     lr: float | None = None
     draws: np.ndarray | None = None
     outside: np.ndarray | None = None
+    from_point: np.ndarray | None = None
     loss: float | None = None
     paired: Comparison | None = None
 
@@ -78,12 +81,13 @@ class _Regret:
         if curve is None or base.joint is None:
             return cls(cell, lr, paired=paired)
         octaves = base.joint.argmins() + shift
-        regrets = np.exp(curve.at(octaves)) - np.exp(curve.draws.min(axis=1))
+        lowest = np.exp(curve.draws.min(axis=1))
+        regrets = np.exp(curve.at(octaves)) - lowest
         if cell.result.failing_lr is not None:
             regrets = np.where(octaves >= math.log2(cell.result.failing_lr), np.inf, regrets)
         outside = (octaves < curve.octaves[0]) | (octaves > curve.octaves[-1])
-        loss = float(np.exp(np.median(curve.at(np.full(len(octaves), math.log2(lr))))))
-        return cls(cell, lr, regrets, outside, loss, paired)
+        at_point = np.exp(curve.at(np.full(len(octaves), math.log2(lr))))
+        return cls(cell, lr, regrets, outside, at_point - lowest, float(np.median(at_point)), paired)
 
     @property
     def clipped(self) -> bool:
@@ -92,9 +96,17 @@ class _Regret:
         return curve is None or self.lr is None or not curve.octaves[0] <= math.log2(self.lr) <= curve.octaves[-1]
 
     @property
+    def untried(self) -> bool:
+        """Whether the rule's LR lies outside of all LRs that were tried: of those nothing is known."""
+        if self.lr is None or self.paired is not None:
+            return False
+        tried = [run.lr for run in self.cell.runs if run.usable]
+        return not tried or not min(tried) <= self.lr <= max(tried)
+
+    @property
     def judgeable(self) -> bool:
         """Whether there is any evidence of how much worse than the best it is."""
-        return self.draws is not None or self.paired is not None
+        return (self.draws is not None or self.paired is not None) and not self.untried
 
     def chance_within(self, margin: float) -> float:
         """p-value of `breaks`: the larger of both kinds of evidence."""
@@ -109,7 +121,7 @@ class _Regret:
         """p-value of `holds`: the larger of both kinds; beyond the fitted curve only pairs can say it."""
         chances = []
         if self.paired is not None:
-            chances.append(1 - self.paired.chance_within(margin))
+            chances.append(self.paired.chance_beyond(margin))
         if self.draws is not None and self.outside is not None and not (self.paired and self.clipped):
             chances.append(float(np.mean((self.draws > margin) | self.outside)))
         return max(chances, default=1.0)
@@ -125,27 +137,42 @@ class _Regret:
             # The rules start here: what is left is how well the best LR itself is known.
             loss = self.paired.loss if self.paired is not None else self.loss
             return RuleResult(self.lr, loss, 0.0, 0.0, 0.0, "holds")
+        if self.untried and self.draws is not None:
+            return RuleResult(self.lr, verdict="censored", reason="outside what was tried")
         if not self.judgeable or margin is None:
             return RuleResult(self.lr, verdict="undecided", reason="too few runs")
         measured = self._measured(level)
         if breaks:
             # Beyond the fitted window the curve only gets worse: what is known there is a lower bound.
-            at_least = self.clipped and self.paired is None
-            return replace(measured, verdict="breaks", reason="at least" if at_least else "")
+            if self.clipped and self.paired is None:
+                return replace(measured, regret_high=math.inf, verdict="breaks", reason="at least")
+            return replace(measured, verdict="breaks")
         if self.clipped and self.paired is None:
             return RuleResult(self.lr, verdict="censored", reason="outside what was tried")
         if self.cell.result.censored:
             return replace(measured, verdict="censored", reason="the best may lie beyond what was tried")
         if self.chance_beyond(margin) <= level:
             return replace(measured, verdict="holds")
-        return replace(measured, verdict="undecided", more_seeds=self._more_seeds(margin, level, strict))
+        more, reason = self._more_seeds(margin, level, strict), self._why_open(margin, level, strict)
+        return replace(measured, verdict="undecided", more_seeds=more, reason=reason)
+
+    def _why_open(self, margin: float, level: float, strict: float) -> str:
+        """What alone keeps the verdict open; empty where several things do."""
+        if self.chance_within(margin) <= level:
+            return BREAKS_ALONE
+        if self.from_point is None:
+            return ""
+        known = replace(self, draws=self.from_point, outside=np.full(len(self.from_point), self.clipped))
+        if known.chance_within(margin) <= strict:
+            return BREAKS_FROM_POINT
+        return HOLDS_FROM_POINT if known.chance_beyond(margin) <= level else ""
 
     def _measured(self, level: float) -> RuleResult:
         """LR, loss and regret, by pairs where there are any."""
         assert self.lr is not None
         if self.paired is not None:
             bounds = self.paired.bound(level, upper=False), self.paired.bound(level, upper=True)
-            evidence = "published" if self.cell.result.curve is None else "confirmed"
+            evidence = "published" if published(self.cell.runs) else "confirmed"
             regret = (self.lr, self.paired.loss, self.paired.mean, *bounds)
             return RuleResult(*regret, evidence=evidence, seeds=self.paired.seeds)
         # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
@@ -156,27 +183,30 @@ class _Regret:
     def _more_seeds(self, margin: float, level: float, strict: float) -> int | None:
         """How many further seeds would decide, were their noise and the regret to stay as they are."""
         regret = self.paired.mean if self.paired is not None else float(np.median(self.draws))  # type: ignore[arg-type]
-        if regret > margin:
-            level = strict  # `breaks` has to pass Holm's procedure
+        breaks = regret > margin
+        if breaks:
+            level = strict  # it has to pass Holm's procedure
         further: list[float] = []
         if self.paired is not None:
             in_all = self.paired.seeds_to_decide(margin, level)
             further.append(math.inf if in_all is None else in_all - self.paired.seeds)
         if self.draws is not None and not self.clipped:
-            further.append(self._more_for_the_curve(self.draws, margin, level))
+            further.append(self._more_for_the_curve(self.draws, margin, level, breaks))
         needed = max(further, default=math.inf)
         return None if needed > MOST_SEEDS else max(1, math.ceil(needed))
 
-    def _more_for_the_curve(self, draws: np.ndarray, margin: float, level: float) -> float:
-        """Further seeds until the posterior decides: its width falls as the root of the seeds."""
-        if min(float(np.mean(draws > margin)), float(np.mean(draws <= margin))) <= level:
-            return 0
-        finite = draws[np.isfinite(draws)]
-        gap = abs(float(np.median(finite)) - margin) if len(finite) else 0.0
-        if gap == 0:
+    def _more_for_the_curve(self, draws: np.ndarray, margin: float, level: float, breaks: bool) -> float:
+        """Further seeds until the posterior decides, if its quantiles draw near its median as the root of the seeds.
+
+        Infinite where its median lies on the other side of the margin than the verdict that is sought.
+        """
+        median = float(np.median(draws))
+        bound = float(np.quantile(draws, level if breaks else 1 - level, method="inverted_cdf"))
+        gap, width = (median - margin, median - bound) if breaks else (margin - median, bound - median)
+        if not gap > 0 or math.isinf(width):
             return math.inf
         seeds = len({run.seed for run in self.cell.runs if run.usable})
-        return float(seeds * ((stats.norm.ppf(1 - level) * np.std(finite) / gap) ** 2 - 1))
+        return max(0.0, seeds * ((width / gap) ** 2 - 1))
 
 
 def holm(chances: Mapping[int, float], level: float = LEVEL) -> set[int]:

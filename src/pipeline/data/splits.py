@@ -20,7 +20,10 @@ FLOAT_LIMIT_BYTES = 256 * 2**20
 
 
 class Split(Protocol):
-    """A part of a data set. `batches` turns slices into (images [n, C, H, W] float32, labels [n] int64)."""
+    """A part of a data set. `batches` turns slices into (images [n, C, H, W] float32, labels [n] int64).
+
+    One that has an `index_device` is given indices that lie there.
+    """
 
     def __len__(self) -> int: ...
 
@@ -71,6 +74,11 @@ class InMemorySplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def index_device(self) -> torch.device:
+        """Where images and labels are, and indices had best be."""
+        return self.labels.device
 
     def batches(self, slices: Iterable[Slice], augment_seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Gather each slice's examples; see `Split`."""

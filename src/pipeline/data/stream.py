@@ -20,11 +20,17 @@ class ExampleStream:
 
     Each epoch's shuffle follows from (seed, epoch), so runs that differ in LR or batch size see the same
     stream, and a batch that crosses the end of an epoch loses no example.
+
+    Args:
+        examples: how many there are.
+        seed: decides the order.
+        device: where the indices are to lie; each epoch's are brought there at once.
     """
 
-    def __init__(self, examples: int, seed: int) -> None:
+    def __init__(self, examples: int, seed: int, device: torch.device | None = None) -> None:
         self.examples = examples
         self.seed = seed
+        self.device = device
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -60,15 +66,16 @@ class ExampleStream:
     def _shuffled(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
-            self._order = torch.randperm(self.examples, generator=generator)
+            # Drawn on the CPU, whose generator gives the same on every machine.
+            self._order = torch.randperm(self.examples, generator=generator).to(self.device or "cpu")
             self._epoch = epoch
         return self._order
 
 
-def in_order(examples: int, piece: int, first: int = 0) -> Iterator[Slice]:
+def in_order(examples: int, piece: int, first: int = 0, device: torch.device | None = None) -> Iterator[Slice]:
     """Examples `first` … `examples` − 1 once, unshuffled, in pieces of at most `piece`: for evaluation."""
     for start in range(first, examples, piece):
-        yield Slice(torch.arange(start, min(start + piece, examples)), start)
+        yield Slice(torch.arange(start, min(start + piece, examples), device=device or "cpu"), start)
 
 
 def derive_seed(purpose: str, *numbers: int) -> int:

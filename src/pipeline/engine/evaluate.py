@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.data.splits import Split
 from pipeline.data.stream import in_order
@@ -17,17 +17,20 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats, and the fraction of wrong answers, over all of `split`, in evaluation mode.
 
-    Each of `workers` takes a share, and all are told the result. In single precision, whatever the training's is.
+    Each of `workers` takes a share, and all are told the result. In single precision, whatever the training's is. A
+    device that runs ahead is waited for once, at the end.
     """
     was_training = model.training
     model.eval()
-    loss, wrong = 0.0, 0
+    sums: list[Tensor] = []  # of each piece: its losses, and its wrong answers
     first, last = workers.share(len(split))
+    slices = in_order(last, piece, first, getattr(split, "index_device", None))
     with torch.inference_mode():
-        for images, labels in split.batches(in_order(last, piece, first)):
+        for images, labels in split.batches(slices):
             logits = model(images)
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            wrong += int((logits.argmax(dim=1) != labels).sum())
+            sums.append(F.cross_entropy(logits, labels, reduction="sum"))
+            sums.append((logits.argmax(dim=1) != labels).sum())
+        seen = torch.stack(sums).tolist() if sums else []
     model.train(was_training)
-    loss, wrong_total = workers.total([loss, wrong])
-    return loss / len(split), wrong_total / len(split)
+    loss, wrong = workers.total([sum(seen[::2]), sum(seen[1::2])])
+    return loss / len(split), wrong / len(split)

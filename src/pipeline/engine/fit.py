@@ -17,8 +17,8 @@ from pipeline.engine.loop import Loop
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
 from pipeline.engine.precision import FULL, Precision
 from pipeline.engine.result import Evaluation, FitResult
-from pipeline.engine.state import State, restore, state_of
-from pipeline.engine.workers import ALONE, Workers
+from pipeline.engine.state import State, random_states, restore, state_of
+from pipeline.engine.workers import ALONE, Workers, has_unused_parameters
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
@@ -75,7 +75,8 @@ def fit(
         if not workers.is_first:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, workers)
-    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled)
+    has_unused = workers.count > 1 and has_unused_parameters(model, splits.train)
+    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled, has_unused)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:
@@ -83,9 +84,8 @@ def fit(
         if resume_from["over"] is not None:
             result.status = resume_from["over"]
             return result
-    slices = ExampleStream(len(splits.train), seed).slices(
-        *(batch, plan.total_steps, micro_batch, result.steps), share=workers.share(batch)
-    )
+    stream = ExampleStream(len(splits.train), seed, getattr(splits.train, "index_device", None))
+    slices = stream.slices(*(batch, plan.total_steps, micro_batch, result.steps), share=workers.share(batch))
     batches = splits.train.batches(slices, augment_seed=seed)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()
@@ -105,7 +105,7 @@ def fit(
                 evaluation.metrics.update(_measure_noise(loop, splits, noise_sample, epoch, from_end, seed))
             result.evaluations.append(evaluation)
             over = "diverged" if diverged else "complete" if reached else None
-            random = workers.gather(torch.get_rng_state())
+            random = random_states(loop)
             if workers.is_first:
                 on_state(evaluation, functools.partial(state_of, loop, health, result, over, random))
                 on_evaluation(evaluation)
@@ -144,7 +144,7 @@ def _train_until(
     Divergence is judged window by window; where the device would have to be waited for, all of them at the end.
     """
     begin, loss_sum, wrong_sum = result.steps, 0.0, 0.0
-    is_ahead = runs_ahead(next(loop.model.parameters()).device)
+    is_ahead = runs_ahead(loop.device)
     unseen: list[Tensor] = []
     lengths: list[int] = []
     started, pauses = time.perf_counter(), 0.0

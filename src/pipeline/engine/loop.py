@@ -26,6 +26,7 @@ class Loop:
         workers: this process's place among those that take the steps together.
         noise: watches the gradients of micro-batches.
         compiled: whether passes go through `torch.compile`.
+        has_unused: whether some parameters get no gradient; counts where there are several workers.
     """
 
     model: nn.Module
@@ -36,13 +37,19 @@ class Loop:
     workers: Workers
     noise: MicroBatchNoise
     compiled: bool = False
+    has_unused: bool = False
     tally: Tally = field(default_factory=Tally)  # of losses that are multiplied with the pass's share of the batch
 
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer)
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._shared = SharedModel(self.model, self.workers, self.compiled)
+        self._shared = SharedModel(self.model, self.workers, self.compiled, self.has_unused)
         self._passes = self.workers.passes(self.batch, self.micro_batch)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):

@@ -39,7 +39,8 @@ class Runtime:
     def as_params(self) -> dict[str, Any]:
         """As it is logged: what has to be known to compute the same again."""
         return {
-            "runtime.device": str(self.device),
+            # Each worker takes the GPU that is its own.
+            "runtime.device": str(self.device) if self.workers.count == 1 else self.device.type,
             "runtime.threads": self.threads,
             "runtime.precision": self.precision.name,
             "runtime.memory_format": self.memory_format,
@@ -143,11 +144,13 @@ def _device(name: str, workers: Workers) -> torch.device:
         raise RequestError(
             f"runtime.device={name}: {workers.count} workers can't share it.\nUse runtime.device=cuda, or cpu."
         )
-    local = int(os.environ.get("LOCAL_RANK", workers.rank))
-    if local >= torch.cuda.device_count():
+    # Of these, so many are on this machine, by torchrun's own count where it started them.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", workers.count))
+    if here > torch.cuda.device_count():
         raise RequestError(
-            f"runtime.workers={workers.count}: each needs a GPU of its own, and there are {torch.cuda.device_count()}."
+            f"runtime.workers={here}: each needs a GPU of its own, and there are {torch.cuda.device_count()}."
             "\nUse fewer workers, or runtime.device=cpu."
         )
+    local = int(os.environ.get("LOCAL_RANK", workers.rank))
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

@@ -14,16 +14,25 @@ from pipeline.engine.result import Evaluation, FitResult
 State = dict[str, Any]
 
 
-def state_of(loop: Loop, health: Health, result: FitResult, over: str | None, random: list[Tensor]) -> State:
+def random_states(loop: Loop) -> list[list[Tensor]]:
+    """The states of the generators that dropout and the like draw from: for each worker, of its CPU and of its GPU.
+
+    Each worker has a GPU of its own, and knows the generator of that one alone.
+    """
+    device = loop.device
+    own = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return [list(states) for states in zip(*(loop.workers.gather(state) for state in own), strict=True)]
+
+
+def state_of(loop: Loop, health: Health, result: FitResult, over: str | None, random: list[list[Tensor]]) -> State:
     """The state after the last evaluation in `result`; its tensors are the run's own, not copies.
 
     Args:
         loop, health, result: of the run.
         over: how the run has ended, where it ends here; else None.
-        random: the state of each worker's random generator on the CPU.
+        random: from `random_states`.
     """
     last = result.evaluations[-1]
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "model": loop.model.state_dict(),
         "optimizer": loop.optimizer.state_dict(),
@@ -34,23 +43,28 @@ def state_of(loop: Loop, health: Health, result: FitResult, over: str | None, ra
         "train_seconds": result.train_seconds,
         "health": asdict(health),
         "over": over,
-        "random": [*random, *cuda],  # what dropout and the like draw from, of each worker, and on GPUs
-        "workers": len(random),
+        "random": random,
     }
 
 
 def restore(state: State, loop: Loop, health: Health, result: FitResult) -> None:
-    """Put `state` into a run that has just been built.
-
-    Random generators are set where as many workers go on as there were; else they go on from their seeds.
-    """
+    """Put `state` into a run that has just been built."""
     loop.model.load_state_dict(state["model"])
     loop.optimizer.load_state_dict(state["optimizer"])
     result.steps, result.train_seconds = state["step"], state["train_seconds"]
     result.evaluations += [Evaluation(**evaluation) for evaluation in state["evaluations"]]
     health.start_loss, health.peak_loss = state["health"]["start_loss"], state["health"]["peak_loss"]
-    count = state.get("workers", 1)
-    if count == loop.workers.count:
-        torch.set_rng_state(state["random"][loop.workers.rank])
-    if state["random"][count:]:
-        torch.cuda.set_rng_state_all(state["random"][count:])
+    set_random_state(state["random"], loop)
+
+
+def set_random_state(random: list[list[Tensor]], loop: Loop) -> None:
+    """Set this worker's generators to what `random_states` found, where as many workers go on as there were.
+
+    Else they go on from their seeds, as a GPU's does that wasn't there before.
+    """
+    if len(random) != loop.workers.count:
+        return
+    on_cpu, *on_gpu = random[loop.workers.rank]
+    torch.set_rng_state(on_cpu)
+    if on_gpu and loop.device.type == "cuda":
+        torch.cuda.set_rng_state(on_gpu[0], loop.device)

@@ -16,7 +16,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.data.splits import Split
+from pipeline.data.stream import in_order
+from pipeline.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,17 @@ ALONE = Workers()
 class SharedModel:
     """Forward and backward passes of one model by several workers; by one, just the model's own.
 
+    Args:
+        model: on its device.
+        workers: who train it together.
+        compiled: whether passes go through `torch.compile`.
+        has_unused: whether some parameters get no gradient; to find them costs each step a walk through its graph.
+
     Attributes:
         forward: gives the logits; a backward pass from them adds the workers' gradients to `.grad`.
     """
 
-    def __init__(self, model: nn.Module, workers: Workers, compiled: bool = False) -> None:
+    def __init__(self, model: nn.Module, workers: Workers, compiled: bool = False, has_unused: bool = False) -> None:
         self._workers = workers
         self._parallel: DistributedDataParallel | None = None
         self._statistics = BatchStatistics(model, workers) if workers.count > 1 else None
@@ -96,7 +107,9 @@ class SharedModel:
             # Buffers are shared by `BatchStatistics`: to copy the first worker's would drop what the others saw.
             new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
             buffers: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
-            self._parallel = DistributedDataParallel(self.forward, gradient_as_bucket_view=True, **buffers)
+            self._parallel = DistributedDataParallel(
+                self.forward, gradient_as_bucket_view=True, find_unused_parameters=has_unused, **buffers
+            )
             self.forward = self._parallel
 
     def scale(self, examples: int, batch: int) -> float:
@@ -121,6 +134,39 @@ class SharedModel:
             self._statistics.combine(passes)
 
 
+def check_shareable(model: nn.Module) -> None:
+    """Refuse a model that several workers can't train as one would.
+
+    Raises:
+        RequestError: it keeps an average over all batches, which the workers' own don't add up to.
+    """
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and module.momentum is None
+            and module.track_running_stats
+        ):
+            raise RequestError(
+                f"model: {name or type(module).__name__} has momentum=None, an average over all batches, which"
+                " workers can't share."
+                "\nGive it a momentum, or use runtime.workers=1."
+            )
+
+
+def has_unused_parameters(model: nn.Module, split: Split) -> bool:
+    """Whether some parameters get no gradient from a training pass; nothing in `model` is changed."""
+    images, _ = next(iter(split.batches(in_order(min(2, len(split)), 2))))
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    was_training = model.training
+    # A data loader draws from torch's own generator, and so may a model.
+    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+        logits = functional_call(model.train(), parameters | buffers, (images,))
+        gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+    model.train(was_training)
+    return any(gradient is None for gradient in gradients)
+
+
 class BatchStatistics:
     """Batch norm's running averages, as if one process had made all the workers' forward passes, rank after rank.
 
@@ -136,8 +182,6 @@ class BatchStatistics:
             for module in model.modules()
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
         ]
-        if any(layer.momentum is None for layer in self._layers):
-            raise ValueError("batch norm with momentum=None (a cumulative average) can't be shared by workers")
         keeping = [
             torch.full_like(buffer, 1 - layer.momentum)
             for layer in self._layers

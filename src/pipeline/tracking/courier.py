@@ -2,11 +2,16 @@
 
 import functools
 import logging
+import re
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from pipeline.tracking.location import Place, sqlite_path, without_password, without_passwords
 from pipeline.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from pipeline.tracking.delivery import Delivery
 
 log = logging.getLogger("pipeline.tracking")
 # Seconds between two sendings, so that metrics go out together; and at most between two attempts that fail.
@@ -19,6 +24,11 @@ HURRIED_PATIENCE = 4.0
 FAILED_RECENTLY = 60.0
 # … and long for a database in a file, which doesn't hang: others are writing.
 FILE_PATIENCE = 180.0
+# What says most, wherever it stands in what a library has to say.
+KNOWN = re.compile(
+    r"Connection refused|timed out|Name or service not known|Network is unreachable|disk is full"
+    r"|too many \d+ error responses"
+)
 
 
 class Courier:
@@ -35,7 +45,7 @@ class Courier:
         self.place = place
         self.failure: Exception | None = None
         self._is_new = is_new
-        self._quiet = quiet
+        self._quiet = self._quiet_about_artifacts = quiet
         self._run_id: str | None = None
         self._delivered = False
         self._stopping = False
@@ -85,7 +95,7 @@ class Courier:
             except Exception as error:
                 failure, pause = error, 1.0 if self.failure is None else min(2 * pause, RETRY_SECONDS)
                 Courier._failed_at = time.monotonic()
-            self._note(None if delivery is None else delivery.run_id, failure)
+            self._note(delivery, failure)
             if self._delivered or stopping:
                 break
             if failure is None and not sent_others:
@@ -101,15 +111,21 @@ class Courier:
             self._has_stopped = True
             self._changed.notify_all()
 
-    def _note(self, run_id: str | None, failure: Exception | None) -> None:
+    def _note(self, delivery: "Delivery | None", failure: Exception | None) -> None:
         with self._changed:
-            self._run_id, self.failure = run_id, failure
+            self._run_id, self.failure = None if delivery is None else delivery.run_id, failure
             self._changed.notify_all()
         if failure is not None and not self._quiet:
             self._quiet = True  # one warning a run is enough
             log.warning(
                 "MLflow at %s can't be written (%s).\nThe run goes on, recorded in %s; it is sent when MLflow answers.",
                 *(without_password(self.place.uri), reason_of(failure), self.spool.path.parent),
+            )
+        if delivery and (reason := delivery.aside.reason) is not None and not self._quiet_about_artifacts:
+            self._quiet_about_artifacts = True
+            log.warning(
+                "MLflow at %s answers, but not all artifacts can be stored (%s).\nThey are kept in %s, and sent later.",
+                *(without_password(self.place.uri), reason_of(reason), self.spool.path.parent),
             )
 
     def _send_leftovers(self) -> None:
@@ -123,8 +139,7 @@ class Courier:
 
 def reason_of(error: BaseException) -> str:
     """What went wrong, in one short line without passwords: what the system said, where that is behind it."""
-    known = ("Connection refused", "timed out", "Name or service not known", "Network is unreachable", "disk is full")
     text = str(error).strip()
-    if (found := next((reason for reason in known if reason in text), None)) is not None:
-        return found
+    if (found := KNOWN.search(text)) is not None:
+        return found.group()
     return without_passwords(text.splitlines()[0])[:160] if text else type(error).__name__

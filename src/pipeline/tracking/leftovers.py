@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.tracking.courier import reason_of
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.location import Place
-from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.spool import Spool
+from pipeline.tracking.spools import spools
 from pipeline.tracking.store import open_store
 
 
@@ -21,6 +22,7 @@ class Sent:
         alive: runs whose own process is still at work.
         resumable: runs that are in MLflow, and whose last state is kept for the same command with resume=auto.
         elsewhere: records for another store than the one asked for.
+        partial: (file, reason) of records all but some artifacts of which are in MLflow.
         kept: (file, reason) of those that could not be sent.
     """
 
@@ -29,10 +31,11 @@ class Sent:
     alive: int = 0
     resumable: int = 0
     elsewhere: int = 0
+    partial: list[tuple[Path, str]] = field(default_factory=list)
     kept: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
+def send_leftovers(folder: Path, uri: str, override: bool = False, insist: bool = False) -> Sent:
     """Send the records in `folder` whose processes are gone to the store at `uri`, and remove what was sent.
 
     A run whose record has no end died: it is closed as lost, for its process can't do it.
@@ -41,6 +44,7 @@ def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
         folder: where the spools lie.
         uri: the store; records that name another one stay.
         override: send all of them to `uri`, whatever they name.
+        insist: try artifacts that could not be stored, however lately that was.
     """
     sent = Sent()
     for path in spools(folder):
@@ -49,7 +53,10 @@ def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
             sent.alive += path.exists()
             continue
         try:
-            _send(spool, uri, override, sent)
+            if override or Place(uri, "").is_of(spool.header["store"], folder):
+                _send(spool, uri, insist, sent)
+            else:
+                sent.elsewhere += 1
         except Exception as error:
             sent.kept.append((path, reason_of(error)))
         finally:
@@ -57,23 +64,24 @@ def send_leftovers(folder: Path, uri: str, override: bool = False) -> Sent:
     return sent
 
 
-def _send(spool: Spool, uri: str, override: bool, sent: Sent) -> None:
-    if not override and spool.header["store"] != Place(uri, "").label:
-        sent.elsewhere += 1
-        return
+def _send(spool: Spool, uri: str, insist: bool, sent: Sent) -> None:
     if spool.is_resumable() and spool.is_sent():
         sent.resumable += 1
         return
     died = not spool.has_ended()
-    delivery = Delivery(spool, functools.partial(open_store, uri))
+    delivery = Delivery(spool, functools.partial(open_store, uri), insist=insist)
     delivery.send()
     # A sweep may have closed it already.
     if died and delivery.is_running():
         spool.append_end("lost", "KILLED")
         delivery.send()
     assert delivery.run_id is not None
-    sent.runs.append(delivery.run_id)
     sent.closed += died
+    if delivery.aside:
+        reason = delivery.aside.reason
+        sent.partial.append((spool.path, "tried just now" if reason is None else reason_of(reason)))
+        return
+    sent.runs.append(delivery.run_id)
     if spool.is_resumable():
         sent.resumable += 1
     else:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from hydra_plugins.lr_study_sweeper import without_passwords
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
+# Where runs go unless somebody says otherwise: conf/tracking/local.yaml has the same.
+DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DATABASES = ("postgresql", "mysql", "mssql")
 # The same for one address, which is a text like any other.
 without_password = without_passwords
@@ -31,9 +34,26 @@ class Place:
 
     @property
     def label(self) -> str:
-        """How a record names its store: without password, and so that it stays true when a folder is moved."""
+        """How a record names its store: without user and password, and so that it stays true in a moved folder."""
         path = sqlite_path(self.uri)
-        return without_password(self.uri) if path is None else f"sqlite:{path.name}"
+        return without_user(self.uri) if path is None else f"sqlite:{path.name}"
+
+    def is_of(self, label: str, folder: Path) -> bool:
+        """Whether a record in `folder` that names its store `label` belongs here.
+
+        The same server is the same store, whoever asks. A database's records lie beside it: those in another folder
+        are another database's, though it has the same name.
+        """
+        if sqlite_path(self.uri) is not None and self.spool.resolve() != folder.resolve():
+            return False
+        return without_user(label) == self.label
+
+    @property
+    def sync_command(self) -> str:
+        """The command that sends later what could not be sent now; to be given in the same folder."""
+        address = without_user(self.uri)
+        said = f"python -m pipeline.sync --tracking-uri {shlex.quote(address)}"
+        return said if address == self.uri.rstrip("/") else f"{said}, with user and password in the address"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -136,7 +156,15 @@ def check_writable_folder(folder: Path) -> None:
         ) from None
 
 
+def without_user(uri: str) -> str:
+    """`uri` as it is for everybody: without user, password and slashes at its end."""
+    scheme, mark, rest = uri.partition("://")
+    # The last @: a password may hold any character, also an @ or a slash.
+    return without_passwords(f"{scheme}{mark}{rest.rpartition('@')[2]}").rstrip("/")
+
+
 def server_page(uri: str) -> str:
     """The address of a tracking server as a page links to it: without user and password, and without a query."""
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0].rstrip('/')}"
+    return (
+        without_user(uri.partition("?")[0] if "@" not in uri.partition("?")[2] else uri).partition("?")[0].rstrip("/")
+    )

@@ -4,10 +4,12 @@ import itertools
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 from pipeline.tracking.location import without_passwords
@@ -27,7 +29,10 @@ def found_or(otherwise: Any, what: str, find: Callable[[], Any]) -> Any:
 
 def installed_packages() -> str:
     """The installed distributions as lines `name==version`, sorted: a requirements file."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata and d.metadata["Name"]}
+    # setuptools puts the copies that it carries on the path once something imports it, as torch's compiler does.
+    path = [entry for entry in sys.path if "_vendor" not in Path(entry).parts]
+    listed = distributions(path=path)
+    found = {f"{d.metadata['Name']}=={d.version}" for d in listed if d.metadata and d.metadata["Name"]}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
 
 
@@ -72,9 +77,9 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, as far as Python can tell, without the passwords in it."""
+    """The command as it was typed, as far as Python can tell, quoted for a shell and without the passwords in it."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     start = ["python", "-m", spec.name] if spec is not None else ["python", *sys.argv[:1]]
-    words = " ".join(without_passwords(word) for word in [*start, *sys.argv[1:]])
+    words = shlex.join(without_passwords(word) for word in [*start, *sys.argv[1:]])
     # An argument may be any bytes, and MLflow takes UTF-8.
     return words.encode("utf-8", errors="replace").decode()

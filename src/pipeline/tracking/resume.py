@@ -1,13 +1,18 @@
 """Finding a run that didn't get to its end and can be gone on with."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.tracking.location import Place
-from pipeline.tracking.spool import RESUMED_FROM, Spool, spools
+from pipeline.tracking.spool import RESUMED_FROM, Spool
+from pipeline.tracking.spools import first_record, spools
 
+log = logging.getLogger("pipeline.tracking")
 State = TypeVar("State")
+# Another run, or `sync`, may be sending what the dead run left: so long, in seconds, it is given to get done.
+SENDING_SECONDS = 30.0
 
 
 def claim(place: Place, config_digest: str, load: Callable[[Path], State | None]) -> tuple[Spool, State] | None:
@@ -16,12 +21,14 @@ def claim(place: Place, config_digest: str, load: Callable[[Path], State | None]
     None where there is none, or none of them left a checkpoint that `load` can read.
     """
     for path in reversed(spools(place.spool)):
-        spool = Spool.open(path)
+        header = first_record(path)
+        is_same = header.get("tags", {}).get("config_digest") == config_digest
+        if not is_same or not place.is_of(header["store"], path.parent):
+            continue
+        spool = _take(path)
         if spool is None:
             continue
-        header = spool.header
-        is_same = header["tags"].get("config_digest") == config_digest and header["store"] == place.label
-        if is_same and (spool.is_resumable() or not spool.has_ended()):
+        if spool.is_resumable() or not spool.has_ended():
             state = load(spool.files / RESUMED_FROM)
             if state is not None:
                 if spool.has_ended():
@@ -29,3 +36,13 @@ def claim(place: Place, config_digest: str, load: Callable[[Path], State | None]
                 return spool, state
         spool.release()
     return None
+
+
+def _take(path: Path) -> Spool | None:
+    """The spool at `path`, waited for where another process is sending it; None where it is gone, or stays held."""
+    if (spool := Spool.open(path)) is not None or not path.exists():
+        return spool
+    log.info("A run of this request is held by another process: waiting up to %.0f s for it.", SENDING_SECONDS)
+    if (spool := Spool.open(path, SENDING_SECONDS)) is None and path.exists():
+        log.warning("It is held still, by a run that is at work or by sync: it is not gone on with (%s).", path)
+    return spool

@@ -1,7 +1,9 @@
 """One training, one MLflow run."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +75,8 @@ class TrackedRun:
         self.status = "complete"
         self.is_sent = False
         self.history: dict[str, dict[int, float]] = {}
+        before = () if is_new else (record for record, _ in spool.read() if "metrics" in record)
+        self._logged_before = {(key, record["step"]) for record in before for key in record["metrics"]}
         self._courier = Courier(spool, place, is_new, quiet)
 
     @classmethod
@@ -111,11 +115,15 @@ class TrackedRun:
         self._record({"dataset": {"name": name, "digest": digest, "source": source, "examples": examples}})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at `step` (the evaluation, counted from 1), with the time that it is now."""
-        values = {key: float(value) for key, value in metrics.items()}
-        for key, value in values.items():
-            self.history.setdefault(key, {})[step] = value
-        self._record({"metrics": values, "time": _now(), "step": step})
+        """Log metrics at `step` (the evaluation, counted from 1), with the time that it is now.
+
+        What the run logged before it was cut off is not logged again.
+        """
+        for key, value in metrics.items():
+            self.history.setdefault(key, {})[step] = float(value)
+        new = {key: float(value) for key, value in metrics.items() if (key, step) not in self._logged_before}
+        if new:
+            self._record({"metrics": new, "time": _now(), "step": step})
 
     def log_text(self, text: str, path: str, if_new: bool = False) -> None:
         """Store `text`, passwords of addresses in it masked, as the artifact `path`."""
@@ -133,8 +141,10 @@ class TrackedRun:
         """Store a network as the MLflow model `model`; see `pipeline.tracking.model.save_model`."""
         from pipeline.tracking.model import save_model
 
-        save_model(model, example, output, self.spool.files / "model")
-        self._record({"file": "model", "folder": "model"})
+        folder = self.spool.files / "model"
+        shutil.rmtree(folder, ignore_errors=True)  # of this run before it was cut off
+        save_model(model, example, output, folder)
+        self._record({"file": self.spool.keep_file(folder, "model"), "folder": "model"})
 
     def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine, commit and, where the tree was dirty, its difference; what is known of them."""
@@ -151,10 +161,6 @@ class TrackedRun:
         if difference:
             self.log_text(difference, "source/git.diff", if_new)
 
-    def last_logged_step(self) -> int:
-        """The highest step that metrics were logged at, by whichever process."""
-        return max((record["step"] for record, _ in self.spool.read() if "metrics" in record), default=0)
-
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
         self._record({"tags": {key: without_passwords(value) for key, value in tags.items()}})
@@ -166,6 +172,8 @@ class TrackedRun:
             RunError: neither the disk nor MLflow took all of it.
         """
         self.spool.append_end(status, mlflow_status)
+        with contextlib.suppress(OSError):  # the courier meets it, too, and says so
+            self.spool.sync()
         self.is_sent = self._courier.finish()
         if not self.is_sent and not self.spool.is_on_disk:
             raise RunError(

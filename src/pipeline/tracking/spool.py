@@ -4,7 +4,7 @@ A spool is one file of JSON lines, `KEY.jsonl`, that is only ever appended to. T
 the last one how it ended; between them stand parameters, metrics, tags and artifacts in order. Beside it lie
 
 - `KEY.lock`, held by the process that writes or sends it, and freed by the system when that process dies;
-- `KEY.sent`, how far it was sent, and the id of the run in MLflow;
+- `KEY.sent`, how far it was sent, what was set aside on the way, and the id of the run in MLflow;
 - `KEY/`, the files that are artifacts.
 
 Knows nothing of MLflow: `pipeline.tracking.delivery` sends what is here.
@@ -14,13 +14,16 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from pipeline.tracking.durable import sync_path, sync_tree
 
 Record = dict[str, Any]
 # Bytes that hold the record of an end, whatever stands before it.
@@ -46,6 +49,10 @@ class Spool:
         self._file_size = 0
         self._descriptor: int | None = None
         self._synced = 0
+        # What isn't safe yet from a power cut: entries of the folder, and artifacts.
+        self._has_new_entries = False
+        self._new_files: list[Path] = []
+        self._syncing = threading.Lock()
 
     @classmethod
     def create(cls, folder: Path, header: Record) -> "Spool":
@@ -56,17 +63,23 @@ class Spool:
             folder.mkdir(parents=True, exist_ok=True)
             spool._lock.acquire(timeout=0)
             spool._descriptor = os.open(spool.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            spool._has_new_entries = True
         except OSError as error:
             spool.error = error
         spool.append({"key": key, **header})
         return spool
 
     @classmethod
-    def open(cls, path: Path) -> "Spool | None":
-        """Take over the spool of a process that is gone; None where its process lives, or it is gone too."""
+    def open(cls, path: Path, seconds: float = 0) -> "Spool | None":
+        """Take over the spool of a process that is gone; None where its process lives, or it is gone too.
+
+        Args:
+            path: the file of JSON lines.
+            seconds: how long to wait for a process that holds it, as one that sends it does.
+        """
         lock = _lock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=seconds)
         except Timeout:
             return None
         spool = cls(path, lock)
@@ -103,7 +116,8 @@ class Spool:
             try:
                 written = os.write(self._descriptor, line)
                 if written == len(line):
-                    self._file_size += written
+                    # Not counted up: a signal's handler may raise between a write and this.
+                    self._file_size = os.fstat(self._descriptor).st_size
                     return
                 raise OSError(28, "No space left on device")
             except OSError as error:
@@ -120,7 +134,7 @@ class Spool:
         self.append({"reopened": True})
 
     def keep_file(self, file: Path, name: str) -> str:
-        """Copy `file` into the spool, and return what it is called there.
+        """Copy `file` into the spool, where it isn't there already, and return what it is called there.
 
         Raises:
             OSError: the disk refuses.
@@ -129,14 +143,30 @@ class Spool:
         target = self.files / name
         if target != file:
             shutil.copyfile(file, target)
+        self._has_new_entries = True
+        self._new_files.append(target)
         return name
 
     def sync(self) -> None:
-        """Wait until what was appended so far is safe from a power cut."""
-        if self._descriptor is not None and self._synced < self._file_size:
+        """Wait until what was appended and kept so far is safe from a power cut.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self._syncing:
+            if self._descriptor is None:
+                return
             size = self._file_size
-            os.fsync(self._descriptor)
-            self._synced = size
+            while self._new_files:  # before the lines that speak of them
+                with contextlib.suppress(FileNotFoundError):
+                    sync_tree(self._new_files[0])
+                del self._new_files[0]
+            if self._has_new_entries:
+                self._has_new_entries = False
+                sync_path(self.path.parent)
+            if self._synced < size:
+                os.fsync(self._descriptor)
+                self._synced = size
 
     def read(self, position: int = 0) -> Iterator[tuple[Record, int]]:
         """Whole records from `position` on, each with the position after it."""
@@ -146,8 +176,9 @@ class Spool:
                 for line in file.read(self._file_size - position).splitlines(keepends=True):
                     position += len(line)
                     yield json.loads(line), position
-        # Beyond the file's end a position counts the records in memory.
-        for record in self._in_memory[position - self._file_size :]:
+        # Beyond the file's end a position counts the records in memory; a file that grew meanwhile is read on later.
+        beyond = position - self._file_size
+        for record in self._in_memory[beyond:] if beyond >= 0 else ():
             position += 1
             yield record, position
 
@@ -177,8 +208,9 @@ class Spool:
         return self.ending() in CUT_OFF and bool(self.header.get("resumable")) and (self.files / RESUMED_FROM).is_file()
 
     def is_sent(self) -> bool:
-        """Whether an earlier sending got to the end of it."""
-        return self.is_on_disk and self.progress().get("position") == self._file_size
+        """Whether an earlier sending got to the end of it, and set nothing aside."""
+        done = self.progress()
+        return self.is_on_disk and done.get("position") == self._file_size and not done.get("aside")
 
     @property
     def is_on_disk(self) -> bool:
@@ -186,28 +218,37 @@ class Spool:
         return not self._in_memory
 
     def progress(self) -> Record:
-        """What `note_progress` wrote last: `run_id` and `position`; empty where nothing was ever sent."""
+        """What `note_progress` wrote last; empty where nothing was ever sent."""
         try:
             return json.loads(self.path.with_suffix(".sent").read_text())
         except (OSError, ValueError):
             return {}
 
-    def note_progress(self, run_id: str, position: int) -> None:
-        """Remember how far it was sent; the disk isn't waited for, since what is sent twice counts once."""
+    def note_progress(self, run_id: str, position: int, aside: Sequence[int] = (), **more: Any) -> None:
+        """Remember how far it was sent; the disk isn't waited for, since what is sent twice counts once.
+
+        Args:
+            run_id: the run in MLflow.
+            position: all records before it were sent …
+            aside: … but those that begin at these positions.
+            more: further plain values.
+        """
         sent = self.path.with_suffix(".sent")
         arriving = sent.with_suffix(".arriving")
+        # Positions in memory mean nothing to another process.
+        known = {"position": min(position, self._file_size), "aside": [p for p in aside if p < self._file_size]}
         try:
-            # Positions in memory mean nothing to another process.
-            arriving.write_text(json.dumps({"run_id": run_id, "position": min(position, self._file_size)}))
+            arriving.write_text(json.dumps({"run_id": run_id, **known, **more}))
             os.replace(arriving, sent)
         except OSError:
             arriving.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let go of it: another process may send it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with self._syncing:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
         self._lock.release()
 
     def remove(self) -> None:
@@ -226,15 +267,3 @@ class Spool:
 def _lock(path: Path) -> FileLock:
     # Taken in one thread and let go of in another.
     return FileLock(path.with_suffix(".lock"), thread_local=False)
-
-
-def spools(folder: Path) -> list[Path]:
-    """The spools in `folder`, oldest first: a sweep's before those of its trials."""
-
-    def age(path: Path) -> float:
-        try:
-            return path.stat().st_ctime
-        except OSError:
-            return 0.0  # it was sent and removed just now
-
-    return sorted(folder.glob("*.jsonl"), key=age)

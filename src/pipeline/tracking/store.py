@@ -25,7 +25,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, RunError
+from pipeline.tracking.courier import reason_of
 from pipeline.tracking.location import (
     check_address,
     is_server,
@@ -39,6 +40,10 @@ from pipeline.tracking.location import (
 BUSY_TIMEOUT = 120
 # Characters of a folder's name, far below what file systems take, also where each takes four bytes.
 LONGEST_FOLDER = 50
+
+
+class AwayError(RunError):
+    """MLflow, which answered before, can't be read or written now."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,21 @@ def open_store(uri: str, experiment: str) -> Store:
             os.replace(arriving, path)
         client = _sqlite_client(path)
         return Store(client, _experiment_id(client, experiment, artifacts), uri)
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow at `uri`, its database or its artifact store has to say inside of the block into one error.
+
+    Raises:
+        AwayError: with one line that says why.
+    """
+    try:
+        yield
+    except (RequestError, AwayError):
+        raise
+    except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow, a cloud's client …
+        raise AwayError(f"MLflow at {without_password(uri)} can't be used now ({reason_of(error)}).") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ from mlflow.entities import Run as MlflowRun
 
 from pipeline.analysis.table import Run, choices_of
 from pipeline.errors import RequestError
-from pipeline.tracking.delivery import find_sweep
+from pipeline.tracking.creation import find_sweep
 from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.store import Store
+from pipeline.tracking.store import Store, answering
 
 PAGE = 1000
 
@@ -43,18 +44,20 @@ class Parent(TrackedRun):
 
 def find_parent(store: Store, sweep: str) -> MlflowRun | None:
     """The parent run of the sweep of that name, or None."""
-    found = store.client.search_runs([store.experiment_id], find_sweep(_quoted(sweep)), max_results=1)
+    with answering(store.uri):
+        found = store.client.search_runs([store.experiment_id], find_sweep(_quoted(sweep)), max_results=1)
     return found[0] if found else None
 
 
 def sweep_names(store: Store) -> list[str]:
     """Names of the sweeps in the experiment, newest first."""
-    found = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'", max_results=100)
+    with answering(store.uri):
+        found = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'", max_results=100)
     return [run.data.tags["sweep"] for run in found]
 
 
-def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str, str]]:
-    """The table of a sweep's runs, and the parameters that one of them was given.
+def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dict[str, str]]]:
+    """The table of a sweep's runs that have ended, and by run id the parameters that each was given.
 
     Raises:
         RequestError: there is no such sweep, or no run of it has ended.
@@ -64,10 +67,11 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str, str]]:
         known = sweep_names(store)[:5]
         hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
         raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
-    ended = [child for child in children if child.data.tags.get("status")]
+    # One that was killed before it had told its parameters says nothing.
+    ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
-    return [_as_run(child) for child in ended], dict(ended[0].data.params)
+    return [_as_run(child) for child in ended], {child.info.run_id: child.data.params for child in ended}
 
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
@@ -75,13 +79,14 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
     children: list[MlflowRun] = []
     token = None
     while True:
-        page = store.client.search_runs(
-            [store.experiment_id],
-            query,
-            max_results=PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
+        with answering(store.uri):
+            page = store.client.search_runs(
+                [store.experiment_id],
+                query,
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
         children += page
         token = page.token
         if not token:
@@ -92,6 +97,8 @@ def _as_run(child: MlflowRun) -> Run:
     params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
     swept = dict(choices_of(tags.get("cell", "")))
+    # As measured by per-example gradients, else for free from micro-batches or workers.
+    noise = "noise_scale" if "noise_scale/trace" in metrics else "noise_scale_accumulated"
     return Run(
         batch=int(params["batch"]),
         lr=float(params["optimizer.lr"]),
@@ -102,8 +109,8 @@ def _as_run(child: MlflowRun) -> Run:
         error=metrics.get("val/error"),
         test_loss=metrics.get("test/loss"),
         steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
-        noise_trace=metrics.get("noise_scale/trace"),
-        noise_squared_norm=metrics.get("noise_scale/squared_norm"),
+        noise_trace=metrics.get(f"{noise}/trace"),
+        noise_squared_norm=metrics.get(f"{noise}/squared_norm"),
         run_id=child.info.run_id,
         phase=tags.get("phase", "search"),
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
@@ -121,7 +128,8 @@ def note_look(store: Store, sweep: str) -> None:
     ended = sum(bool(child.data.tags.get("status")) for child in _children(store, sweep))
     looks = json.loads(parent.data.tags.get("looks", "[]"))
     if not looks or looks[-1] != ended:
-        store.client.set_tag(parent.info.run_id, "looks", json.dumps([*looks, ended]))
+        with answering(store.uri):
+            store.client.set_tag(parent.info.run_id, "looks", json.dumps([*looks, ended]))
 
 
 def count_looks(store: Store, sweep: str) -> int:
@@ -132,30 +140,64 @@ def count_looks(store: Store, sweep: str) -> int:
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
     """Tag the runs that were found to be stalled, also those seen only by comparison with their neighbours."""
-    for run in runs:
-        if run.status == "stalled" and run.run_id is not None:
-            store.client.set_tag(run.run_id, "status", run.status)
+    with answering(store.uri):
+        for run in runs:
+            if run.status == "stalled" and run.run_id is not None:
+                store.client.set_tag(run.run_id, "status", run.status)
 
 
-def log_report(store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[int, float]) -> None:
-    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size."""
-    store.client.log_artifacts(run_id, folder, "report")
-    metrics = [Metric("best_lr", lr, 0, batch) for batch, lr in best_lrs.items()]
-    store.client.log_batch(run_id, metrics=metrics, tags=[RunTag("mlflow.note.content", description)])
+def log_report(
+    store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[str, Mapping[int, float]]
+) -> None:
+    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size.
+
+    Args:
+        best_lrs: of each metric, by batch size: there is one for each workload. Only what has changed since the last
+            report is logged: MLflow keeps the older values at their steps.
+    """
+    with answering(store.uri):
+        now = int(time.time() * 1000)
+        changed = [
+            Metric(name, lr, now, batch)
+            for name, lrs in best_lrs.items()
+            for batch, lr in _unlogged(store, run_id, name, lrs).items()
+        ]
+        store.client.log_batch(run_id, metrics=changed, tags=[RunTag("mlflow.note.content", description)])
+        store.client.log_artifacts(run_id, folder, "report")
 
 
-def keep_best_model(store: Store, run_id: str, runs: Sequence[Run]) -> str | None:
-    """Copy the model of the best of `runs` to the parent run, where it stored one; the id of that best run."""
-    finished = [run for run in runs if run.status == "complete" and run.run_id is not None]
-    if not finished:
-        return None
-    best = min(finished, key=lambda run: run.value).run_id
-    assert best is not None
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = store.client.download_artifacts(best, "model", scratch)
-        store.client.log_artifacts(run_id, folder, "model")
-    store.client.set_tag(run_id, "model_of", best)
-    return best
+def _unlogged(store: Store, run_id: str, name: str, values: Mapping[int, float]) -> dict[int, float]:
+    """Of `values` by step, those that aren't the last that were logged there."""
+    before = store.client.get_metric_history(run_id, name)
+    last = {metric.step: metric.value for metric in sorted(before, key=lambda metric: metric.timestamp)}
+    return {step: value for step, value in values.items() if last.get(step) != value}
+
+
+def keep_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
+    """Copy the model of the best of `runs` that stored one to the parent run.
+
+    Args:
+        store: where both are.
+        run_id: the parent's.
+        runs: the sweep's.
+        maximize: whether a larger value is better.
+
+    Returns:
+        The id of that run, and how many better ones stored none; None where none of them did.
+    """
+    finished = [run for run in runs if run.status == "complete" and run.run_id is not None and run.value == run.value]
+    ranked = sorted(finished, key=lambda run: run.value, reverse=maximize)
+    with answering(store.uri):
+        for better, run in enumerate(ranked):
+            assert run.run_id is not None
+            if not store.client.list_artifacts(run.run_id, "model"):
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = store.client.download_artifacts(run.run_id, "model", scratch)
+                store.client.log_artifacts(run_id, folder, "model")
+            store.client.set_tag(run_id, "model_of", run.run_id)
+            return run.run_id, better
+    return None
 
 
 def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: str) -> None:
@@ -164,9 +206,10 @@ def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: st
     A trial that was given up counts for nothing, also where its run had just been finished: it is repeated.
     """
     query = f"tags.sweep = '{_quoted(sweep)}' AND tags.study = '{_quoted(study)}' AND tags.trial = '{trial}'"
-    for run in store.client.search_runs([store.experiment_id], query):
-        store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
-        store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
+    with answering(store.uri):
+        for run in store.client.search_runs([store.experiment_id], query):
+            store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
+            store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
 
 
 def _quoted(name: str) -> str:

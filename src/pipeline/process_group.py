@@ -1,0 +1,181 @@
+"""How the processes of one run meet, and how they part: around torch's process group.
+
+torch waits in its own code while processes meet, where neither a signal nor a check reaches it. So that is done in a
+thread of its own, and the main thread stays free to notice what went wrong meanwhile.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import RunError
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.05
+# For processes that are known to be there; and for those that torchrun started, which build their workload first.
+MEETING_SECONDS, TORCHRUN_SECONDS = 60.0, 600.0
+# How long the others are given to say why they leave, and a signal that was sent to all to arrive here, too.
+WORDS_SECONDS, SIGNAL_SECONDS = 3.0, 0.5
+TERMINATED = 143  # exit code, by `pipeline.command`
+ADVICE = "Its own words, if any, stand above. A run with resume=auto goes on from its last checkpoint."
+
+
+def open_store() -> "dist.TCPStore":
+    """A store for the processes of this machine, on a free port of loopback: torch's own listens on every address."""
+    import torch.distributed as dist
+
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        return dist.TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+
+
+def use_loopback() -> None:
+    """Have gloo talk over loopback, where it would look up this machine's name; what the user set stays."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+
+
+@contextlib.contextmanager
+def group(
+    store: "dist.Store",
+    rank: int,
+    count: int,
+    check: Callable[[], None] = lambda: None,
+    patience: float = MEETING_SECONDS,
+) -> Iterator[None]:
+    """torch's process group, as long as the block lasts.
+
+    Args:
+        store: where the processes find each other.
+        rank, count: this process's place.
+        check: called again and again until all have met; it raises where one is gone.
+        patience: seconds until they must have.
+    """
+    import torch.distributed as dist
+
+    met = _meet(store, rank, count, patience)
+    try:
+        while not met.done():
+            check()
+            concurrent.futures.wait([met], timeout=POLL_SECONDS)
+        met.result()
+        yield
+    finally:
+        if dist.is_initialized():
+            with contextlib.suppress(RuntimeError):  # a peer that is gone can't say good-bye
+                dist.destroy_process_group()
+        else:
+            # Groups are named by a count, which must be the same in all processes of this one's next run.
+            with contextlib.suppress(AttributeError):
+                dist.distributed_c10d._world.group_count = 0
+
+
+def _meet(store: "dist.Store", rank: int, count: int, patience: float) -> "concurrent.futures.Future[None]":
+    """Make the process group in a thread; what is returned is done when it is."""
+    import torch
+    import torch.distributed as dist
+
+    met: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def meet() -> None:
+        # What is said about tensors on the CPU goes by gloo; gradients on GPUs by NCCL.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+            )
+            _set_timeout(dist.default_pg_timeout)
+        except Exception as error:
+            met.set_exception(error)
+        else:
+            met.set_result(None)
+
+    threading.Thread(target=meet, name="meeting workers", daemon=True).start()
+    return met
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    """Once they have met, the others may be waited for while one writes a checkpoint or measures something."""
+    import torch.distributed as dist
+
+    # torch 2.14 has it under its public name.
+    set_timeout: Any = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(timeout)
+
+
+def is_lost_peer(error: BaseException | None) -> bool:
+    """Whether `error` is what torch raises where another process is gone."""
+    import torch.distributed as dist
+
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+@contextlib.contextmanager
+def group_of_torchrun() -> Iterator[None]:
+    """The process group of the processes that torchrun started.
+
+    torchrun ends all as soon as one is gone, by the signal by which a batch system would end them all. What happened
+    is known by what each says when it leaves: one that was told to end, or has done its share, leaves a word, and one
+    that died leaves none.
+
+    Raises:
+        RunError: another one died.
+        SystemExit: this one was told to end, and in the first, all were.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=TORCHRUN_SECONDS)))
+    try:
+        with group(store, rank, count, patience=TORCHRUN_SECONDS):
+            yield
+    except (RuntimeError, SystemExit) as error:
+        if not (is_lost_peer(error) or (isinstance(error, SystemExit) and error.code == TERMINATED)):
+            raise
+        was_told = isinstance(error, SystemExit) or _is_told_to_end()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what happened has to be said first
+        if was_told and rank:
+            _leave_word(store, rank)
+        if was_told and (rank or _have_all_spoken(store, count)):
+            raise SystemExit(TERMINATED) from None
+        raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
+    _leave_word(store, rank)
+
+
+def _leave_word(store: "dist.Store", rank: int) -> None:
+    with contextlib.suppress(RuntimeError):  # the store may be another's, who is gone
+        store.set(f"left {rank}", "")
+
+
+def _is_told_to_end() -> bool:
+    """Whether the signal that ended another one arrives here, too."""
+    try:
+        time.sleep(SIGNAL_SECONDS)
+    except SystemExit:
+        return True
+    return False
+
+
+def _have_all_spoken(store: "dist.Store", count: int) -> bool:
+    """Whether each of the others has said that it leaves, or does so in a moment."""
+    deadline = time.monotonic() + WORDS_SECONDS
+    words = [f"left {rank}" for rank in range(1, count)]
+    with contextlib.suppress(RuntimeError):  # without the store it can't be told
+        while not store.check(words):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+    return True

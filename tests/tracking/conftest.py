@@ -1,0 +1,33 @@
+"""A database for each test, without MLflow's second and a half for making one."""
+
+import shutil
+
+import pytest
+
+from pipeline.tracking.location import Place
+from pipeline.tracking.store import open_store
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("empty")
+    open_store(f"sqlite:///{folder}/mlflow.db", "nobody's")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def make_place(empty_database):
+    """Make `FOLDER/mlruns/mlflow.db`, and say where it is."""
+
+    def make(folder):
+        (folder / "mlruns").mkdir(parents=True)
+        shutil.copyfile(empty_database, folder / "mlruns" / "mlflow.db")
+        return Place(f"sqlite:///{folder}/mlruns/mlflow.db", "tests")
+
+    return make
+
+
+@pytest.fixture
+def own_place(make_place, tmp_path):
+    """A database that no other test has seen."""
+    return make_place(tmp_path)

@@ -1,0 +1,157 @@
+"""A sweep's parent run at the sweep's end: report, best model, and a server that goes away just then."""
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+
+from hydra_plugins.lr_study_sweeper import Abandoned, Outcome, Progress
+from pipeline.analysis.table import Run
+from pipeline.errors import RunError
+from pipeline.sweep import SweepHooks
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import open_store
+from pipeline.tracking.sweep import Parent, keep_best_model, log_report, read_runs
+
+
+@pytest.fixture
+def store(own_place):
+    return open_store(own_place.uri, own_place.experiment)
+
+
+@pytest.fixture
+def parent(own_place):
+    parent = Parent(own_place, "s")
+    yield parent
+    with contextlib.suppress(RunError):  # the hooks may have closed it
+        parent.end("complete")
+
+
+def trial(place, value, model=None, status="complete"):
+    """A run of the sweep that came to `value`, and stored a `model`."""
+    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "0"}
+    with TrackedRun(place, "trial", tags) as run:
+        told = {"batch": 64, "optimizer.lr": 0.1, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
+        run.log_params(told)
+        run.log_metrics({"val/loss": value}, 1)
+        if model is not None:
+            run.log_text(model, "model/MLmodel")
+        run.status = status
+    return Run(batch=64, lr=0.1, value=value, status=status, run_id=run.id)
+
+
+def model_of(store, run_id, folder):
+    folder.mkdir()
+    return Path(store.client.download_artifacts(run_id, "model/MLmodel", str(folder))).read_text()
+
+
+def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_place, store, parent, tmp_path):
+    runs = [trial(own_place, 0.1), trial(own_place, 0.3, "third"), trial(own_place, 0.2, "second")]
+    runs += [trial(own_place, 0.0, "diverged", "diverged"), trial(own_place, float("nan"), "no number")]
+    assert keep_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
+    assert model_of(store, parent.id, tmp_path / "best") == "second"
+    assert store.client.get_run(parent.id).data.tags["model_of"] == runs[2].run_id
+    assert keep_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
+
+
+def test_where_no_trial_has_a_model_the_sweep_gets_none(own_place, store, parent):
+    assert keep_best_model(store, parent.id, [trial(own_place, 0.1)]) is None
+    assert keep_best_model(store, parent.id, []) is None
+    assert "model_of" not in store.client.get_run(parent.id).data.tags
+
+
+def test_best_lrs_are_logged_when_they_change_and_the_last_one_counts(store, parent, tmp_path):
+    (tmp_path / "report").mkdir()
+    before = time.time() - 1
+    for best in ({64: 0.4, 128: 0.2}, {64: 0.1, 128: 0.2}, {64: 0.1, 128: 0.2, 256: 0.5}):
+        log_report(store, parent.id, str(tmp_path / "report"), "answer", {"best_lr": best})
+        time.sleep(0.002)
+    history = store.client.get_metric_history(parent.id, "best_lr")
+    logged = sorted((metric.timestamp, metric.step, metric.value) for metric in history)
+    assert [(step, value) for _, step, value in logged] == [(64, 0.4), (128, 0.2), (64, 0.1), (256, 0.5)]
+    assert before < logged[0][0] / 1000 <= time.time()
+
+
+@pytest.fixture
+def hooks(own_place, parent):
+    hooks = SweepHooks()
+    hooks._place, hooks._name, hooks._parent = own_place, "s", parent
+    hooks._keeps_model, hooks._maximizes = False, False
+    return hooks
+
+
+COMPLETE = Outcome("complete", Progress(1, 0, 1))
+
+
+@pytest.fixture
+def away(monkeypatch, own_place, parent):
+    """From now on MLflow answers nothing."""
+    assert parent.id
+
+    def call(self, *args, **kwargs):
+        raise ConnectionError("Connection refused")
+
+    def go():
+        for name in ("search_runs", "log_batch", "set_terminated", "get_run", "log_artifacts"):
+            monkeypatch.setattr(MlflowClient, name, call)
+
+    yield go
+    monkeypatch.undo()
+
+
+def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone(own_place, hooks, away, caplog):
+    caplog.set_level(logging.INFO)
+    trial(own_place, 0.1)
+    away()
+    hooks.ended(COMPLETE)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if record.name.startswith("pipeline")]
+    assert [level for level, _ in said] == ["INFO", "WARNING"]
+    assert "Connection refused" in said[0][1]
+    assert "The report has to wait: run the same command again" in said[0][1]
+    assert "can't be written" in said[1][1]
+
+
+def test_a_server_that_goes_away_before_the_confirmation_costs_it_alone(own_place, hooks, away, composed, caplog):
+    caplog.set_level(logging.INFO)
+    trial(own_place, 0.1)
+    cell = SimpleNamespace(name="batch=64", config=composed(), dimensions=[SimpleNamespace(key="optimizer.lr")])
+    away()
+    assert hooks.further_trials(SimpleNamespace(cells=[cell])) == []
+    assert "The confirmation has to wait" in caplog.text
+
+
+def test_a_server_that_goes_away_while_trials_die_costs_nothing(hooks, away, caplog):
+    caplog.set_level(logging.INFO)
+    away()
+    hooks.abandoned([Abandoned("s/64", 0, "lost")])
+    assert "closed later" in caplog.text
+
+
+def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_place, store, away):
+    trial(own_place, 0.1)
+    away()
+    with pytest.raises(RunError, match=r"can't be used now \(Connection refused\)\.$"):
+        read_runs(store, "s")
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """A report that is easily written, and says so."""
+    done = []
+    monkeypatch.setattr("pipeline.report.write_report", lambda *arguments: done.append(arguments) or {})
+    return done
+
+
+@pytest.mark.parametrize(("models", "said"), [([None, "m"], "the best trial but 1"), ([None, None], "No trial stored")])
+def test_a_missing_model_keeps_no_report_back(own_place, hooks, written, caplog, models, said):
+    caplog.set_level(logging.INFO)
+    for value, model in enumerate(models):
+        trial(own_place, value, model)
+    hooks._keeps_model = True
+    hooks.ended(COMPLETE)
+    assert len(written) == 1
+    assert said in caplog.text
