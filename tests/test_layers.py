@@ -15,6 +15,8 @@ COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run"
     "process_group",
     "child",
     "recording",
+    "changes",
+    "logged_config",
 }
 PARTS = {"engine", "tracking", "search", "analysis", "data", "models"}
 

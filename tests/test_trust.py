@@ -1,11 +1,13 @@
 """A logged configuration comes from somewhere: it may build what is listed, and nothing else."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.config import resolve
+from pipeline.config import conf_dir, resolve
 from pipeline.errors import RequestError
-from pipeline.trust import check_trusted, parse_logged
+from pipeline.trust import IMAGE_SETS, check_trusted, parse_logged
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,48 @@ def test_a_name_that_the_user_trusts_is_built_and_only_that_one():
         check_trusted(config, ["mine.Ne", "mine"])
 
 
-@pytest.mark.parametrize("source", ["utils", "__builtins__", "folder", "os", 3])
-def test_a_data_set_that_is_none_of_torchvisions_is_refused(source):
+def reading(source):
+    return {"dataset": {"_target_": "pipeline.data.torchvision_images", "source": source}}
+
+
+@pytest.mark.parametrize(
+    "source", ["utils", "__builtins__", "folder", "os", 3, ["MNIST"], {}, "CIFAR100", "ImageNet", "FakeData", "EMNIST"]
+)
+def test_a_data_set_that_is_none_of_this_projects_is_refused(source):
     with pytest.raises(RequestError, match=r"dataset\.source"):
-        check_trusted({"dataset": {"_target_": "pipeline.data.torchvision_images", "source": source}})
+        check_trusted(reading(source))
+
+
+def test_another_one_of_torchvisions_may_be_trusted_by_name_and_nothing_else_of_it():
+    check_trusted(reading("CIFAR100"), ["CIFAR100"])
+    for source in ("utils", "__name__", "os"):
+        with pytest.raises(RequestError, match=r"dataset\.source"):
+            check_trusted(reading(source), [source])
+
+
+def test_the_data_sets_that_are_trusted_are_those_of_the_projects_own_configurations():
+    nodes = [OmegaConf.load(file) for file in Path(conf_dir(), "dataset").glob("*.yaml")]
+    assert sorted(node.source for node in nodes if "source" in node) == sorted(IMAGE_SETS)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"weights": "IMAGENET1K_V1"},
+        {"weights": "DEFAULT"},
+        {"weights_backbone": "DEFAULT"},
+        {"pretrained": True},
+        {"pretrained_backbone": True},
+        {"_args_": ["DEFAULT"]},
+    ],
+)
+def test_weights_that_would_be_downloaded_and_unpickled_are_refused_unless_trusted(asked):
+    node = {"_target_": "torchvision.models.resnet18"} | asked
+    for config in ({"model": node}, {"model": {"_target_": "torch.nn.Sequential", "_args_": [node]}}):
+        with pytest.raises(RequestError, match=r"(?s)downloaded and unpickled.*--trust torchvision\.models\.resnet18"):
+            check_trusted(config)
+        check_trusted(config, ["torchvision.models.resnet18"])
+    check_trusted({"model": {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 3}})
 
 
 @pytest.mark.parametrize(
@@ -105,6 +145,20 @@ def test_a_data_set_that_is_none_of_torchvisions_is_refused(source):
         "just text",
         "a: [1",
         "1: 2",
+        "a: {1: 2}",
+        "a: 0x" + "f" * 5000,
+        "a: " + "9" * 5000,
+        "a: 9223372036854775808",
+        "a: " + "[" * 100 + "]" * 100,
+        "[" * 100_000,
+        "a: " + "{b: " * 1000 + "1" + "}" * 1000,
+        "a: 2001-01-01",
+        "a: !!timestamp x",
+        "a: !!str 1",
+        "a: !!set {b}",
+        'a: "\\e[31mred"',
+        'a: "\\0"',
+        '"a\\e[31m": 1',
         "a: " + "x" * 300_000,
         "",
     ],

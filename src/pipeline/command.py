@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -43,8 +44,13 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
 def exit_with_request_error(message: str) -> NoReturn:
     """Print `message` on stderr and leave with exit code 2."""
-    print(without_passwords(message), file=sys.stderr)
+    print(printable(without_passwords(message)), file=sys.stderr)
     sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """`text` with a � for each character that would do something to a terminal, save the end of a line."""
+    return "".join("�" if unicodedata.category(c)[0] == "C" and c != "\n" else c for c in text)
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:

@@ -77,8 +77,8 @@ def reporter(total_steps: int, quiet: bool) -> Iterator[Reporter]:
     if quiet:
         yield Reporter()
         return
-    # Without a terminal rich would fold lines at 80 characters.
-    console = Console(highlight=False, soft_wrap=True)
+    # Without a terminal rich would fold lines at 80 characters; and a folder's name may have brackets in it.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not sys.stdout.isatty():
         yield LineReporter(console)
         return

@@ -44,9 +44,10 @@ def tags_of(config: dict[str, Any], trial: Trial | None) -> dict[str, str]:
 
 def device_of(workload: "Workload") -> str:
     """The model of what the run computes on: the GPU, else the processor."""
+    from pipeline.engine.runtime import device_name
     from pipeline.tracking.provenance import cpu_model, found_or
 
-    return str(found_or("unknown", "device", lambda: workload.runtime.device_name or cpu_model()))
+    return str(found_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model()))
 
 
 def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workload", trial: Trial | None) -> None:

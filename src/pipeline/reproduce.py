@@ -4,7 +4,6 @@ Exit code 0 where all metrics are equal, 3 where they differ.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.command import run_command
-from pipeline.comparison import NOT_COMPARED, Difference, compare, package_changes
-from pipeline.config import register
+from pipeline.changes import change_of_data, changes_of_place
+from pipeline.command import printable, run_command
+from pipeline.comparison import NOT_COMPARED, Difference, compare
 from pipeline.errors import RequestError
+from pipeline.logged_config import configuration
 from pipeline.report import DEFAULT_URI
-from pipeline.trust import check_trusted, parse_logged
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
@@ -44,27 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise RequestError(f"--tolerance {options.tolerance}: it must be 0 or more.")
 
     from pipeline.tracking.logged import read_logged
+    from pipeline.tracking.remote import no_local_artifacts
 
-    logged = read_logged(uri, options.run_id)
-    config = configuration(logged, uri)
-    check_trusted(config, options.trust)
-    console = Console(highlight=False, soft_wrap=True)
-    changed = provenance_changes(logged, config)
-    _show_changes(console, logged, changed)
+    logged = read_logged(uri, options.run_id, options.trust)
+    config = configuration(logged, uri, options.trust)
+    # What was logged is shown as it is: its brackets are no markup, and its colons no pictures.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    is_same_place = _show_changes(console, logged, config, options.check)
     if options.check:
         return 0
-    if not logged.history:
-        raise RequestError(f"{logged.run_id}: it logged no metric that could be compared.")
+    last = _last_evaluation(logged)
+    # On the machine and with the versions of the run itself nothing is forgiven.
+    tolerance = options.tolerance if options.tolerance is not None else 0.0 if is_same_place else TOLERANCE
 
     from pipeline.train import carry_out
 
-    last = max(logged.history.get("train/loss", {0: 0.0})) if logged.status in CUT_SHORT else None
-    if last == 0:
-        raise RequestError(f"{logged.run_id}: it ended ({logged.status}) before its first evaluation.")
-    run, _, _ = carry_out(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
-    # On the machine and with the versions of the run itself nothing is forgiven.
-    is_same_place = not any(what in changed for what in ("packages", "machine"))
-    tolerance = options.tolerance if options.tolerance is not None else 0.0 if is_same_place else TOLERANCE
+    with no_local_artifacts(uri, options.trust):
+        run, _, _ = carry_out(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
     differences, count = compare(logged.history, run.history, tolerance, only_logged=last is not None)
     metrics = len({*logged.history} - {NOT_COMPARED})
     how = "bit for bit" if tolerance == 0 else f"within {tolerance:.2%}"
@@ -76,87 +71,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 3
 
 
-# What runs computed in before there was a choice.
-BEFORE_IT_WAS_LOGGED = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False}
-
-
-def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:
-    """The logged configuration, to be run here: in this store, alone, with the threads and device that it used.
+def _last_evaluation(logged: "LoggedRun") -> int | None:
+    """The evaluation that a run was cut short after; None where it went through.
 
     Raises:
-        RequestError: it isn't a configuration of this version of the project.
+        RequestError: it logged nothing to compare with.
     """
-    config = parse_logged(logged.config)
-    try:
-        own = {"uri": uri, "experiment": logged.experiment, "checkpoints": "none", "log_model": "none"}
-        config["tracking"] = config["tracking"] | own
-        config["sweep"] = {"name": "none", "parent": None}
-        config["resume"] = None
-        config["runtime"] = BEFORE_IT_WAS_LOGGED | config["runtime"]
-        runtime = {key: logged.params.get(f"runtime.{key}", value) for key, value in config["runtime"].items()}
-        runtime["threads"] = int(runtime["threads"]) if str(runtime["threads"]).isdigit() else runtime["threads"]
-        config["runtime"] = runtime
-        if "root" in config["dataset"] and not os.path.isdir(config["dataset"]["root"]):
-            config["dataset"]["root"] = os.environ.get("PIPELINE_DATA", "data")  # the folder is another machine's
-        return _typed(config)
-    except (KeyError, TypeError) as error:
-        raise RequestError(
-            f"{logged.run_id}: its configuration is not one of this version ({type(error).__name__}: {error})."
-            "\nUse the version that made it: git checkout of the commit on its MLflow page."
-        ) from None
+    if not logged.history:
+        raise RequestError(f"{logged.run_id}: it logged no metric that could be compared.")
+    if logged.status not in CUT_SHORT:
+        return None
+    last = max(logged.history.get("train/loss", {}), default=0)
+    if last < 1:
+        raise RequestError(f"{logged.run_id}: it ended ({logged.status}) before its first evaluation.")
+    return last
 
 
-def _typed(config: dict[str, Any]) -> dict[str, Any]:
-    """Check keys and types against the schema."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from pipeline.config import Config, resolve
-
-    register()
-    try:
-        return resolve(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(config)))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
-        raise KeyError(str(error).splitlines()[0]) from None
-
-
-def provenance_changes(logged: "LoggedRun", config: dict[str, Any]) -> dict[str, str]:
-    """What is different now, as (what, in words): code, packages, machine and data; nothing where all is the same."""
-    from pipeline.tracking import provenance, source
-    from pipeline.workload import prepare
-
-    changes = {}
-    commit, difference = source.git_state()
-    if logged.commit != commit:
-        changes["code"] = f"commit {logged.commit or 'unknown'} then, {commit or 'unknown'} now"
-    elif logged.difference != difference:
-        changes["code"] = f"the same commit {commit}, with other changes to it"
-    if logged.packages:
-        packages = package_changes(logged.packages, provenance.installed_packages())
-        if packages:
-            changes["packages"] = packages
-    else:
-        changes["packages"] = "unknown: the run logged none"
-    then, now = json.loads(logged.machine or "{}"), provenance.machine()
-    different = [key for key in sorted(then) if then[key] != now.get(key)]
-    if different or not then:
-        changes["machine"] = ", ".join(f"{key} {then[key]} → {now.get(key)}" for key in different) or "unknown"
-    splits = prepare(config, one_of_many=False).splits
-    if logged.dataset is not None and logged.dataset[1] != splits.digest:
-        changes["data"] = f"{logged.dataset[0]} had digest {logged.dataset[1]}, and has {splits.digest} now"
-    return changes
-
-
-def _show_changes(console: Console, logged: "LoggedRun", changes: dict[str, str]) -> None:
-    console.print(f"Run {logged.run_id} ({logged.status}), from its logged configuration.")
-    for what in ("code", "packages", "machine", "data"):
-        console.print(f"{what:9} {changes.get(what, 'the same')}")
+def _show_changes(console: Console, logged: "LoggedRun", config: dict[str, Any], check_only: bool) -> bool:
+    """Print what is different now, as it is found; whether the same numbers to the last bit are to be expected."""
+    console.print(printable(f"Run {logged.run_id} ({logged.status}), from its logged configuration."))
+    is_same_place = True
+    for change in changes_of_place(logged, config):
+        console.print(printable(f"{change.what:9} {change.words}"))
+        is_same_place = is_same_place and not change.rounds_differently
+    data = change_of_data(logged, config, may_fetch=not check_only)
+    console.print(printable(f"{data.what:9} {data.words}"))
+    return is_same_place
 
 
 def _show_differences(console: Console, differences: Sequence[Difference]) -> None:
     table = Table("metric", "step", "logged", "now", "relative")
     for row in differences[:ROWS]:
-        table.add_row(row.metric, str(row.step), _number(row.logged), _number(row.found), f"{row.relative:.1e}")
+        table.add_row(
+            printable(row.metric), str(row.step), _number(row.logged), _number(row.found), f"{row.relative:.1e}"
+        )
     console.print(table)
     if len(differences) > ROWS:
         console.print(f"… and {len(differences) - ROWS} more.")
@@ -171,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_id", help="MLflow's id of a run, or of a sweep's trial")
     parser.add_argument("--check", action="store_true", help="compare code, packages, machine and data; don't train")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="NAME", help="build this class or function, too"
+        "--trust",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="build this class or function, too; read and write a server's files in this folder of yours",
     )
     parser.add_argument(
         "--tolerance",

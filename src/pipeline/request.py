@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline import budget, schedule
 from pipeline.errors import RequestError
-from pipeline.scaling import check_batch, check_positive
+from pipeline.scaling import RULES, check_batch, check_positive
 
 OBJECTIVES = ("val/loss", "val/error", "train/loss", "train/error")
 CHECKPOINTS = ("best", "last", "both", "none")
@@ -19,6 +19,9 @@ def check_request(config: dict[str, Any]) -> None:
         raise RequestError(f"seed={config['seed']}: it must be 0 or more.")
     if (lr := config["optimizer"].get("lr")) is not None:
         check_positive("optimizer.lr", lr)
+    if (base_lr := config["optimizer"].get("base_lr")) is not None:
+        check_positive("optimizer.base_lr", base_lr)
+    check_choice("scaling.rule", config["scaling"]["rule"], tuple(RULES))
     check_choice("objective", config["objective"], OBJECTIVES)
     check_choice("tracking.checkpoints", config["tracking"]["checkpoints"], CHECKPOINTS)
     if config["resume"] is not None:

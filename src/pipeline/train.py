@@ -179,7 +179,8 @@ def _fit_and_record(
 
     def should_prune(evaluation: Evaluation) -> bool:
         if trial is None:
-            return evaluation.epoch == last_evaluation
+            # Not at the budget's end: a run that was cut off after it may have looked at the test split already.
+            return evaluation.epoch == last_evaluation and evaluation.epoch < len(plan.evaluation_steps)
         if trial.phase == CONFIRM:
             return False  # what is to be compared has to be run to its end
         metric = plan.target[0] if plan.target else config["objective"]

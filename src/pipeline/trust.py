@@ -1,16 +1,23 @@
-"""Which classes and functions a logged configuration may have built: data from a server must not be a way in.
+"""What a logged configuration may be, and may have built: data from a server must not be a way in.
 
 Hydra's `_target_` calls whatever it names. A configuration that somebody typed may name anything; one that comes out
 of a tracking store may name only what is listed here one by one, for much of any package can be made to run code.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from pipeline.errors import RequestError
 
-# The largest configuration that is looked at, in characters; ours have some two thousand.
+# The largest configuration that is looked at, in characters and in levels; ours have some two thousand, and four.
 LONGEST = 200_000
+DEEPEST = 20
+LARGEST_INTEGER = 2**63
+# torchvision's data sets that conf/dataset/ has: others read or unpickle in ways that nobody here looked at.
+IMAGE_SETS = ("CIFAR10", "FashionMNIST", "KMNIST", "MNIST")
+# Arguments by which torchvision's models download weights and unpickle them; also as the first positional one.
+DOWNLOADS = ("weights", "pretrained", "_args_")
 
 
 def parse_logged(text: str) -> dict[str, Any]:
@@ -22,22 +29,23 @@ def parse_logged(text: str) -> dict[str, Any]:
     import yaml
 
     try:
-        if len(text) > LONGEST or any(
-            isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)
-        ):
-            raise ValueError("far too long, or with references that could grow without end")
+        _check_shape(text)
         config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RequestError(f"config/config.yaml can't be read: {str(error).splitlines()[0]}.") from None
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"config/config.yaml can't be read: {reason}.") from None
+    if not isinstance(config, dict) or not _has_names(config):
         raise RequestError("config/config.yaml is not a configuration: it was not written by this project, or edited.")
-    if any("${" in str(leaf) for _, leaf in _leaves(config)):
-        raise RequestError("config/config.yaml has ${…} in it, which a logged configuration never has: it was edited.")
+    for key, leaf in _leaves(config):
+        if isinstance(leaf, str) and "${" in leaf:
+            raise RequestError(f"config/config.yaml has ${{…}} in {key}, which is not looked up where it was logged.")
+        if not _is_plain(leaf):
+            raise RequestError(f"config/config.yaml has a value in {key} that a configuration never has.")
     return config
 
 
 def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None:
-    """Refuse a `_target_` anywhere in `config` that is neither listed here nor among the names in `trusted`.
+    """Refuse whatever in `config` builds or reads what is neither listed here nor among the names in `trusted`.
 
     Raises:
         RequestError: the first such name.
@@ -45,12 +53,56 @@ def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None
     for key, value in _leaves(config):
         if "_target_" in key.split(".") and value not in trusted and not _is_listed(value):
             raise RequestError(
-                f"{key}={value}: not built from a logged configuration, since it could be anything."
-                f"\nIf you know it and trust it: --trust {value}."
+                f"{key}={shown(value)}: not built from a logged configuration, since it could be anything."
+                f"\nIf you know it and trust it: --trust {shown(value)}."
             )
-    source = (config.get("dataset") or {}).get("source")
-    if source is not None and not _is_image_set(source):
-        raise RequestError(f"dataset.source={source}: torchvision has no such data set.")
+    for key, node in _nodes(config):
+        if str(node.get("_target_")).startswith("torchvision.models.") and node["_target_"] not in trusted:
+            _check_no_download(key, node)
+    dataset = config.get("dataset")
+    source = dataset.get("source") if isinstance(dataset, dict) else None
+    if source is not None and source not in IMAGE_SETS and not (source in trusted and _is_image_set(source)):
+        raise RequestError(
+            f"dataset.source={shown(source)}: none of {', '.join(IMAGE_SETS)}, which a logged configuration may read."
+            f"\nIf you know torchvision's {shown(source)} and trust it: --trust {shown(source)}."
+        )
+
+
+def shown(value: object) -> str:
+    """A logged value as a message has it: not longer than a line."""
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _check_shape(text: str) -> None:
+    """Raise ValueError for what may grow without end, and for values that are told by a tag what they are."""
+    import yaml
+
+    if len(text) > LONGEST:
+        raise ValueError("far too long")
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError("with references, or nested far too deep")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"with the tag {shown(event.tag)}")
+
+
+def _has_names(tree: object) -> bool:
+    """Whether every key in `tree` is a text."""
+    if isinstance(tree, dict):
+        return all(isinstance(key, str) and key.isprintable() and _has_names(value) for key, value in tree.items())
+    return all(map(_has_names, tree)) if isinstance(tree, list) else True
+
+
+def _is_plain(leaf: object) -> bool:
+    """Whether a value is one that configurations have: nothing that can't be shown, and no number without end."""
+    if isinstance(leaf, str):
+        return re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", leaf) is None
+    if isinstance(leaf, int):
+        return abs(leaf) < LARGEST_INTEGER
+    return leaf is None or isinstance(leaf, float)
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -62,6 +114,22 @@ def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield from _leaves(value, f"{path}.{number}")
     else:
         yield path, tree
+
+
+def _nodes(tree: object, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(tree, dict):
+        yield path, tree
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from _nodes(value, f"{path}.{key}" if path else str(key))
+
+
+def _check_no_download(key: str, node: dict[str, Any]) -> None:
+    for name, value in node.items():
+        if name.startswith(DOWNLOADS) and value not in (None, False, []):
+            raise RequestError(
+                f"{key}.{name}={shown(value)}: a logged configuration may not have weights downloaded and unpickled."
+                f"\nIf you know them, and trust them: --trust {node['_target_']}."
+            )
 
 
 def _is_listed(target: object) -> bool:

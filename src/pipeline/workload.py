@@ -51,7 +51,7 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     runtime = set_up_runtime(
         asked["device"], asked["threads"], one_of_many, asked["precision"], workers, asked["compile"]
     )
-    splits = _load_data(json.dumps(config["dataset"]), runtime.device)
+    splits = load_data(config, runtime.device)
     plan = plan_training(
         config["budget"]["kind"], config["batch"], len(splits.train), **_without(config["budget"], "kind")
     )
@@ -77,6 +77,15 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     torch.manual_seed(derive_seed("noise", config["seed"], *([workers.rank] if workers.rank else [])))
     optimizer = build_optimizer(config["optimizer"], model)
     return Workload(splits, model, optimizer, plan, schedule, runtime, noise_sample)
+
+
+def load_data(config: dict[str, Any], device: torch.device) -> Splits:
+    """Build the data set that the resolved `config` describes.
+
+    Raises:
+        RequestError: it can't be had.
+    """
+    return _load_data(json.dumps(config["dataset"]), device)
 
 
 @functools.lru_cache(maxsize=1)

@@ -43,6 +43,13 @@ def test_data_that_cannot_be_had_names_the_ways_to_get_it_and_leaves_nothing(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "..", ".", "", "a b", "a\n"])
+def test_a_name_that_could_lead_elsewhere_is_refused_before_a_file_is_named_after_it(tmp_path, name):
+    with pytest.raises(RequestError, match="it can't be a name"):
+        torchvision_images(name, "MNIST", str(tmp_path / "a" / "b"), 10, [1, 28, 28], 0, 10, False, CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(RequestError, match="PIPELINE_DATA"):

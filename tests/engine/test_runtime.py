@@ -7,6 +7,7 @@ from pipeline.config import resolve
 from pipeline.dry_run import first_refusal
 from pipeline.engine import Runtime, Workers, set_up_runtime
 from pipeline.engine.precision import FULL
+from pipeline.engine.runtime import device_name
 from pipeline.errors import RequestError
 
 
@@ -53,9 +54,5 @@ def test_a_sweep_asks_before_its_first_trial_whether_workers_can_share_its_runs(
 
 def test_a_gpu_is_named_as_its_maker_does_and_a_processor_has_no_name_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA A100 as {device}")
-
-    def on(device):
-        return Runtime(torch.device(device), 1, FULL, "contiguous", Workers())
-
-    assert on("cuda:1").device_name == "NVIDIA A100 as cuda:1"
-    assert on("cpu").device_name is None
+    assert device_name(torch.device("cuda:1")) == "NVIDIA A100 as cuda:1"
+    assert device_name(torch.device("cpu")) is None

@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.entities import Metric
+from omegaconf import OmegaConf
 
 from pipeline import reproduce
 from pipeline.errors import RequestError
 from pipeline.tracking.location import Place
+from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import Parent
@@ -106,12 +110,15 @@ def test_check_compares_what_it_rests_on_and_trains_nothing(uri, capsys, monkeyp
     assert len(store.client.search_runs([store.experiment_id], max_results=1000)) == count
 
 
-def logged(uri, config, digest=None, tags=None):
+def logged(uri, config, digest=None, tags=None, experiment="forged", params=None, files=None):
     """A run in MLflow whose config artifact says `config`."""
-    run = TrackedRun(Place(uri, "forged"), "forged", {"pipeline": "run", "status": "complete"} | (tags or {}))
+    run = TrackedRun(Place(uri, experiment), "forged", {"pipeline": "run"} | (tags or {}))
     with run:
         if config is not None:
             run.log_text(config, "config/config.yaml")
+        for path, text in (files or {}).items():
+            run.log_text(text, path)
+        run.log_params(params or {})
         if digest:
             run.set_tags({"config_digest": digest})
     return run.id
@@ -158,6 +165,113 @@ def test_a_forged_configuration_runs_no_code(uri, tmp_path):
         with pytest.raises(RequestError):
             reproduce.main([logged(uri, attack)])
     assert not mark.exists()
+
+
+@pytest.fixture(scope="module")
+def text(tracked):
+    """The configuration of the one run."""
+    uri = f"sqlite:///{tracked}/mlruns/mlflow.db"
+    store = open_existing_store(uri, "lr-batch")
+    return Path(store.client.download_artifacts(id_of(uri, "tags.pipeline = 'run'"), "config/config.yaml")).read_text()
+
+
+def test_no_variable_of_the_environment_is_sent_to_the_store_by_what_it_says(uri, text, tracked, monkeypatch):
+    secret = "hunter2"[::-1]
+    monkeypatch.setenv("PIPELINE_SECRET", secret)
+    forged = [
+        logged(uri, text, experiment="${oc.env:PIPELINE_SECRET}"),
+        logged(uri, text, params={"runtime.device": "${oc.env:PIPELINE_SECRET}"}),
+        logged(uri, text, params={"runtime.threads": "${oc.env:PIPELINE_SECRET}"}),
+        logged(uri, text.replace("name: digits", "name: ${oc.env:PIPELINE_SECRET}")),
+    ]
+    store = open_existing_store(uri, "lr-batch")
+    for run_id in forged:
+        store.client.log_metric(run_id, "train/loss", 1.0, step=1)
+        with pytest.raises(RequestError) as refused:
+            reproduce.main([run_id])
+        assert secret not in str(refused.value)
+    for file in tracked.rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes(), file
+
+
+def test_a_machine_that_cannot_be_read_is_refused_without_a_traceback(tracked, uri, text):
+    run_id = logged(uri, text, files={"environment/machine.json": "[" * 5000})
+    command = [sys.executable, "-m", "pipeline.reproduce", run_id, "--check"]
+    done = subprocess.run(command, cwd=tracked, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "machine.json can't be read" in done.stderr
+
+
+def test_what_was_logged_is_shown_as_it_is_and_does_nothing_to_a_terminal(uri, text, capsys, monkeypatch):
+    evil = "[/x] [bold]:smile: \x1b[31m\x9b2J\u202e"
+    machine = f'{{"cpu": "{evil.encode("unicode_escape").decode()}", "platform": "[/y]"}}'.replace("\\x", "\\u00")
+    files = {"environment/machine.json": machine, "environment/requirements.txt": f"torch==1.0{evil}\n[/z]==1\n"}
+    run_id = logged(uri, text, files=files, tags={"device": evil, "mlflow.source.git.commit": evil})
+    store = open_existing_store(uri, "lr-batch")
+    store.client.set_tag(run_id, "status", evil)
+    honest = read_logged(uri, run_id)
+    forged = replace(honest, history={f"train/loss {evil}": {1: 1.0}})  # a server need not keep to MLflow's rules
+    monkeypatch.setattr("pipeline.tracking.logged.read_logged", lambda *arguments: forged)
+    monkeypatch.setattr("pipeline.train.carry_out", lambda *a, **k: (SimpleNamespace(history={}), None, None))
+    assert reproduce.main([run_id, "--check"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("[/x] [bold]:smile: ") == 4, said
+    assert "[/z]" in said
+    assert reproduce.main([run_id]) == 3
+    said += capsys.readouterr().out
+    assert "train/loss [/x]" in said
+    assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
+def test_a_message_does_nothing_to_a_terminal_either(tracked, uri):
+    run_id = logged(uri, "batch: 1\n", params={"a": "b"}, tags={"x": "y"}, experiment="${\x1b[31m[/x]")
+    command = [sys.executable, "-m", "pipeline.reproduce", run_id]
+    done = subprocess.run(command, cwd=tracked, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "called ${�[31m[/x], which" in done.stderr
+
+
+def test_a_run_that_was_cut_off_after_its_last_evaluation_is_reproduced_with_its_test(uri, capsys):
+    """It lasted its budget, and looked at the test split; what came then was no more training."""
+    run_id = id_of(uri, "tags.pipeline = 'run' AND tags.mlflow.runName LIKE 'b64%'")
+    store = open_existing_store(uri, "lr-batch")
+    store.client.set_tag(run_id, "status", "interrupted")
+    try:
+        assert reproduce.main([run_id, "--tolerance", "1e-9"]) == 0, capsys.readouterr().out
+    finally:
+        store.client.set_tag(run_id, "status", "complete")
+    (again,) = store.client.search_runs([store.experiment_id], f"tags.reproduces = '{run_id}'", max_results=1)
+    assert "test/loss" in again.data.metrics
+
+
+def test_a_run_without_a_digest_is_said_not_to_be_checkable(uri, text, capsys):
+    assert reproduce.main([logged(uri, text), "--check"]) == 0
+    assert "config    not checkable: the run has no config_digest" in capsys.readouterr().out
+    assert reproduce.main([id_of(uri, "tags.pipeline = 'run' AND tags.config_digest != ''"), "--check"]) == 0
+    assert "config    as logged" in capsys.readouterr().out
+
+
+def test_check_builds_nothing_fetches_nothing_and_says_what_data_it_could_not_compare(
+    uri, text, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr("pipeline.workload.prepare", lambda *a, **k: pytest.fail("builds"))
+    config = OmegaConf.create(text)
+    config.dataset = {
+        "_target_": "pipeline.data.torchvision_images",
+        **{"name": "mnist", "source": "MNIST", "root": str(tmp_path), "classes": 10, "shape": [1, 28, 28]},
+        **{"split_seed": 0, "val_examples": 10, "augment": False},
+    }
+    config.model._target_ = "torch.nn.Linear"  # which would refuse its arguments
+    run = TrackedRun(Place(uri, "forged"), "forged", {"pipeline": "run"})
+    with run:
+        run.log_text(OmegaConf.to_yaml(config), "config/config.yaml")
+        run.log_dataset("mnist", "0" * 32, "torchvision", 1)
+    assert reproduce.main([run.id, "--check"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["Run", "config", "code", "packages", "machine", "data"]
+    assert said[-1].startswith("data      not compared: MNIST is not in")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.changes import changes_of_place
 from pipeline.tracking import provenance, source
 from pipeline.tracking.location import Place
+from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
 
@@ -60,6 +62,19 @@ def test_the_difference_makes_the_same_tree_of_the_commit_again(repository, tmp_
     git(again, "apply", text=difference.encode())
     assert (again / "package" / "net.py").read_text() == "width = 3\n"
     assert {name: (again / name).read_bytes().decode() for name in new} == new
+
+
+def test_a_tree_that_stays_as_it_was_is_the_same_when_it_is_read_back(repository, tmp_path):
+    (repository / "package" / "net.py").write_bytes(b"width = 2\r\n# \xff\n")
+    (repository / "new.py").write_bytes(b"uri = 'http://me:' + 'x'\r\nuri = 'http://me:hunter2@h'\x0c\n")
+    uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    with TrackedRun(Place(uri, "same"), "same", {"pipeline": "run"}) as run:
+        run.log_text("batch: 1\n", "config/config.yaml")
+        run.log_environment()
+    logged = read_logged(uri, run.id)
+    assert "hunter2" not in logged.difference
+    code = next(c for c in changes_of_place(logged, {"runtime": {"device": "cpu"}}) if c.what == "code")
+    assert code.words == "the same"
 
 
 def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(repository):
@@ -153,15 +168,13 @@ def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on
         (None, "arm64"),
     ],
 )
-def test_the_processor_is_named_as_far_as_the_system_tells(monkeypatch, said, model):
-    def read_text(self, **options):
-        if said is None:
-            raise FileNotFoundError
-        return said
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+def test_the_processor_is_named_as_far_as_the_system_tells(tmp_path, monkeypatch, said, model):
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(provenance, "CPUINFO", str(tmp_path / "cpuinfo"))
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("sys.platform", "linux")
     assert provenance.cpu_model() == model
 
 

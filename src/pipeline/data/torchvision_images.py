@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,10 +42,12 @@ def torchvision_images(
         device: where it shall live.
 
     Raises:
-        RequestError: it is not there and can't be downloaded.
+        RequestError: it is not there and can't be downloaded, or `name` is more than a name.
     """
     from torchvision import datasets  # slow to import, and only these data sets need it
 
+    if re.fullmatch(r"[\w-]+", name) is None:  # a file is named after it
+        raise RequestError(f"dataset.name={name}: it can't be a name.\nUse letters, digits, _ and -.")
     dataset_class = getattr(datasets, source)
     ensure_present(name, dataset_class, Path(root))
     train = dataset_class(root, train=True)
@@ -59,6 +62,16 @@ def torchvision_images(
         "test": (test_images, test_labels),
     }
     return in_memory_splits(name, parts, classes, digest, f"torchvision.datasets.{source}", device, augment)
+
+
+def is_present(source: object, root: str) -> bool:
+    """Whether `root` holds torchvision's data set `source` whole, so that nothing has to be written there."""
+    from torchvision import datasets
+
+    try:
+        return isinstance(source, str) and _complete(getattr(datasets, source), Path(root))
+    except Exception:  # files that are something else, or may not be read
+        return False
 
 
 def _as_tensors(dataset: object) -> tuple[torch.Tensor, torch.Tensor]:

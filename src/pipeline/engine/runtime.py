@@ -36,12 +36,6 @@ class Runtime:
     workers: Workers
     compiled: bool = False
 
-    @property
-    def device_name(self) -> str | None:
-        """A GPU's name as its maker gives it; None for a processor, of which torch knows none."""
-        name_of = getattr(torch.get_device_module(self.device), "get_device_name", None)
-        return None if name_of is None else str(name_of(self.device))
-
     def as_params(self) -> dict[str, Any]:
         """As it is logged: what has to be known to compute the same again."""
         return {
@@ -126,6 +120,12 @@ def _try_compiler(device: torch.device) -> None:
             f"runtime.compile=true: torch.compile doesn't work here ({reason[:160]})."
             "\nInstall a C++ compiler (Debian: g++), or leave runtime.compile=false."
         ) from None
+
+
+def device_name(device: torch.device) -> str | None:
+    """A GPU's name as its maker gives it; None for a processor, of which torch knows none."""
+    name_of = getattr(torch.get_device_module(device), "get_device_name", None)
+    return None if name_of is None else str(name_of(device))
 
 
 def _device(name: str, workers: Workers) -> torch.device:

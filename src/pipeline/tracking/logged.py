@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError
 from pipeline.tracking.courier import reason_of
-from pipeline.tracking.location import without_password
+from pipeline.tracking.location import is_server, without_password
+from pipeline.tracking.remote import check_not_local, no_local_artifacts
 from pipeline.tracking.run import config_digest
 from pipeline.tracking.store import open_for_reading
 
@@ -52,13 +53,18 @@ class LoggedRun:
         """The git commit it was made at."""
         return self.tags.get("mlflow.source.git.commit")
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the configuration was checked against a digest; without one an edited one looks like any other."""
+        return "config_digest" in self.tags
 
-def read_logged(uri: str, run_id: str) -> LoggedRun:
-    """Read the run `run_id` from the store at `uri`.
+
+def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedRun:
+    """Read the run `run_id` from the store at `uri`; of a server's, folders of this machine only below `trusted` ones.
 
     Raises:
         RequestError: no such run, not one of ours, its configuration is missing or was edited, or the store can't
-            be read.
+            be read, or it is a server that would have its files in a folder of this machine.
     """
     if not RUN_ID.fullmatch(run_id):
         raise RequestError(
@@ -66,7 +72,7 @@ def read_logged(uri: str, run_id: str) -> LoggedRun:
             "\nTake it from MLflow's page of the run, or from the last line of a run."
         )
     client = open_for_reading(uri)
-    with readable(uri):
+    with readable(uri), no_local_artifacts(uri, trusted):
         try:
             run = client.get_run(run_id)
         except MlflowException as error:
@@ -93,9 +99,12 @@ def read_logged(uri: str, run_id: str) -> LoggedRun:
         if gathered != run_id:
             parent = client.get_run(gathered).data.tags
             tags = {k: v for k, v in parent.items() if k == "mlflow.source.git.commit"} | tags
+        experiment = client.get_experiment(run.info.experiment_id)
+        if is_server(uri):
+            check_not_local(experiment.artifact_location, trusted)  # where the repetition's files will be
         return LoggedRun(
             run_id=run_id,
-            experiment=client.get_experiment(run.info.experiment_id).name,
+            experiment=experiment.name,
             status=tags.get("status", "running"),
             config=config,
             params=dict(run.data.params),
@@ -121,7 +130,7 @@ def _artifact(client: MlflowClient, run_id: str, path: str) -> str:
             if _is_missing(client, run_id, path):
                 return ""
             raise error
-        return file.read_text(encoding="utf-8", errors="replace")
+        return file.read_bytes().decode("utf-8", errors="replace")  # with the ends of lines as they were
 
 
 def _is_missing(client: MlflowClient, run_id: str, path: str) -> bool:

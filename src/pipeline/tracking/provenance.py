@@ -1,5 +1,6 @@
 """What a run depended on besides its configuration and its source: packages, machine, command."""
 
+import itertools
 import logging
 import os
 import platform
@@ -14,6 +15,7 @@ from typing import Any
 from pipeline.tracking.location import without_passwords
 
 log = logging.getLogger("pipeline.tracking")
+CPUINFO = "/proc/cpuinfo"
 
 
 def found_or(otherwise: Any, what: str, find: Callable[[], Any]) -> Any:
@@ -64,12 +66,13 @@ def cpu_model() -> str:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor."""
+    """What Linux says of the first processor; to ask for all of many takes seconds."""
     try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        with open(CPUINFO, errors="replace") as file:
+            lines = list(itertools.takewhile(str.strip, file))
     except OSError:
         return {}
-    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs if value.strip()}
 
 
