@@ -96,6 +96,9 @@ def configuration(logged: "LoggedRun", uri: str) -> dict[str, Any]:
         runtime = {key: logged.params.get(f"runtime.{key}", value) for key, value in config["runtime"].items()}
         runtime["threads"] = int(runtime["threads"]) if str(runtime["threads"]).isdigit() else runtime["threads"]
         config["runtime"] = runtime
+        if config["batching"]["micro_batch"] == "auto" and "batching.micro_batch" in logged.params:
+            used = logged.params["batching.micro_batch"]
+            config["batching"]["micro_batch"] = None if used == "null" else int(used)
         if "root" in config["dataset"] and not os.path.isdir(config["dataset"]["root"]):
             config["dataset"]["root"] = os.environ.get("PIPELINE_DATA", "data")  # the folder is another machine's
         return _typed(config)
