@@ -59,9 +59,9 @@ class Budget:
 
 @dataclass
 class Batching:
-    """How a batch is formed: `micro_batch` is the most examples in one forward pass."""
+    """How a batch is formed: `micro_batch` is the most examples in one forward pass, `auto`, or null for all."""
 
-    micro_batch: int | None = None
+    micro_batch: Any = "auto"
 
 
 @dataclass

@@ -61,6 +61,7 @@ def configuration(logged: "LoggedRun", uri: str, trusted: Collection[str] = ()) 
     config = _typed(logged, config)
     config["tracking"] |= {"uri": uri, "experiment": logged.experiment}
     config["runtime"] = runtime_used(config["runtime"], logged.params)
+    config["batching"]["micro_batch"] = micro_batch_used(config["batching"]["micro_batch"], logged.params)
     if "root" in config["dataset"]:
         config["dataset"]["root"] = data_root(config["dataset"], trusted)
     return config
@@ -78,6 +79,20 @@ def runtime_used(configured: Mapping[str, Any], params: Mapping[str, str]) -> di
             raise RequestError(f"runtime.{key}={shown(value)}: no run logs such a value, so it was edited.")
     numbers = {key: int(used[key]) for key in ("threads", "workers") if used[key] != "auto"}
     return used | numbers | {"compile": used["compile"].lower() == "true"}
+
+
+def micro_batch_used(configured: Any, params: Mapping[str, str]) -> Any:
+    """How many examples were passed at once, where that was left to the run; None is the whole batch.
+
+    Raises:
+        RequestError: a value that no run logs.
+    """
+    used = params.get("batching.micro_batch", "auto")
+    if configured != "auto" or used == "auto":
+        return configured
+    if re.fullmatch(r"null|[1-9][0-9]{0,8}", used) is None:
+        raise RequestError(f"batching.micro_batch={shown(used)}: no run logs such a value, so it was edited.")
+    return None if used == "null" else int(used)
 
 
 def data_root(dataset: Mapping[str, Any], trusted: Collection[str]) -> str:

@@ -55,7 +55,7 @@ def record_request(run: "TrackedRun", config: dict[str, Any], workload: "Workloa
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    used = workload.runtime.as_params()
+    used = workload.runtime.as_params() | {"batching.micro_batch": workload.micro_batch}
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(config) | used | known)
     if HydraConfig.initialized():

@@ -29,8 +29,7 @@ def check_request(config: dict[str, Any]) -> None:
     check_choice("tracking.log_model", config["tracking"]["log_model"], ("none", "best"))
     check_choice("budget.kind", config["budget"]["kind"], tuple(budget.KEYS))
     check_choice("schedule.name", config["schedule"]["name"], tuple(schedule.SCHEDULES))
-    if (micro_batch := config["batching"]["micro_batch"]) is not None:
-        check_batch("batching.micro_batch", micro_batch)
+    check_micro_batch(config["batching"]["micro_batch"])
     check_choice("runtime.precision", config["runtime"]["precision"], PRECISIONS)
     check_choice("runtime.memory_format", config["runtime"]["memory_format"], MEMORY_FORMATS)
     check_workers(config["runtime"]["workers"], config["batch"])
@@ -42,6 +41,15 @@ def check_request(config: dict[str, Any]) -> None:
         raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
     if not 1 <= looks <= 3:
         raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
+
+
+def check_micro_batch(value: object) -> None:
+    """Refuse what is neither `auto`, nor null, nor a number of examples."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value not in (None, "auto") and not (is_number and value >= 1):  # type: ignore[operator]
+        raise RequestError(
+            f"batching.micro_batch={value}: it must be auto, null or a number of examples, a whole number from 1 up."
+        )
 
 
 def check_workers(workers: int, batch: int) -> None:

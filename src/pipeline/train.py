@@ -191,7 +191,7 @@ def _fit_and_record(
         *(model, optimizer, workload.splits, plan, workload.schedule),
         batch=config["batch"],
         seed=config["seed"],
-        micro_batch=config["batching"]["micro_batch"],
+        micro_batch=workload.micro_batch,
         noise_sample=workload.noise_sample,
         on_evaluation=on_evaluation,
         on_state=checkpoints.update,

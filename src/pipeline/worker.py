@@ -122,7 +122,7 @@ def _work(config: dict[str, Any], workload: Any) -> None:
         *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
         batch=config["batch"],
         seed=config["seed"],
-        micro_batch=config["batching"]["micro_batch"],
+        micro_batch=workload.micro_batch,
         precision=workload.runtime.precision,
         compiled=workload.runtime.compiled,
         workers=workload.runtime.workers,

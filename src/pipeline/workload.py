@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.budget import TrainingPlan, plan_training
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
-from pipeline.engine import NoiseSample, Runtime, Workers, arrange, set_up_runtime
+from pipeline.engine import NoiseSample, Runtime, Workers, arrange, chosen_micro_batch, set_up_runtime
 from pipeline.engine.eager import keep_compiler_unimported
 from pipeline.engine.workers import ALONE, check_shareable
 from pipeline.errors import RequestError
@@ -25,7 +25,10 @@ from pipeline.schedule import Schedule, make_schedule
 
 @dataclass(frozen=True)
 class Workload:
-    """Data, model, optimizer and plan of one run, built and checked against each other."""
+    """Data, model, optimizer and plan of one run, built and checked against each other.
+
+    `micro_batch` is the one that is used, never `auto`.
+    """
 
     splits: Splits
     model: nn.Module
@@ -33,6 +36,7 @@ class Workload:
     plan: TrainingPlan
     schedule: Schedule
     runtime: Runtime
+    micro_batch: int | None
     noise_sample: NoiseSample
 
 
@@ -70,13 +74,16 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     # Lazy layers get their parameters in the check; only then can these be given a memory format.
     _check_fit(model.to(runtime.device), splits)
     model, runtime = arrange(model, runtime, asked["memory_format"])
+    micro_batch = chosen_micro_batch(
+        config["batching"]["micro_batch"], model, splits.train, runtime.device, config["batch"], workers
+    )
     noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
     _check_noise_sample(noise_sample, plan, splits, model)
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
     # Each worker draws its own.
     torch.manual_seed(derive_seed("noise", config["seed"], *([workers.rank] if workers.rank else [])))
     optimizer = build_optimizer(config["optimizer"], model)
-    return Workload(splits, model, optimizer, plan, schedule, runtime, noise_sample)
+    return Workload(splits, model, optimizer, plan, schedule, runtime, micro_batch, noise_sample)
 
 
 def load_data(config: dict[str, Any], device: torch.device) -> Splits:

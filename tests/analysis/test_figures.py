@@ -133,7 +133,11 @@ def test_kinds_of_runs_are_named_in_the_legend_where_they_occur(seven):
 def test_the_best_law_is_drawn_beside_the_rules(seven):
     runs, answer = seven
     law = Law("broken_line", {}, 1.0, 0.95, 0.5, tuple(cell.best_lr or 0.1 for cell in answer.batches))
-    assert "best law: broken line" in words(map_figure(replace(answer, laws=(law,)), runs))
+    likeliest = replace(answer, laws=(law,), winner=None)
+    assert "likeliest law, weight 0.95: broken line" in words(map_figure(likeliest, runs))
+    named = words(map_figure(replace(likeliest, winner="broken_line"), runs))
+    assert "law: broken line" in named
+    assert "likeliest" not in named
 
 
 def test_a_minimum_beyond_what_was_tried_has_an_arrow_and_no_point():

@@ -62,12 +62,17 @@ def test_it_equals_the_obvious_loop_step_by_step(splits):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("micro_batch", [100, 50, 33, 7, 1])
-def test_accumulation_gives_the_trajectory_of_the_whole_batch(splits, micro_batch):
+@pytest.mark.parametrize(("micro_batch", "pieces"), [(100, 1), (50, 2), (33, 4), (15, 7), (7, 15), (1, 100)])
+def test_accumulation_gives_the_trajectory_of_the_whole_batch(splits, micro_batch, pieces):
     whole, _ = train(splits, batch=100)
-    pieces, _ = train(splits, batch=100, micro_batch=micro_batch)
-    assert losses(pieces) == pytest.approx(losses(whole), rel=1e-5)
-    norms = [[e.metrics["grad_norm"] for e in r.evaluations] for r in (whole, pieces)]
+    passes = []
+    torch.manual_seed(0)
+    model = MLP((1, 8, 8), 10, (32,))
+    model.register_forward_pre_hook(lambda module, images: passes.append(1) if module.training else None)
+    cut, _ = train(splits, batch=100, micro_batch=micro_batch, model=model)
+    assert len(passes) == pieces * cut.steps
+    assert losses(cut) == pytest.approx(losses(whole), rel=1e-5)
+    norms = [[e.metrics["grad_norm"] for e in r.evaluations] for r in (whole, cut)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 

@@ -316,3 +316,21 @@ def test_both_estimators_see_the_same_noise(splits):
     together = NoiseScale.mean(estimates)
     assert together.trace == pytest.approx(whole.trace, rel=0.05)
     assert together.squared_norm == pytest.approx(whole.squared_norm, rel=0.01)
+
+
+def test_where_evaluations_are_far_apart_one_step_in_so_many_is_watched_from_the_first_on():
+    torch.manual_seed(0)
+    model, kept = nn.Linear(3, 2), []
+    with MicroBatchNoise(model, 4, 2, steps=64 * 5) as noise, MicroBatchNoise(model, 4, 2) as each:
+        for step in range(12):
+            model.zero_grad()
+            for _ in range(2):
+                (F.cross_entropy(model(torch.randn(2, 3)), torch.tensor([0, 1])) / 2).backward()
+                noise.after_backward(2)
+                each.after_backward(2)
+            (kept if step % 5 == 0 else []).append(each.drain())
+        watched = noise.drain()
+    assert len(kept) == 3
+    expected = NoiseScale.mean(kept)
+    assert (watched.trace, watched.squared_norm) == pytest.approx((expected.trace, expected.squared_norm), rel=1e-5)
+    assert noise.drain() is None

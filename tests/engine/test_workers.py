@@ -5,6 +5,7 @@ import functools
 import math
 import multiprocessing
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from torch import nn
 from pipeline.budget import plan_training
 from pipeline.data import InMemorySplit, digits
 from pipeline.engine import NoiseSample, Workers, evaluate, fit
-from pipeline.engine.workers import check_shareable, has_unused_parameters
+from pipeline.engine.loop import Loop
+from pipeline.engine.probe import has_unused_parameters
+from pipeline.engine.workers import check_shareable
 from pipeline.errors import RequestError
 from pipeline.schedule import make_schedule
 
@@ -48,13 +51,17 @@ def with_dropout():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
 
 
-# Name: network, and what `run` gets. 50 examples are 13, 13, 12 and 12 for four workers, and 25 each for two.
+# Name: network, and what `run` gets. 50 examples are 13, 13, 12 and 12 for four workers, and 25 each for two; 51 are
+# 13, 13, 13 and 12, and 26 and 25. An epoch is 1593 examples.
 CASES = {
     "whole": (mlp, {"batch": 50}),
     "pieces": (mlp, {"batch": 50, "micro_batch": 7}),
     "fewest": (mlp, {"batch": 4, "steps": 20}),
     "diverged": (mlp, {"batch": 50, "lr": 1e8}),
     "norm": (with_batch_norm, {"batch": 48}),
+    "norm, unequal": (with_batch_norm, {"batch": 51}),
+    "norm, pieces": (with_batch_norm, {"batch": 51, "micro_batch": 13}),
+    "few steps an epoch": (mlp, {"batch": 531, "steps": 72}),
     "noise": (mlp, {"batch": 48, "noise_sample": DRAWN}),
     "unused": (WithUnused, {"batch": 50, "micro_batch": 7, "steps": 20}),
 }
@@ -83,12 +90,36 @@ def run(network, batch, workers=None, micro_batch=None, lr=0.05, steps=70, **mor
     }
 
 
+def counted(function):
+    """`function`, which returns a dict, to which is added what was looked at meanwhile, and how often."""
+
+    def call(*arguments, **more):
+        evaluated, looks = Counter(), []
+        batches, look = InMemorySplit.batches, Loop.look
+
+        def count(split, slices, augment_seed=None):
+            for images, labels in batches(split, slices, augment_seed):
+                if augment_seed is None and not torch.is_grad_enabled():
+                    evaluated[len(split)] += len(labels)
+                yield images, labels
+
+        InMemorySplit.batches = count
+        Loop.look = lambda loop, drained: looks.append(len(drained)) or look(loop, drained)
+        try:
+            found = function(*arguments, **more)
+        finally:
+            InMemorySplit.batches, Loop.look = batches, look
+        return found | {"evaluated": dict(evaluated), "looks": looks}
+
+    return call
+
+
 def member(rank, count, folder):
     """One worker: runs every case, and keeps what came out."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     workers = Workers(rank, count)
-    found = {name: run(network, workers=workers, **more) for name, (network, more) in CASES.items()}
+    found = {name: counted(run)(network, workers=workers, **more) for name, (network, more) in CASES.items()}
     found["pruned"] = run(mlp, 50, workers, should_prune=lambda e: rank == 0 and e.epoch == 2)
     states = []
     whole = run(with_dropout, 50, workers, on_state=lambda e, state: states.append(copy.deepcopy(state())))
@@ -117,7 +148,8 @@ def together(request, tmp_path_factory):
 def alone(name, pieces=None):
     """The same case in this process; `pieces` passes a step."""
     network, more = CASES[name]
-    return run(network, **({"micro_batch": more["batch"] // pieces} if pieces else {}), **more)
+    cut = {"micro_batch": -(-more["batch"] // pieces)} if pieces else {}
+    return counted(run)(network, **(more | cut))
 
 
 def same(found, expected, exact=EXACT):
@@ -132,7 +164,7 @@ def same(found, expected, exact=EXACT):
     assert found["test"] == pytest.approx(expected["test"], rel=exact, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", ["whole", "pieces", "fewest", "diverged", "unused"])
+@pytest.mark.parametrize("name", ["whole", "pieces", "fewest", "diverged", "unused", "few steps an epoch"])
 def test_the_trajectory_is_that_of_one_process(together, name):
     _, found = together
     for worker in found:
@@ -147,12 +179,33 @@ def test_all_workers_hold_the_same_network_to_the_last_bit(together):
                 assert torch.equal(tensor, found[0][name]["model"][key]) or tensor.isnan().any(), (name, key)
 
 
-def test_with_batch_norm_it_is_that_of_one_process_with_the_same_micro_batch(together):
+@pytest.mark.parametrize("name", ["norm", "norm, unequal", "norm, pieces"])
+def test_with_batch_norm_it_is_that_of_one_process_with_the_same_micro_batch(together, name):
     count, found = together
-    expected = alone("norm", count)
-    same(found[0]["norm"], expected)
+    expected = alone(name) if name == "norm, pieces" else alone(name, count)
+    same(found[0][name], expected)
     for key, tensor in expected["model"].items():
-        torch.testing.assert_close(found[0]["norm"]["model"][key], tensor, rtol=1e-3, atol=1e-5, msg=key)
+        torch.testing.assert_close(found[0][name]["model"][key], tensor, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_each_worker_evaluates_its_share_and_no_more(together):
+    count, found = together
+    evaluations = len(found[0]["whole"]["metrics"])
+    for rank, worker in enumerate(found):
+        for part, times in ((103, evaluations), (101, 1)):
+            start, stop = Workers(rank, count).share(part)
+            assert worker["whole"]["evaluated"][part] == (stop - start) * times
+
+
+def test_workers_look_seldom_where_steps_are_few_and_see_the_same(together):
+    _, found = together
+    case = "few steps an epoch"
+    same(found[0][case], alone(case))
+    assert len(alone(case)["looks"]) == 72, "one process looks at every step"
+    evaluations = len(alone(case)["metrics"])
+    for worker in found:
+        assert sum(worker[case]["looks"]) == 72
+        assert len(worker[case]["looks"]) <= 16 + (72 - 16) / 16 + evaluations
 
 
 def test_workers_measure_the_noise_scale_as_accumulation_does(together):

@@ -43,6 +43,7 @@ REFUSED = [
     ("budget=target budget.metric=accuracy", ["val/error"]),
     ("objective=accuracy", ["val/loss, val/error"]),
     ("batching.micro_batch=0", ["batching.micro_batch=0"]),
+    ("batching.micro_batch=half", ["batching.micro_batch=half", "auto, null or a number"]),
     ("noise_scale.epochs=[0]", ["noise_scale.epochs=[0]", "1 the first and -1 the last", "[1,-1]"]),
     ("noise_scale.epochs=[1.5]", ["noise_scale.epochs=[1.5]", "whole numbers"]),
     ("noise_scale.epochs=[true]", ["noise_scale.epochs=[True]"]),

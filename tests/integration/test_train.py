@@ -201,6 +201,7 @@ for overrides in sys.argv[1:]:
     assert target.data.metrics["steps_to_target"] == target.data.metrics["optimizer_steps"]
     (accumulated,) = [run for run in found if run.data.params["batching.micro_batch"] == "50"]
     assert accumulated.data.metrics["val/error"] < 0.3
+    assert {run.data.params["batching.micro_batch"] for run in found} == {"null", "50"}, "what was used, never auto"
 
 
 @pytest.mark.long

@@ -53,9 +53,9 @@ def legend(answer: Answer) -> list[Line2D]:
     """The entries that this panel adds to the figure's legend."""
     handles = []
     if answer.laws:
-        handles.append(
-            Line2D([], [], color=BLUE, ls=LAW, lw=1.2, label=f"best law: {answer.laws[0].rule.replace('_', ' ')}")
-        )
+        law = answer.laws[0]
+        kind = "law" if law.rule == answer.winner else f"likeliest law, weight {law.weight:.2f}"
+        handles.append(Line2D([], [], color=BLUE, ls=LAW, lw=1.2, label=f"{kind}: {law.rule.replace('_', ' ')}"))
     marks = verdict_marks.legend(_verdict(cell) for cell in answer.batches if cell.best_lr is not None)
     for mark in marks:
         mark.set_label(f"linear: {mark.get_label()}")

@@ -5,6 +5,7 @@ from pipeline.engine.evaluate import evaluate
 from pipeline.engine.fit import fit
 from pipeline.engine.noise_scale import NoiseSample, NoiseScale
 from pipeline.engine.objective import objective_value
+from pipeline.engine.pieces import chosen_micro_batch
 from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.runtime import Runtime, arrange, set_up_runtime
 from pipeline.engine.workers import Workers
@@ -18,6 +19,7 @@ __all__ = [
     "Runtime",
     "Workers",
     "arrange",
+    "chosen_micro_batch",
     "evaluate",
     "fit",
     "load_checkpoint",

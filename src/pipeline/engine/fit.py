@@ -16,14 +16,18 @@ from pipeline.engine.health import Health
 from pipeline.engine.loop import Loop
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
 from pipeline.engine.precision import FULL, Precision
+from pipeline.engine.probe import has_unused_parameters
 from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.state import State, random_states, restore, state_of
-from pipeline.engine.workers import ALONE, Workers, has_unused_parameters
+from pipeline.engine.workers import ALONE, Workers
 from pipeline.schedule import Schedule
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
 # batch 4 averages over fifty examples of the digits.
 WINDOWS_PER_EPOCH = 20
+# Several workers look together, and each look waits for the slowest: no oftener than once in so many steps, save for
+# the run's first ones, in which most runs diverge that do. Steps, not seconds, since all must look at once.
+STEPS_UNSEEN = 16
 
 
 def fit(
@@ -74,7 +78,7 @@ def fit(
         resume_from = workers.told(resume_from)
         if not workers.is_first:
             noise_sample = NEVER
-    noise = MicroBatchNoise(model, batch, micro_batch, workers)
+    noise = MicroBatchNoise(model, batch, micro_batch, workers, plan.total_steps / len(plan.evaluation_steps))
     has_unused = workers.count > 1 and has_unused_parameters(model, splits.train)
     loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled, has_unused)
     health = Health(splits.guess_loss)
@@ -129,6 +133,13 @@ def runs_ahead(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def _is_due(loop: Loop, step: int, unseen: int) -> bool:
+    """Whether to look at the last `unseen` steps after so many of the run, before the evaluation."""
+    if runs_ahead(loop.device):
+        return False
+    return loop.workers.count == 1 or step <= STEPS_UNSEEN or unseen >= STEPS_UNSEEN
+
+
 def _train_until(
     loop: Loop,
     batches: Iterator[tuple[Tensor, Tensor]],
@@ -141,10 +152,10 @@ def _train_until(
 ) -> dict[str, float] | None:
     """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged.
 
-    Divergence is judged window by window; where the device would have to be waited for, all of them at the end.
+    Divergence is judged window by window; where the device would have to be waited for, all of them at the end, and
+    where other workers would, once in a while.
     """
     begin, loss_sum, wrong_sum = result.steps, 0.0, 0.0
-    is_ahead = runs_ahead(loop.device)
     unseen: list[Tensor] = []
     lengths: list[int] = []
     started, pauses = time.perf_counter(), 0.0
@@ -156,7 +167,7 @@ def _train_until(
         unseen.append(loop.drain())
         lengths.append(stop - result.steps)
         result.steps = stop
-        if not is_ahead or stop == end:
+        if stop == end or _is_due(loop, stop, sum(lengths)):
             for (loss, wrong), steps in zip(loop.look(unseen), lengths, strict=True):
                 if math.isnan(health.start_loss):
                     health.start(loss)

@@ -27,6 +27,8 @@ from pipeline.engine.workers import ALONE, Workers
 # Bytes of per-example gradients at once, if one example's fit in. Measured on a CPU with 256 examples: for the
 # mlp 64 MB is as fast, for the simple_cnn a third slower or more.
 GRADIENT_BYTES = 16 * 2**20
+# Of how many steps between two evaluations micro-batches are compared: their noise averages out long before.
+STEPS_WATCHED = 64
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,9 @@ class MicroBatchNoise:
 
     No backward pass and no copy of a gradient is added: within the `with` block a hook on each parameter takes
     the norm of a micro-batch's gradient before it is accumulated. The device is waited for in `drain` only.
-    Measured on a CPU: 2 to 8 % of training time where a micro-batch takes 3 ms or more, 17 to 24 % where it takes
-    less than one, as 32 digits through the mlp do.
+    Where an evaluation comes after many steps, one in so many is watched that these are about `STEPS_WATCHED`.
+    Measured on a CPU, where every step is watched: 2 to 8 % of training time where a micro-batch takes 3 ms or more,
+    17 to 24 % where it takes less than one, as 32 digits through the mlp do.
 
     With micro-batches of bⱼ examples, B = Σbⱼ, k of them, gⱼ the gradient of a micro-batch's mean loss and g that of
     the whole batch: E|gⱼ|² = |G|² + tr Σ/bⱼ, so the mean with weights bⱼ/B is E Σⱼ(bⱼ/B)|gⱼ|² = |G|² + tr Σ·k/B.
@@ -166,9 +169,12 @@ class MicroBatchNoise:
         batch: B, examples in a step.
         micro_batch: most examples in one backward pass; None is all. With a single one there is nothing to tell.
         workers: who make the backward passes of a step together.
+        steps: about how many lie between two evaluations.
     """
 
-    def __init__(self, model: nn.Module, batch: int, micro_batch: int | None, workers: Workers = ALONE) -> None:
+    def __init__(
+        self, model: nn.Module, batch: int, micro_batch: int | None, workers: Workers = ALONE, steps: float = 1
+    ) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._batch = batch
         self._workers = workers
@@ -178,8 +184,9 @@ class MicroBatchNoise:
         # (bⱼ/B)|gⱼ|² of this step, in memory that is taken once: see `Tally`.
         self._small = next(model.parameters()).new_zeros(self._own_pieces)
         self._arrived = 0
-        self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over steps
-        self._steps = 0
+        self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over the watched steps
+        self._every = max(1, round(steps / STEPS_WATCHED))
+        self._steps = 0  # since the last drain, of which every `_every`-th from the first on is watched
 
     def __enter__(self) -> Self:
         watched = self._parameters if self._pieces > 1 else []
@@ -192,22 +199,28 @@ class MicroBatchNoise:
         for hook in self._hooks:
             hook.remove()
 
+    def _is_watched(self) -> bool:
+        return self._steps % self._every == 0
+
     def _arrives(self, gradient: Tensor) -> None:
-        self._norms.append(torch.linalg.vector_norm(gradient))
+        if self._is_watched():
+            self._norms.append(torch.linalg.vector_norm(gradient))
 
     def after_backward(self, examples: int) -> None:
         """Note a micro-batch of `examples`, whose loss was the mean over them times `examples` / B times workers."""
         if self._pieces == 1:
             return
         # But for the workers, the gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
-        self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._workers.count**2)
-        self._norms.clear()
+        if self._is_watched():
+            self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._workers.count**2)
+            self._norms.clear()
         self._arrived += 1
         if self._arrived < self._own_pieces:
             return
-        whole = _squared([torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None])
-        sums = torch.stack([self._small.sum(), whole])
-        self._sums = sums if self._sums is None else self._sums + sums
+        if self._is_watched():
+            whole = _squared([torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None])
+            sums = torch.stack([self._small.sum(), whole])
+            self._sums = sums if self._sums is None else self._sums + sums
         self._steps += 1
         self._arrived = 0
 
@@ -215,7 +228,8 @@ class MicroBatchNoise:
         """The estimate over the steps since the last drain; None where there is a single micro-batch a step."""
         if self._sums is None:
             return None
-        own, whole = (self._sums.cpu().double() / self._steps).tolist()
+        watched = -(-self._steps // self._every)
+        own, whole = (self._sums.cpu().double() / watched).tolist()
         (small,) = self._workers.total([own])
         self._sums, self._steps = None, 0
         trace = (small - whole) / ((self._pieces - 1) / self._batch)

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.engine.allocator import keep_freed_memory
 from pipeline.engine.precision import Precision
+from pipeline.engine.probe import convolves
 from pipeline.engine.workers import ALONE, Workers
 from pipeline.errors import RequestError
 
@@ -99,11 +100,10 @@ def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.
         memory_format: `contiguous`, `channels_last`, or `auto`: the latter for networks that convolve images,
             measured to be 1.1 to 1.3 times as fast on CPUs (benchmarks/RESULTS.md).
     """
-    convolves = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
     used = memory_format
     if memory_format == "auto":
-        used = "channels_last" if convolves else "contiguous"
-    if convolves and runtime.device.type == "cpu":
+        used = "channels_last" if convolves(model) else "contiguous"
+    if convolves(model) and runtime.device.type == "cpu":
         keep_freed_memory()
     model = model.to(runtime.device, memory_format=MEMORY_FORMATS[used])  # type: ignore[call-overload]
     return model, replace(runtime, memory_format=used)

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.data.splits import Split
-from pipeline.data.stream import in_order
 from pipeline.errors import RequestError
 
 
@@ -151,20 +148,6 @@ def check_shareable(model: nn.Module) -> None:
                 " workers can't share."
                 "\nGive it a momentum, or use runtime.workers=1."
             )
-
-
-def has_unused_parameters(model: nn.Module, split: Split) -> bool:
-    """Whether some parameters get no gradient from a training pass; nothing in `model` is changed."""
-    images, _ = next(iter(split.batches(in_order(min(2, len(split)), 2))))
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    was_training = model.training
-    # A data loader draws from torch's own generator, and so may a model.
-    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-        logits = functional_call(model.train(), parameters | buffers, (images,))
-        gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
-    model.train(was_training)
-    return any(gradient is None for gradient in gradients)
 
 
 class BatchStatistics:
