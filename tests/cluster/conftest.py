@@ -15,11 +15,11 @@ def _packages():
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory):
-    with servers.postgresql(tmp_path_factory.mktemp("servers")) as url:
+    with servers.started(servers.postgresql, tmp_path_factory.mktemp("servers")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    with servers.slurm(tmp_path_factory.mktemp("servers")) as environment:
+    with servers.started(servers.slurm, tmp_path_factory.mktemp("servers")) as environment:
         yield environment

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from hydra_plugins.lr_study_sweeper._storage import open_storage
 from pipeline.tracking.store import open_existing_store
 from tests.cluster import servers
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.cluster
 APP = str(Path(__file__).parents[1] / "hydra_plugins" / "app.py")
@@ -139,11 +140,11 @@ def test_a_wrong_password_is_refused_and_not_shown(tmp_path, run_python, postgre
 def test_optunas_dashboard_opens_the_storage_as_it_is(tmp_path, run_python):
     done = run_python(APP, "-m", *SEARCH, "size=1,2", "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
-    port = servers.free_port()
+    (port,) = free_ports(1)
     program = str(Path(sys.executable).parent / "optuna-dashboard")
     command = [program, str(tmp_path / "out" / "optuna.journal"), "--host", "127.0.0.1", "--port", str(port)]
-    with servers.running(command, tmp_path / "dashboard.log"):
-        servers.wait_for("optuna-dashboard", lambda: servers.listens(port))
+    with servers.running(command, tmp_path / "dashboard.log") as dashboard:
+        servers.wait_for("optuna-dashboard", lambda: servers.listens(port, dashboard))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
             studies = json.load(answer)["study_summaries"]
         assert sorted(study["study_name"] for study in studies) == ["app/size=1", "app/size=2"]

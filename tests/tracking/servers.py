@@ -2,12 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from tests.ports import free_ports
+
+# How often it is started where another process was faster to take its port.
+TRIES = 3
 
 
 class Server:
@@ -17,14 +21,29 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.backend = backend or f"sqlite:///{folder}/server.db"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self._choose_port()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def _choose_port(self) -> None:
+        (self.port,) = free_ports(1)
+        self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, "it runs already"
+        is_first = self.process is None
+        log = self.folder / "server.log"
+        for _ in range(TRIES):
+            begin = log.stat().st_size if log.exists() else 0
+            self._launch()
+            if self._answers():
+                return
+            said = log.read_bytes()[begin:].decode()
+            assert "address already in use" in said.lower(), said[-2000:]
+            if is_first:
+                self._choose_port()
+        raise AssertionError("its port is taken")
+
+    def _launch(self) -> None:
         command = ["-m", "mlflow", "server", "--backend-store-uri", self.backend]
         command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
@@ -36,15 +55,19 @@ class Server:
                 start_new_session=True,
                 env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
+
+    def _answers(self) -> bool:
+        """Wait for its first answer; False where it ends before."""
+        assert self.process is not None
         deadline = time.monotonic() + 120
-        while True:
+        while self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
-                return
+                return True
             except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
                 assert time.monotonic() < deadline, "the server never answered"
                 time.sleep(0.2)
+        return False
 
     def send(self, number: int) -> None:
         """Send a signal to the server and its workers, by their own process group."""
