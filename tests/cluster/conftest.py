@@ -1,5 +1,6 @@
 """The servers, started once for all tests here."""
 
+import functools
 import shutil
 
 import pytest
@@ -11,6 +12,12 @@ from tests.cluster import servers
 def _packages():
     missing = [program for program in servers.NEEDED if shutil.which(program) is None]
     assert not missing, f"not installed: {missing}; apt-get install slurm-wlm slurmdbd munge mariadb-server postgresql"
+
+
+@pytest.fixture
+def run_python(run_python):
+    """The same, with time for queues and for a machine that runs all these servers."""
+    return functools.partial(run_python, timeout=600)
 
 
 @pytest.fixture(scope="session")
