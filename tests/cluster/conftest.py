@@ -1,5 +1,6 @@
 """The servers, started once for all tests here."""
 
+import functools
 import shutil
 
 import pytest
@@ -13,13 +14,19 @@ def _packages():
     assert not missing, f"not installed: {missing}; apt-get install slurm-wlm slurmdbd munge mariadb-server postgresql"
 
 
+@pytest.fixture
+def run_python(run_python):
+    """The same, with time for queues and for a machine that runs all these servers."""
+    return functools.partial(run_python, timeout=600)
+
+
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory):
-    with servers.postgresql(tmp_path_factory.mktemp("servers")) as url:
+    with servers.started(servers.postgresql, tmp_path_factory.mktemp("servers")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    with servers.slurm(tmp_path_factory.mktemp("servers")) as environment:
+    with servers.started(servers.slurm, tmp_path_factory.mktemp("servers")) as environment:
         yield environment

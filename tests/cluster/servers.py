@@ -14,15 +14,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.ports import free_ports
 
 NEEDED = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
-
-
-def free_port() -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
@@ -33,10 +31,13 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def listens(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server, and nobody else, listens on a port; it must not have ended."""
+    assert process.poll() is None, f"{process.args} ended"
+    with contextlib.suppress(psutil.Error):  # it ends just now
+        sockets = psutil.Process(process.pid).net_connections("tcp")
+        return any((s.status, s.laddr.port) == (psutil.CONN_LISTEN, port) for s in sockets if s.laddr)
+    return False
 
 
 @contextlib.contextmanager
@@ -75,24 +76,38 @@ def owned(folder: Path, user: str) -> Path:
 
 
 @contextlib.contextmanager
+def started(start: Callable[[Path], contextlib.AbstractContextManager[Any]], folder: Path) -> Iterator[Any]:
+    """Servers, started once more with other ports where they don't come up: another process may have been faster."""
+    with contextlib.ExitStack() as stack:
+        try:
+            (folder / "first").mkdir()
+            value = stack.enter_context(start(folder / "first"))
+        except AssertionError:
+            (folder / "second").mkdir()
+            value = stack.enter_context(start(folder / "second"))
+        yield value
+
+
+@contextlib.contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """A PostgreSQL server with a password; yields the URL of an empty database."""
     (programs,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
-    data, port, password = owned(folder / "postgresql", "postgres"), free_port(), secrets.token_hex(8)
+    data, (port,), password = owned(folder / "postgresql", "postgres"), free_ports(1), secrets.token_hex(8)
     (folder / "password").write_text(password)
     shutil.chown(folder / "password", "postgres")
     initdb = [str(programs / "initdb"), "-D", str(data / "data"), "-U", "optuna", "-A", "scram-sha-256"]
     subprocess.run([*initdb, f"--pwfile={folder}/password"], check=True, capture_output=True, user="postgres", cwd=data)
     command = [str(programs / "postgres"), "-D", str(data / "data"), "-p", str(port), "-k", str(data)]
-    with running([*command, "-c", "listen_addresses=127.0.0.1"], folder / "postgresql.log", "postgres", signal.SIGINT):
-        wait_for("PostgreSQL", lambda: listens(port))
+    options, log = ["-c", "listen_addresses=127.0.0.1"], folder / "postgresql.log"
+    with running([*command, *options], log, "postgres", signal.SIGINT) as process:
+        wait_for("PostgreSQL", lambda: listens(port, process))
         yield f"postgresql://optuna:{password}@127.0.0.1:{port}/postgres"
 
 
 @contextlib.contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """A Slurm cluster of one node, with accounting (submitit asks `sacct`); yields the variables to use it with."""
-    control, node, accounts, database = (free_port() for _ in range(4))
+    control, node, accounts, database = free_ports(4)
     munge, maria = owned(folder / "munge", "munge"), owned(folder / "mariadb", "mysql")
     munge_socket, key = munge / "socket", munge / "key"
     key.write_bytes(secrets.token_bytes(128))
@@ -102,24 +117,25 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     with contextlib.ExitStack() as stack:
 
-        def start(name: str, *command: str, user: str | None = None) -> None:
-            stack.enter_context(running(command, folder / f"{name}.log", user, environment=environment))
+        def start(name: str, *command: str, user: str | None = None) -> subprocess.Popen[bytes]:
+            return stack.enter_context(running(command, folder / f"{name}.log", user, environment=environment))
 
         munged = ("munged", "-F", "--force", f"--key-file={key}", f"--socket={munge_socket}", f"--pid-file={munge}/pid")
         start("munged", *munged, f"--log-file={munge}/log", f"--seed-file={munge}/seed", user="munge")
         wait_for("munge", munge_socket.exists)
         _start_mariadb(stack, folder, maria, database)
-        start("slurmdbd", "slurmdbd", "-D")
-        wait_for("slurmdbd", lambda: listens(accounts))
+        slurmdbd = start("slurmdbd", "slurmdbd", "-D")
+        wait_for("slurmdbd", lambda: listens(accounts, slurmdbd))
         add = ["sacctmgr", "-i", "add", "cluster", "test"]
         wait_for(
             "sacctmgr", lambda: subprocess.run(add, env=environment, capture_output=True, check=False).returncode == 0
         )
-        start("slurmctld", "slurmctld", "-D")
-        wait_for("slurmctld", lambda: listens(control))
-        start("slurmd", "slurmd", "-D", "-N", socket.gethostname())
+        slurmctld = start("slurmctld", "slurmctld", "-D")
+        wait_for("slurmctld", lambda: listens(control, slurmctld))
+        slurmd = start("slurmd", "slurmd", "-D", "-N", socket.gethostname())
 
         def is_idle() -> bool:
+            assert slurmd.poll() is None, "slurmd ended"
             said = subprocess.run(
                 ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True, check=False
             )
@@ -187,8 +203,8 @@ def _start_mariadb(stack: contextlib.ExitStack, folder: Path, data: Path, port: 
     subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
     command = ["mariadbd", "--no-defaults", f"--datadir={data}/data", f"--socket={data}/socket", f"--port={port}"]
     options = ["--bind-address=127.0.0.1", f"--user={owner}", f"--pid-file={data}/pid"]
-    stack.enter_context(running([*command, *options], folder / "mariadb.log"))
-    wait_for("MariaDB", lambda: listens(port))
+    process = stack.enter_context(running([*command, *options], folder / "mariadb.log"))
+    wait_for("MariaDB", lambda: listens(port, process))
     sql = "CREATE DATABASE slurm; CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; "
     sql += "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; "
     sql += "GRANT ALL ON slurm.* TO slurm@localhost; GRANT ALL ON slurm.* TO slurm@'127.0.0.1';"

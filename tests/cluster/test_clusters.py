@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from optuna.trial import TrialState
 from hydra_plugins.lr_study_sweeper._storage import open_storage
 from pipeline.tracking.store import open_existing_store
 from tests.cluster import servers
+from tests.hydra_plugins.app import hand_out_tickets
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.cluster
 APP = str(Path(__file__).parents[1] / "hydra_plugins" / "app.py")
@@ -39,6 +40,11 @@ def database_trials(url, name="app"):
         storage.engine.dispose()
 
 
+def drivers_of(url):
+    """The drivers that have asked for a trial by now."""
+    return {str(t.user_attrs.get("driver")) for t in database_trials(url)}
+
+
 def start(*command, folder, **environment):
     return subprocess.Popen(
         [sys.executable, *command],
@@ -50,7 +56,7 @@ def start(*command, folder, **environment):
     )
 
 
-def ended(drivers, url, seconds=180):
+def ended(drivers, url, seconds=600):
     """What each driver said; one that doesn't end is killed, and its trials are shown."""
     try:
         return [driver.communicate(timeout=seconds)[0] for driver in drivers]
@@ -105,13 +111,15 @@ def test_a_killed_worker_costs_its_own_trial_and_no_other(tmp_path, run_python, 
 
 
 def test_machines_that_share_a_postgresql_share_the_work(tmp_path, postgresql):
-    search = (*SEARCH, f"hydra.sweeper.storage={postgresql}", "hydra.sweeper.n_trials=30", "sleep=0.3")
-    drivers = [start(APP, "-m", *search, f"log={tmp_path}/runs.log", folder=tmp_path) for _ in range(3)]
-    deadline = time.monotonic() + 90
-    while len({str(t.user_attrs.get("driver")) for t in database_trials(postgresql)}) < 3:
-        assert time.monotonic() < deadline, "not all drivers joined"
-        time.sleep(0.2)
-    drivers[0].kill()
+    tickets = tmp_path / "tickets"  # none before all have joined: the first could do all the work alone
+    search = (*SEARCH, f"hydra.sweeper.storage={postgresql}", "hydra.sweeper.n_trials=30", "sleep=0.1")
+    search = (*search, f"log={tmp_path}/runs.log", f"tickets={tickets}")
+    drivers = [start(APP, "-m", *search, folder=tmp_path) for _ in range(3)]
+    try:
+        servers.wait_for("the last driver", lambda: len(drivers_of(postgresql)) == 3, seconds=300)
+    finally:
+        drivers[0].kill()
+        hand_out_tickets(tickets, 100)
     said = ended(drivers, postgresql)
     assert [driver.returncode for driver in drivers[1:]] == [0, 0], said
     trials = database_trials(postgresql)
@@ -139,11 +147,11 @@ def test_a_wrong_password_is_refused_and_not_shown(tmp_path, run_python, postgre
 def test_optunas_dashboard_opens_the_storage_as_it_is(tmp_path, run_python):
     done = run_python(APP, "-m", *SEARCH, "size=1,2", "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
-    port = servers.free_port()
+    (port,) = free_ports(1)
     program = str(Path(sys.executable).parent / "optuna-dashboard")
     command = [program, str(tmp_path / "out" / "optuna.journal"), "--host", "127.0.0.1", "--port", str(port)]
-    with servers.running(command, tmp_path / "dashboard.log"):
-        servers.wait_for("optuna-dashboard", lambda: servers.listens(port))
+    with servers.running(command, tmp_path / "dashboard.log") as dashboard:
+        servers.wait_for("optuna-dashboard", lambda: servers.listens(port, dashboard))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
             studies = json.load(answer)["study_summaries"]
         assert sorted(study["study_name"] for study in studies) == ["app/size=1", "app/size=2"]

@@ -2,12 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from tests.ports import free_ports
+
+# How often it is started where another process was faster to take its port.
+TRIES = 3
 
 
 class Server:
@@ -22,14 +26,29 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.command = ["ui", "--backend-store-uri", ui_of] if ui_of else ["server", *self._own()]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self._choose_port()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def _choose_port(self) -> None:
+        (self.port,) = free_ports(1)
+        self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, "it runs already"
+        is_first = self.process is None
+        log = self.folder / "server.log"
+        for _ in range(TRIES):
+            begin = log.stat().st_size if log.exists() else 0
+            self._launch()
+            if self._answers():
+                return
+            said = log.read_bytes()[begin:].decode()
+            assert "address already in use" in said.lower(), said[-2000:]
+            if is_first:
+                self._choose_port()
+        raise AssertionError("its port is taken")
+
+    def _launch(self) -> None:
         command = ["-m", "mlflow", *self.command, "--host", "127.0.0.1", "--port", str(self.port)]
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
@@ -40,15 +59,19 @@ class Server:
                 start_new_session=True,
                 env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
+
+    def _answers(self) -> bool:
+        """Wait for its first answer; False where it ends before."""
+        assert self.process is not None
         deadline = time.monotonic() + 120
-        while True:
+        while self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
-                return
+                return True
             except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
                 assert time.monotonic() < deadline, "the server never answered"
                 time.sleep(0.2)
+        return False
 
     def _own(self) -> list[str]:
         """Database and artifacts of its own, and one worker, which starts sooner than four."""
