@@ -16,7 +16,7 @@ from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial
 from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
-from pipeline.config import conf_dir, register, resolve
+from pipeline.config import as_yaml, conf_dir, register, resolve
 from pipeline.recording import draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
 from pipeline.request import check_request
 from pipeline.tracking.location import Place, check_location, without_passwords
@@ -115,14 +115,12 @@ def _open_run(
     config: dict[str, Any], workload: "Workload", trial: Trial | None, more_tags: Mapping[str, str]
 ) -> tuple["TrackedRun", "State | None"]:
     """Open the run in MLflow and log what it rests on; or go on with one that died, from the state it had reached."""
-    from omegaconf import OmegaConf
-
     from pipeline.engine import load_checkpoint
     from pipeline.tracking.resume import claim
     from pipeline.tracking.run import TrackedRun, config_digest
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
-    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(config)))
+    text = without_passwords(as_yaml(config))
     tags = tags_of(config, trial) | {"config_digest": config_digest(text), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
