@@ -6,7 +6,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from pipeline import config
-from pipeline.config import flatten, resolve
+from pipeline.config import as_yaml, flatten, resolve
 from pipeline.errors import RequestError
 from pipeline.train import warn_linear_adam
 
@@ -99,6 +99,17 @@ def test_a_sweeps_name_stays_when_batch_seed_or_lr_change_and_no_other(composed)
 def test_a_users_own_model_starts_from_an_empty_node(composed):
     cfg = composed("model=custom", "model._target_=torch.nn.Identity", "+model.width=3")
     assert OmegaConf.to_container(cfg.model) == {"_target_": "torch.nn.Identity", "width": 3}
+
+
+@pytest.mark.parametrize("overrides", [[], ["experiment=fashion_mnist"], ["optimizer=adamw", "scaling=adam_sde"]])
+def test_a_configuration_is_written_as_omegaconf_writes_it(composed, overrides):
+    odd = {
+        "text": ["1e3", "yes", "null", "ü: x", "a\nb", ""],
+        "number": [1e-7, 3, float("inf"), True, None],
+        "empty": {},
+    }
+    for config_ in (resolve(composed(*overrides)), odd):
+        assert as_yaml(config_) == OmegaConf.to_yaml(OmegaConf.create(config_))
 
 
 def test_flatten_gives_dotted_keys_and_keeps_lists():

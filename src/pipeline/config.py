@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pipeline import scaling
@@ -278,6 +280,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         raise request_error from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """`OmegaConf.to_yaml` of a resolved configuration, without making an OmegaConf tree of it first (3 ms a trial)."""
+    return yaml.dump(
+        config, Dumper=get_omega_conf_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False
+    )
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hydra_plugins.lr_study_sweeper import Trial, TrialPruned, current_trial, ma
 from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
-from pipeline.config import conf_dir, register, resolve
+from pipeline.config import as_yaml, conf_dir, register, resolve
 from pipeline.recording import device_of, draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
 from pipeline.request import check_request
 from pipeline.tracking.location import Place, check_location, without_passwords
@@ -116,15 +116,13 @@ def _open_run(
     config: dict[str, Any], workload: "Workload", trial: Trial | None, more_tags: Mapping[str, str]
 ) -> tuple["TrackedRun", "State | None"]:
     """Open the run in MLflow and log what it rests on; or go on with one that died, from the state it had reached."""
-    from omegaconf import OmegaConf
-
     from pipeline.engine import load_checkpoint
     from pipeline.tracking.resume import claim
     from pipeline.tracking.run import TrackedRun, config_digest
 
     place = Place(config["tracking"]["uri"], config["tracking"]["experiment"])
     # Value by value, where it is known where each ends; then as the artifact is, whose digest this has to be.
-    text = without_passwords(OmegaConf.to_yaml(OmegaConf.create(masked(config))))
+    text = without_passwords(as_yaml(masked(config)))
     tags = tags_of(config, trial) | {"config_digest": config_digest(text), "device": device_of(workload), **more_tags}
     if config["resume"] == "auto" and (claimed := claim(place, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed

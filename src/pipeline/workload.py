@@ -78,7 +78,7 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
         config["batching"]["micro_batch"], model, splits.train, runtime.device, config["batch"], workers
     )
     noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
-    _check_noise_sample(noise_sample, plan, splits, model)
+    _check_noise_sample(noise_sample, plan, splits, model, json.dumps([config["model"], config["dataset"]]))
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
     # Each worker draws its own.
     torch.manual_seed(derive_seed("noise", config["seed"], *([workers.rank] if workers.rank else [])))
@@ -168,8 +168,12 @@ def _check_fit(model: nn.Module, splits: Splits) -> None:
         )
 
 
-def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits, model: nn.Module) -> None:
-    """Has the budget the evaluations, the training split the examples, and the model per-example gradients?"""
+# Networks, as they were asked for, whose per-example gradients were taken in this process: trials ask again and again.
+_differentiated: set[str] = set()
+
+
+def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits, model: nn.Module, asked: str) -> None:
+    """Has the budget the evaluations, the training split the examples, and the model `asked` for such gradients?"""
     if not sample.epochs:
         return
     evaluations, examples = len(plan.evaluation_steps), len(splits.train)
@@ -184,6 +188,8 @@ def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits,
             f"noise_scale.examples={sample.examples} is more than the training split of {examples} examples."
             f"\nUse 2 to {examples}."
         )
+    if asked in _differentiated:
+        return
     try:
         NoiseSample(examples=2).measure(model, splits.train, seed=0)
     except RuntimeError as error:
@@ -191,6 +197,7 @@ def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits,
             f"model: torch.func can't take its gradients example by example: {_reason(error)}."
             "\nUse noise_scale.epochs=[]; batching.micro_batch gives an estimate without them."
         ) from error
+    _differentiated.add(asked)
 
 
 def _without(node: dict[str, Any], key: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def test_workers_last_and_look_for_plugins_once_but_what_a_job_registers_ends_wi
 def test_a_launch_is_unpacked_once_in_each_worker(monkeypatch):
     unpacked = []
     monkeypatch.setattr(_workers, "_last", None)
+    monkeypatch.setattr(_workers.Singleton, "set_state", lambda state: None)  # this process's stays for other tests
     monkeypatch.setattr(_workers.Launch, "run", lambda self, number, overrides: (self.config, number, list(overrides)))
     load = _workers.pickle.loads
     monkeypatch.setattr(_workers.pickle, "loads", lambda data: unpacked.append(data) or load(data))
@@ -52,3 +53,40 @@ def test_a_launch_is_unpacked_once_in_each_worker(monkeypatch):
     assert [data for data in unpacked if data in (first.launch, second.launch)] == [
         *(first.launch, second.launch, first.launch)
     ]
+
+
+TOLD = r"""
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+told, set_config = [], HydraConfig.set_config
+HydraConfig.set_config = lambda self, cfg: told.append(cfg) or set_config(self, cfg)
+
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(cfg):
+    known = HydraConfig.get()
+    with open("jobs.log", "a") as log:
+        log.write(f"{len(told)} {known.runtime.output_dir} {known.job.num} {known.job.name} {list(HydraConfig.instance().cfg)}\n")
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_job_knows_hydras_configuration_whole_though_it_was_copied_once(run_python, tmp_path):
+    (tmp_path / "own.py").write_text(TOLD)
+    done = run_python(
+        "own.py",
+        "-m",
+        "hydra/launcher=processes",
+        "hydra.launcher.n_jobs=1",
+        "+x=1,2",
+        "hydra.sweep.dir=out",
+        "hydra.sweep.subdir=${hydra.job.num}",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "jobs.log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"], "once for each job"
+    assert [line.split(maxsplit=1)[1] for line in lines] == [f"{tmp_path}/out/{i} {i} own ['hydra']" for i in range(2)]
