@@ -115,7 +115,7 @@ def test_a_run_that_fails_while_it_is_described_is_not_left_open(composed, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "record_request", failing)
     with pytest.raises(RuntimeError, match="no description"):
-        train.train(resolve(composed("budget.epochs=1", "runtime.threads=1")))
+        train.train(resolve(composed(f"tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db", "budget.epochs=1")))
     _, (run,) = runs(tmp_path)
     assert (run.info.status, run.data.tags["status"]) == ("FAILED", "failed")
 
