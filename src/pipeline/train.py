@@ -45,7 +45,6 @@ def main(cfg: DictConfig) -> float:
         if rank:
             check_request(config)
             worker.assist(config, rank, count)
-            return math.nan
         return train(config, trial)
     except Exception as error:
         if trial is not None:

@@ -95,14 +95,19 @@ def gathered(
         peers.end()
 
 
-def assist(config: dict[str, Any], rank: int, count: int, one_of_many: bool = False) -> None:
-    """Be the worker `rank` above 0 of a run under torchrun."""
+def assist(config: dict[str, Any], rank: int, count: int, one_of_many: bool = False) -> NoReturn:
+    """Be the worker `rank` above 0 of a run under torchrun, and leave with exit code 0 when the run is over."""
     from pipeline.engine import Workers
     from pipeline.workload import prepare
 
     workload = prepare(config, one_of_many, Workers(rank, count))
     with group_of_torchrun():
         _work(config, workload)
+    # Threads of torch's may be at work still, and end a process that is being taken down with SIGABRT: for torchrun
+    # that is a failure, for which it ends the first worker.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def leave_the_word_to_the_first() -> NoReturn:
