@@ -6,7 +6,6 @@ neither, and a run imports them when it has been asked for.
 
 import contextlib
 import logging
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
