@@ -152,4 +152,6 @@ def test_a_plan_says_what_a_design_could_tell_and_how_long_it_takes(capsys):
     said = capsys.readouterr().out
     # 2 × 20 searched; fresh: 1 point at the base, 4 at the other batch size, 5 seeds each
     assert "65 runs" in said
-    assert "About 3 min with 2 runs at once" in said
+    assert "About 3.2 min with 2 runs at once, 6 s each." in said
+    report.main(["--plan", "--batches", "32,128", "--trials", "20", "--workers", "2"])
+    assert "About 0.33 min with 2 runs at once, 0.6 s each.\nThat is what" in capsys.readouterr().out

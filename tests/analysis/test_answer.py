@@ -247,7 +247,9 @@ def test_other_objectives_get_the_same_share_of_their_best_and_not_an_absolute_m
     absolute = analyse(runs, Terms(Margin(0.01, False), configured_base=64, objective="val/loss"))
     assert [judged.name for judged in absolute.objectives] == ["val/loss", "val/error", "train/loss"]
     first, error, _ = absolute.objectives
-    assert error.verdicts == first.verdicts
+    assert (error.verdicts, error.others) == (first.verdicts, first.others)
+    assert first.others == {rule: verdicts(absolute, rule) for rule in ("sqrt", "fixed")}
+    assert to_json(absolute)["objectives"][1]["others"]["sqrt"]["64"] == "holds"
 
 
 def test_noise_that_has_no_bound_gives_no_estimate_rather_than_a_narrow_one():

@@ -149,7 +149,9 @@ def test_the_figures_take_the_pages_colours(text):
 def test_laws_questions_and_other_verdicts_have_their_tables(answer, runs):
     sizes = [cell.batch for cell in answer.batches]
     law = Law("power", {"exponent": Estimate(0.5, 0.4, math.inf)}, 1.0, 0.95, 0.5, (0.1,) * len(sizes), "a note")
-    judged = Judged("val/error", None, dict.fromkeys(sizes, "breaks"), None, None, 128)
+    judged = Judged(
+        "val/error", None, dict.fromkeys(sizes, "breaks"), None, None, 128, {"sqrt": dict.fromkeys(sizes, "holds")}
+    )
     full = replace(
         answer,
         laws=(law,),

@@ -11,7 +11,7 @@ from pipeline.analysis.confirmation import same_lr
 from pipeline.analysis.laws import exponent, fit_laws, optima, winner
 from pipeline.analysis.power import detectable_error
 from pipeline.analysis.questions import answer_questions
-from pipeline.analysis.results import MOST_ANCHORS, STEPS_TO_TARGET, Answer, BatchResult, Judged
+from pipeline.analysis.results import MOST_ANCHORS, RULES, STEPS_TO_TARGET, Answer, BatchResult, Estimate, Judged
 from pipeline.analysis.table import CONFIRM, Run, by_objective, published
 from pipeline.analysis.verdict import LEVEL, contiguous, judge
 from pipeline.errors import RequestError
@@ -77,7 +77,7 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
     cells = _cells(runs, sizes)
     margin = terms.margin.absolute(cells[base].result.best_value)
     judged = judge(cells, base, margin, level)
-    holds_from, holds_up_to, breaks_at = contiguous(_linear(judged), base)
+    holds_from, holds_up_to, breaks_at = contiguous(_verdicts(judged, "linear"), base)
     found = optima(list(cells.values()), np.random.default_rng(0))
     below = found.only(found.batches < (breaks_at or math.inf))
     laws = fit_laws(found, base, sizes)
@@ -127,8 +127,14 @@ def _cells(runs: Sequence[Run], sizes: Sequence[int]) -> dict[int, Cell]:
     return {size: describe(by_size[size]) for size in sizes}
 
 
-def _linear(batches: Mapping[int, BatchResult]) -> dict[int, str]:
-    return {size: cell.rules["linear"].verdict for size, cell in batches.items()}
+def _judged(name: str, slope: Estimate | None, batches: Mapping[int, BatchResult], base: int) -> Judged:
+    linear = _verdicts(batches, "linear")
+    others = {rule: _verdicts(batches, rule) for rule in RULES if rule != "linear"}
+    return Judged(name, slope, linear, *contiguous(linear, base), others)
+
+
+def _verdicts(batches: Mapping[int, BatchResult], rule: str) -> dict[int, str]:
+    return {size: cell.rules[rule].verdict for size, cell in batches.items()}
 
 
 def _seed_sd(cell: Cell) -> float | None:
@@ -151,15 +157,14 @@ def _seed_sd(cell: Cell) -> float | None:
 
 
 def _other_anchors(cells: Mapping[int, Cell], base: int, margin: float | None, level: float) -> tuple[Judged, ...]:
-    """The linear rule's verdicts from every other batch size that has a best LR, within the same margin."""
+    """The rules' verdicts from every other batch size that has a best LR, within the same margin."""
     if len(cells) > MOST_ANCHORS:
         return ()
     found = []
     for size, cell in cells.items():
         if size == base or cell.result.best_lr is None:
             continue
-        verdicts = _linear(judge(cells, size, margin, level))
-        found.append(Judged(f"from batch {size}", None, verdicts, *contiguous(verdicts, size)))
+        found.append(_judged(f"from batch {size}", None, judge(cells, size, margin, level), size))
     return tuple(found)
 
 
@@ -181,9 +186,9 @@ def _objectives(
     for name, table in tables.items():
         cells = _cells(table, sorted({run.batch for run in table}))
         margin = terms.margin if name == terms.objective else Margin(share)
-        verdicts = _linear(judge(cells, base, margin.absolute(cells[base].result.best_value), level))
         slope = exponent(optima(list(cells.values()), np.random.default_rng(0)))
-        found.append(Judged(name, slope, verdicts, *contiguous(verdicts, base)))
+        batches = judge(cells, base, margin.absolute(cells[base].result.best_value), level)
+        found.append(_judged(name, slope, batches, base))
     return tuple(found)
 
 

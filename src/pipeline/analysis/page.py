@@ -59,8 +59,8 @@ def render_page(answer: Answer, runs: Sequence[Run], title: str = "", run_url: R
         batch_table(answer),
         _questions(answer),
         law_table(answer),
-        judged_table("Linear's verdicts from other batch sizes", "from", answer.anchors),
-        judged_table("Linear's verdicts by other objectives", "objective", answer.objectives),
+        judged_table("Verdicts from other batch sizes", "from", answer.anchors),
+        judged_table("Verdicts by other objectives", "objective", answer.objectives),
     ]
     here = files("pipeline.analysis")
     style, script = (here.joinpath(name).read_text() for name in ("page.css", "page.js"))

@@ -29,16 +29,19 @@ def law_table(answer: Answer) -> str:
 
 
 def judged_table(title: str, first: str, judged: Sequence[Judged]) -> str:
-    """Linear's verdict at each batch size, a row for each way to judge; nothing where there is none."""
+    """The rules' verdicts at each batch size, linear's first, for each way to judge; nothing where there is none."""
     sizes = sorted({size for one in judged for size in one.verdicts})
     body = []
     for one in judged:
         reach = "nowhere" if one.holds_from is None else f"{one.holds_from} … {one.holds_up_to}"
         exponent = "" if one.exponent is None else estimate(one.exponent)
-        marks = [_mark(one.verdicts.get(size)) for size in sizes]
         broken = "" if one.breaks_at is None else str(one.breaks_at)
-        body.append([_cell(one.name), *map(_cell, (exponent, reach, broken)), *marks])
-    return _table(title, (first, "exponent, 95 % interval", "holds", "breaks at", *map(str, sizes)), body)
+        for rule, verdicts in {"linear": one.verdicts, **one.others}.items():
+            known = (one.name, exponent, reach, broken) if rule == "linear" else ("",) * 4
+            marks = [_mark(verdicts.get(size)) for size in sizes]
+            body.append([*map(_cell, known), _cell(rule, "text"), *marks])
+    head = (first, "exponent, 95 % interval", "linear holds", "breaks at", "rule", *map(str, sizes))
+    return _table(title, head, body)
 
 
 def estimate(value: Estimate) -> str:

@@ -198,8 +198,12 @@ def law_json(optima: Optima, exponent: Estimate | None, laws: Sequence[Law], win
 
 
 def _judged_json(item: Judged) -> dict[str, Any]:
-    verdicts = {str(batch): verdict for batch, verdict in item.verdicts.items()}
-    return vars(item) | {"verdicts": verdicts, "exponent": _estimate_json(item.exponent)}
+    linear, *others = (
+        {str(batch): verdict for batch, verdict in verdicts.items()}
+        for verdicts in (item.verdicts, *item.others.values())
+    )
+    named = dict(zip(item.others, others, strict=True))
+    return vars(item) | {"verdicts": linear, "others": named, "exponent": _estimate_json(item.exponent)}
 
 
 def _estimate_json(estimate: Estimate | None) -> dict[str, float | None] | None:

@@ -150,7 +150,14 @@ class Law:
 
 @dataclass(frozen=True)
 class Judged:
-    """How far the linear rule holds by another objective, or from another batch size."""
+    """How far the rules hold by another objective, or from another batch size.
+
+    Attributes:
+        name: `val/error`, or `from batch 64`.
+        exponent: of the best LR; None where it can't be fitted, or isn't another one.
+        verdicts: linear's, by batch size; `others`, those of the other rules.
+        holds_from, holds_up_to, breaks_at: linear's, as in `Answer`.
+    """
 
     name: str
     exponent: Estimate | None
@@ -158,6 +165,7 @@ class Judged:
     holds_from: int | None
     holds_up_to: int | None
     breaks_at: int | None
+    others: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
