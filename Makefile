@@ -56,13 +56,7 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
 	@touch $@
 
 bench: setup $(PEERS)/.installed  ## speed and memory beside bare PyTorch and the peers' stack (about twenty minutes)
-	$(BIN)/python benchmarks/loop.py
-	$(BIN)/python benchmarks/start.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/workers.py
-	$(BIN)/python benchmarks/tracking.py
-	$(BIN)/python benchmarks/sweep.py
-	$(BIN)/python benchmarks/peers/compare.py $(PEERS)/bin/python
+	$(BIN)/python benchmarks/everything.py $(PEERS)/bin/python
 
 constraints: setup  ## write the installed versions down as the tested ones
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton)' > constraints.txt

@@ -1,13 +1,13 @@
 """The training loop beside the shortest PyTorch loop that does the same arithmetic from the same data in memory.
 
     python benchmarks/loop.py                 # single precision
-    python benchmarks/loop.py --precision bf16
+    python benchmarks/loop.py --precision bf16 --model simple_cnn
     python benchmarks/loop.py --compile       # with one more side, `compiled`: `engine` with runtime.compile=true
 
 Each side is a process of its own, since what one tells the C library or torch would hold for the other. The sides take
 turns, so that a machine whose speed drifts slows all of them; ratios are taken round by round, and the median counts.
 
-- `engine`: `pipeline.engine.fit` with the settings of `runtime=auto`, tracked in MLflow (SQLite);
+- `engine`: `pipeline.engine.fit` with the settings of `runtime=auto` and `batching=auto`, tracked in MLflow (SQLite);
 - `same`: the bare loop with the same memory format, precision and allocator settings;
 - `plain`: the bare loop with PyTorch's own defaults;
 - `bytes`: `engine` from images kept as bytes, as data sets above 256 MiB are; the bare loops have ready floats.
@@ -35,7 +35,7 @@ CASES = [
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
     ("simple_cnn", 256, 10),
-    ("simple_cnn", 2048, 4),
+    ("simple_cnn", 2048, 3),
 ]
 
 
@@ -46,6 +46,8 @@ def build(name):
     torch.manual_seed(0)
     if name == "mlp":
         return MLP((1, 28, 28), 10, (256, 128))
+    if name == "tiny":  # what it takes to have everything imported
+        return SimpleCNN((1, 28, 28), 10, (2, 2), 8)
     return SimpleCNN((1, 28, 28), 10, (32, 64), 1024)
 
 
@@ -73,7 +75,7 @@ def engine(side, precision):
     """A function from (model's name, batch, steps) to examples per second of `fit`, without its evaluations."""
     from pipeline.budget import plan_training
     from pipeline.data import InMemorySplit, Splits
-    from pipeline.engine import fit
+    from pipeline.engine import chosen_micro_batch, fit
     from pipeline.schedule import make_schedule
     from pipeline.tracking.location import Place
     from pipeline.tracking.run import TrackedRun
@@ -88,7 +90,7 @@ def engine(side, precision):
     splits = Splits("benchmark", train, few, few, 10, "", 2.3, "")
     place = Place(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
 
-    def measure(name, batch, steps, micro_batch=None):
+    def measure(name, batch, steps, micro_batch="auto"):
         model, used = arranged(build(name), precision)
         plan = plan_training("steps", batch, len(train), steps=steps)
         schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.0)
@@ -97,7 +99,7 @@ def engine(side, precision):
                 *(model, optimizer_of(model), splits, plan, schedule),
                 batch=batch,
                 seed=0,
-                micro_batch=micro_batch,
+                micro_batch=chosen_micro_batch(micro_batch, model, train, torch.device("cpu"), batch),
                 precision=used,
                 compiled=side == "compiled",
                 on_evaluation=lambda evaluation: run.log_metrics(evaluation.metrics, evaluation.epoch),
@@ -160,12 +162,14 @@ class Side:
         self._process.wait()
 
 
-def main(repeats: int, precision: str, compiled: bool) -> None:
-    """Measure every case and print what was found."""
+def main(repeats: int, precision: str, compiled: bool, models: list[str]) -> None:
+    """Measure the cases of `models` and print what was found."""
     sides = {name: Side(name, precision) for name in (*SIDES, *(["compiled"] if compiled else []))}
     pairs = [("engine", "same"), ("engine", "plain"), ("bytes", "same"), ("compiled", "engine")][: len(sides) - 1]
     rows = []
     for name, batch, steps in CASES:
+        if name not in models:
+            continue
         for side in sides.values():
             side.measure(name, batch, max(2, steps // 4))  # pays for warming up
         rounds = [{which: side.measure(name, batch, steps) for which, side in sides.items()} for _ in range(repeats)]
@@ -191,9 +195,10 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--model", choices=("mlp", "simple_cnn"), help="one of the two networks")
     parser.add_argument("--side", choices=(*SIDES, "compiled"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         serve(given.side, given.precision)
     else:
-        main(given.repeats, given.precision, given.compile)
+        main(given.repeats, given.precision, given.compile, [given.model] if given.model else ["mlp", "simple_cnn"])

@@ -1,7 +1,8 @@
 """Strong scaling: the same batch by one worker and by two, of one thread each: `python benchmarks/workers.py`.
 
 Beside it stands what this machine gives to two bare loops at once, each of which has half the batch and talks to
-nobody: more than that nobody can have. And one worker with two threads, which is the other way to use two cores.
+nobody: more than that nobody can have. With `--threads`, also one worker with two threads, the other way to use two
+cores. A run's speed is that of all its steps, evaluations apart.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from interleaved import clean_environment, in_turn, ratio, show
@@ -22,8 +24,16 @@ import loop
 print(loop.bare("same", "fp32")("{model}", {batch}, {steps}))
 """
 FOLDER = str(Path(__file__).resolve().parent)
-# Long enough for the import of MLflow, which goes on beside the first seconds, not to matter.
-CASES = [("mlp", 2048, 500), ("simple_cnn", 256, 60)]
+# The command, in a process that has MLflow imported: else that goes on beside the first seconds.
+RUN = """
+import sys
+import pipeline.tracking.delivery
+import pipeline.train
+from pipeline import command
+command.run_command(pipeline.train.main)
+"""
+# Five epochs of the mlp; of the simple_cnn about as many seconds.
+CASES = [("mlp", 2048, 122), ("simple_cnn", 256, 24)]
 
 
 def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> float:
@@ -31,7 +41,7 @@ def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> floa
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
-                *(sys.executable, "-m", "pipeline.train", "dataset=fashion_mnist", f"model={model}", f"batch={batch}"),
+                *(sys.executable, "-c", RUN, "dataset=fashion_mnist", f"model={model}", f"batch={batch}"),
                 *("budget=steps", f"budget.steps={steps}", "optimizer.lr=0.01", "tracking.checkpoints=none"),
                 *(f"runtime.workers={workers}", f"runtime.threads={threads}"),
             ],
@@ -44,7 +54,10 @@ def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> floa
 
         client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
         (run,) = client.search_runs([client.get_experiment_by_name("lr-batch").experiment_id])
-        return run.data.metrics["examples_per_second"]
+        histories = [client.get_metric_history(run.info.run_id, key) for key in ("examples", "examples_per_second")]
+        done, rates = ([metric.value for metric in sorted(h, key=lambda m: m.step)] for h in histories)
+        trained = [after - before for before, after in pairwise([0, *done])]
+        return sum(trained) / sum(count / rate for count, rate in zip(trained, rates, strict=True))
 
 
 def bare(model: str, batch: int, steps: int, processes: int) -> float:
@@ -56,26 +69,28 @@ def bare(model: str, batch: int, steps: int, processes: int) -> float:
     return sum(float(process.communicate()[0]) for process in started)
 
 
-def main(repeats: int) -> None:
+def main(repeats: int, with_threads: bool) -> None:
     """Measure and print."""
     for model, batch, steps in CASES:
         case = (model, batch, steps)
-        found = in_turn(
-            {
-                "one worker": lambda case=case: ours(*case, 1, 1),
-                "two workers": lambda case=case: ours(*case, 2, 1),
-                "two threads": lambda case=case: ours(*case, 1, 2),
-                "one bare loop": lambda case=case: bare(*case, 1),
-                "two bare loops": lambda case=case: bare(*case, 2),
-            },
-            repeats,
-        )
+        sides = {
+            "one worker": lambda case=case: ours(*case, 1, 1),
+            "two workers": lambda case=case: ours(*case, 2, 1),
+            "two threads": lambda case=case: ours(*case, 1, 2),
+            "one bare loop": lambda case=case: bare(*case, 1),
+            "two bare loops": lambda case=case: bare(*case, 2),
+        }
+        if not with_threads:
+            del sides["two threads"]
+        found = in_turn(sides, repeats, warm_up=False)  # each measurement is a process of its own
         rates = json.dumps({name: round(statistics.median(values)) for name, values in found.items()})
         for name, above, below in (
             ("two workers ÷ one", "two workers", "one worker"),
             ("two threads ÷ one", "two threads", "one worker"),
             ("two bare loops that share nothing ÷ one", "two bare loops", "one bare loop"),
         ):
+            if above not in found:
+                continue
             median, low, high = ratio(found[above], found[below])
             show(f"{model}, batch {batch}: {name}", "–", median, range=[round(low, 2), round(high, 2)])
         print(rates, flush=True)
@@ -83,5 +98,7 @@ def main(repeats: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=2)
-    main(parser.parse_args().repeats)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", action="store_true", help="also one worker with two threads")
+    given = parser.parse_args()
+    main(given.repeats, given.threads)

@@ -46,18 +46,18 @@ def chosen(split, model=None, asked="auto", batch=2048, device=CPU, workers=1):
     return chosen_micro_batch(asked, model or cnn(nn.ReLU()), split, device, batch, Workers(0, workers))
 
 
-def test_a_convolution_net_goes_in_equal_pieces_of_at_most_256_on_a_cpu(split):
-    assert chosen(split) == 256
-    assert [chosen(split, batch=batch) for batch in (257, 300, 512, 16384)] == [129, 150, 256, 256]
-    assert chosen(split, workers=4) == 256
-    assert chosen(split, SimpleCNN((1, 8, 8), 10, (4, 8), 16)) == 256
+def test_a_convolution_net_goes_in_equal_pieces_of_at_most_512_on_a_cpu(split):
+    assert chosen(split) == 512
+    assert [chosen(split, batch=batch) for batch in (513, 600, 1024, 16384)] == [257, 300, 512, 512]
+    assert chosen(split, batch=4096, workers=4) == 512
+    assert chosen(split, SimpleCNN((1, 8, 8), 10, (4, 8), 16)) == 512
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        {"batch": 256},
-        {"batch": 1024, "workers": 4},
+        {"batch": 512},
+        {"batch": 2048, "workers": 4},
         {"device": torch.device("cuda")},
         {"model": MLP((1, 8, 8), 10, (16,))},
         {"model": cnn(nn.BatchNorm2d(4))},
@@ -85,7 +85,7 @@ def test_a_look_at_whether_a_network_minds_its_company_changes_nothing_in_it(spl
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("more", "used"), [([], 256), (["batching=whole"], None), (["batching=accumulate"], 256)])
+@pytest.mark.parametrize(("more", "used"), [([], 512), (["batching=whole"], None), (["batching=accumulate"], 256)])
 def test_a_workload_says_what_is_used_and_never_auto(composed, more, used):
     config = resolve(composed("model=simple_cnn", "model.channels=[2,2]", "model.dense=8", "batch=1024", *more))
     assert prepare(config, one_of_many=True).micro_batch == used

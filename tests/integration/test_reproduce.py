@@ -84,8 +84,8 @@ def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path
     run_id = id_of(uri, "tags.pipeline = 'run'")
     logged = read_logged(uri, run_id)
     assert "micro_batch: auto" in logged.config
-    assert logged.params["batching.micro_batch"] == "200"
-    assert reproduce.configuration(logged, uri)["batching"] == {"micro_batch": 200}
+    assert logged.params["batching.micro_batch"] == "300"
+    assert reproduce.configuration(logged, uri)["batching"] == {"micro_batch": 300}
     # Another machine, or a later version, may choose another size; the run keeps its own.
     monkeypatch.setattr("pipeline.engine.pieces.PIECE", 100)
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out

@@ -8,8 +8,9 @@ from pipeline.engine.probe import convolves, minds_its_company
 from pipeline.engine.workers import ALONE, Workers
 
 # The simple_cnn at batch 2048, one thread, by processor time: 0.96, 0.98 and 0.99 of the whole batch's speed in pieces
-# of 128, 256 and 512, with 0.69, 0.73 and 0.82 of the bare loop's peak memory, where the whole batch takes 1.28.
-PIECE = 256
+# of 128, 256 and 512 (in bfloat16 0.96 and 1.0 of 256 and 512), with 0.69, 0.73 and 0.82 of the bare loop's peak
+# memory, where the whole batch takes 1.28.
+PIECE = 512
 
 
 def chosen_micro_batch(
@@ -23,7 +24,7 @@ def chosen_micro_batch(
     """The most examples in one forward pass; None is the whole batch, or a worker's whole share of it.
 
     `auto` cuts where that saves memory, costs no speed and changes no number beyond rounding: on a CPU, for networks
-    that convolve images and see each example by itself, in equal pieces of at most 256 examples.
+    that convolve images and see each example by itself, in equal pieces of at most 512 examples.
 
     Args:
         asked: `auto`, a number, or None.
