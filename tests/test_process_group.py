@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from pipeline import peers, worker
 from pipeline.engine import Workers
 from pipeline.errors import RunError
-from pipeline.process_group import open_store
+from pipeline.process_group import LoopbackStore
 
 # Stands for `python -m pipeline.worker`: says that it is ready, and then does what the test wants.
 STAND_IN = """
@@ -80,7 +81,7 @@ def all_reduced():
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's tables")
 def test_a_store_is_reached_over_loopback_alone():
     before = listening()
-    store = open_store()
+    store = LoopbackStore()
     assert listening() - before == {f"0100007F:{store.port:04X}"}
 
 
@@ -102,12 +103,14 @@ def test_workers_meet_on_loopback_alone(stand_in):
         (f"os.kill(os.getpid(), {signal.SIGKILL:d})", r"Worker 1 of 2 was killed \(SIGKILL\)"),
     ],
 )
-def test_a_worker_that_dies_before_they_have_met_is_noticed_and_the_next_run_can_meet(stand_in, ends, said):
+def test_a_worker_that_dies_before_they_have_met_is_noticed_and_the_next_run_can_meet(stand_in, ends, said, capfd):
     stand_in(ends)
     started = time.monotonic()
     with pytest.raises(RunError, match=said), worker.gathered({}, Workers(0, 2), one_of_many=False):
         pytest.fail("they have met")
     assert time.monotonic() - started < 15, "most of it is the import of torch"
+    assert not [thread for thread in threading.enumerate() if thread.name == "meeting workers"], "none waits on"
+    assert capfd.readouterr().err == ""
     stand_in(HELPS)
     with worker.gathered({}, Workers(0, 2), one_of_many=False):
         assert all_reduced() == 2

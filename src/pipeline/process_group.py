@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,19 +25,35 @@ HOST = "127.0.0.1"
 POLL_SECONDS = 0.05
 # For processes that are known to be there; and for those that torchrun started, which build their workload first.
 MEETING_SECONDS, TORCHRUN_SECONDS = 60.0, 600.0
+# A thread that is left to wait would wake up while Python is taken down, and end the process with SIGABRT.
+GIVEN_UP_SECONDS = 5.0
 # How long the others are given to say why they leave, and a signal that was sent to all to arrive here, too.
 WORDS_SECONDS, SIGNAL_SECONDS = 3.0, 0.5
 TERMINATED = 143  # exit code, by `pipeline.command`
 ADVICE = "Its own words, if any, stand above. A run with resume=auto goes on from its last checkpoint."
 
 
-def open_store() -> "dist.TCPStore":
-    """A store for the processes of this machine, on a free port of loopback: torch's own listens on every address."""
-    import torch.distributed as dist
+class LoopbackStore:
+    """A store for the processes of this machine, on a free port of loopback: torch's own listens on every address.
 
-    with socket.create_server((HOST, 0)) as listener:
-        port = listener.getsockname()[1]
-        return dist.TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    Attributes:
+        port: where it listens.
+        client: this process's way in.
+    """
+
+    def __init__(self) -> None:
+        import torch.distributed as dist
+
+        with socket.create_server((HOST, 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+            self._server: dist.TCPStore | None = dist.TCPStore(
+                HOST, self.port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+            )
+        self.client = dist.TCPStore(HOST, self.port, is_master=False)
+
+    def close(self) -> None:
+        """End it, and with it whatever waits for it."""
+        self._server = None
 
 
 def use_loopback() -> None:
@@ -52,6 +69,7 @@ def group(
     rank: int,
     count: int,
     check: Callable[[], None] = lambda: None,
+    give_up: Callable[[], None] = lambda: None,
     patience: float = MEETING_SECONDS,
 ) -> Iterator[None]:
     """torch's process group, as long as the block lasts.
@@ -60,6 +78,7 @@ def group(
         store: where the processes find each other.
         rank, count: this process's place.
         check: called again and again until all have met; it raises where one is gone.
+        give_up: called where they haven't met, to end the waiting.
         patience: seconds until they must have.
     """
     import torch.distributed as dist
@@ -72,6 +91,10 @@ def group(
         met.result()
         yield
     finally:
+        if not met.done():
+            with _silence():
+                give_up()
+                concurrent.futures.wait([met], timeout=GIVEN_UP_SECONDS)
         if dist.is_initialized():
             with contextlib.suppress(RuntimeError):  # a peer that is gone can't say good-bye
                 dist.destroy_process_group()
@@ -103,6 +126,20 @@ def _meet(store: "dist.Store", rank: int, count: int, patience: float) -> "concu
 
     threading.Thread(target=meet, name="meeting workers", daemon=True).start()
     return met
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without this process's stderr: torch's own code writes forty lines there about what is said in two."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _set_timeout(timeout: timedelta) -> None:

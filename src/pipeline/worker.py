@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.errors import RequestError
 from pipeline.peers import PEER_LOST, Peers
-from pipeline.process_group import HOST, group, group_of_torchrun, is_lost_peer, open_store, use_loopback
+from pipeline.process_group import HOST, LoopbackStore, group, group_of_torchrun, is_lost_peer, use_loopback
 
 if TYPE_CHECKING:
     from pipeline.engine import Workers
@@ -78,13 +78,13 @@ def gathered(
         with group_of_torchrun():
             yield
         return
-    store = open_store()
+    store = LoopbackStore()
     asked = {"config": config, "count": workers.count, "port": store.port, "one_of_many": one_of_many}
     peers = Peers(workers.count, asked, last_words)
     try:
-        peers.wait_until_ready(store)
+        peers.wait_until_ready(store.client)
         use_loopback()
-        with group(store, 0, workers.count, peers.check):
+        with group(store.client, 0, workers.count, peers.check, store.close):
             yield
         peers.see_off()
     except Exception as error:
