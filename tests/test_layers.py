@@ -13,6 +13,7 @@ COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run"
     "worker",
     "peers",
     "process_group",
+    "torchrun",
     "child",
     "recording",
     "changes",

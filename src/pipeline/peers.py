@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import child
 from pipeline.errors import RunError
-from pipeline.process_group import ADVICE, POLL_SECONDS
+from pipeline.process_group import ADVICE, POLL_SECONDS, free_what_waits
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -98,7 +98,7 @@ class Peers:
     def _keep_watch(self) -> None:
         while not self._is_over.wait(WATCH_SECONDS):
             if self.is_one_gone():
-                _free_what_waits()
+                free_what_waits()
                 if not self._is_over.wait(NOTICE_SECONDS):
                     self._leave()
                 return
@@ -110,16 +110,6 @@ class Peers:
         finally:
             print(message, file=sys.stderr, flush=True)
             os._exit(1)  # the main thread can't be reached
-
-
-def _free_what_waits() -> None:
-    """Have NCCL give up; gloo does by itself, where a connection is closed."""
-    import torch
-    import torch.distributed as dist
-
-    if torch.cuda.is_available() and dist.is_initialized():
-        with contextlib.suppress(Exception):  # whatever its state is, the run has failed
-            dist.group.WORLD.abort()  # type: ignore[union-attr]
 
 
 def _start(asked: Mapping[str, Any]) -> "subprocess.Popen[str]":

@@ -7,29 +7,22 @@ thread of its own, and the main thread stays free to notice what went wrong mean
 import concurrent.futures
 import contextlib
 import os
-import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-
-from pipeline.errors import RunError
 
 if TYPE_CHECKING:
     import torch.distributed as dist
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.05
-# For processes that are known to be there; and for those that torchrun started, which build their workload first.
-MEETING_SECONDS, TORCHRUN_SECONDS = 60.0, 600.0
+# For processes that are known to be there.
+MEETING_SECONDS = 60.0
 # A thread that is left to wait would wake up while Python is taken down, and end the process with SIGABRT.
 GIVEN_UP_SECONDS = 5.0
-# How long the others are given to say why they leave, and a signal that was sent to all to arrive here, too.
-WORDS_SECONDS, SIGNAL_SECONDS = 3.0, 0.5
-TERMINATED = 143  # exit code, by `pipeline.command`
 ADVICE = "Its own words, if any, stand above. A run with resume=auto goes on from its last checkpoint."
 
 
@@ -161,58 +154,11 @@ def is_lost_peer(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
-@contextlib.contextmanager
-def group_of_torchrun() -> Iterator[None]:
-    """The process group of the processes that torchrun started.
+def free_what_waits() -> None:
+    """Have NCCL give up; gloo does by itself, where a connection is closed."""
+    import torch
+    import torch.distributed as dist
 
-    torchrun ends all as soon as one is gone, by the signal by which a batch system would end them all. What happened
-    is known by what each says when it leaves: one that was told to end, or has done its share, leaves a word, and one
-    that died leaves none.
-
-    Raises:
-        RunError: another one died.
-        SystemExit: this one was told to end, and in the first, all were.
-    """
-    from torch.distributed.rendezvous import rendezvous
-
-    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=TORCHRUN_SECONDS)))
-    try:
-        with group(store, rank, count, patience=TORCHRUN_SECONDS):
-            yield
-    except (RuntimeError, SystemExit) as error:
-        if not (is_lost_peer(error) or (isinstance(error, SystemExit) and error.code == TERMINATED)):
-            raise
-        was_told = isinstance(error, SystemExit) or _is_told_to_end()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what happened has to be said first
-        if was_told and rank:
-            _leave_word(store, rank)
-        if was_told and (rank or _have_all_spoken(store, count)):
-            raise SystemExit(TERMINATED) from None
-        raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
-    _leave_word(store, rank)
-
-
-def _leave_word(store: "dist.Store", rank: int) -> None:
-    with contextlib.suppress(RuntimeError):  # the store may be another's, who is gone
-        store.set(f"left {rank}", "")
-
-
-def _is_told_to_end() -> bool:
-    """Whether the signal that ended another one arrives here, too."""
-    try:
-        time.sleep(SIGNAL_SECONDS)
-    except SystemExit:
-        return True
-    return False
-
-
-def _have_all_spoken(store: "dist.Store", count: int) -> bool:
-    """Whether each of the others has said that it leaves, or does so in a moment."""
-    deadline = time.monotonic() + WORDS_SECONDS
-    words = [f"left {rank}" for rank in range(1, count)]
-    with contextlib.suppress(RuntimeError):  # without the store it can't be told
-        while not store.check(words):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-    return True
+    if torch.cuda.is_available() and dist.is_initialized():
+        with contextlib.suppress(Exception):  # whatever its state is, the run has failed
+            dist.group.WORLD.abort()  # type: ignore[union-attr]

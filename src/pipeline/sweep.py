@@ -17,6 +17,7 @@ from pipeline.config import flatten, resolve
 from pipeline.dry_run import check_buildable
 from pipeline.errors import RequestError
 from pipeline.request import check_request
+from pipeline.torchrun import place_under_torchrun
 from pipeline.tracking.location import Place, check_location
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class SweepHooks(Hooks):
         """Refuse what can't be trained in any cell: values, tracking place, data, model, optimizer."""
         from pipeline.train import warn_linear_adam
 
-        if (place := worker.place_under_torchrun()) is not None:
+        if (place := place_under_torchrun()) is not None:
             if place[0]:
                 worker.leave_the_word_to_the_first()
             raise RequestError(

@@ -17,22 +17,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.errors import RequestError
 from pipeline.peers import PEER_LOST, Peers
-from pipeline.process_group import HOST, LoopbackStore, group, group_of_torchrun, is_lost_peer, use_loopback
+from pipeline.process_group import HOST, LoopbackStore, group, is_lost_peer, use_loopback
+from pipeline.torchrun import group_of_torchrun, place_under_torchrun
 
 if TYPE_CHECKING:
     from pipeline.engine import Workers
 
-# What torchrun tells each process (torch.distributed's "env://").
-TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # How long the first worker, who refuses the same request, is given to say why.
 REFUSAL_SECONDS = 5.0
-
-
-def place_under_torchrun() -> tuple[int, int] | None:
-    """(rank, count) where torchrun, or another launcher that sets the same variables, started this process."""
-    if any(name not in os.environ for name in TORCHRUN) or int(os.environ["WORLD_SIZE"]) == 1:
-        return None
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def own_place(config: dict[str, Any]) -> tuple[int, int]:

@@ -114,10 +114,12 @@ def test_a_worker_that_dies_ends_the_others_and_the_run_can_be_gone_on_with(tmp_
 
 
 @pytest.mark.long
-def test_where_all_are_told_to_end_the_run_was_interrupted_and_has_not_failed(tmp_path):
-    process = started(*TRAIN, "runtime.workers=2", folder=tmp_path)
+@pytest.mark.parametrize("command", [(*TRAIN, "runtime.workers=2"), TORCHRUN], ids=["own", "torchrun"])
+def test_where_all_are_told_to_end_the_run_was_interrupted_and_has_not_failed(tmp_path, command):
+    process = started(*command, folder=tmp_path)
     others = workers_of(process)
-    others[0].terminate()  # as a batch system sends it to all
+    if command is not TORCHRUN:  # torchrun passes the signal on, as a batch system sends it to all
+        others[0].terminate()
     process.terminate()
     said = process.communicate(timeout=60)[0]
     assert process.returncode != 0
