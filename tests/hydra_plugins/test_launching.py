@@ -33,6 +33,7 @@ def relaunched(tmp_path, monkeypatch, other):
 
     def run(while_waiting, silent=0.0):
         waves, run_here, waited_for = [], [], []
+        started = _start_ticks(other.pid)  # once: of a process that has died since it can't be told any more
         storage = str(tmp_path / "out" / "optuna.journal")
 
         def launch(launcher, overrides, initial_job_idx):
@@ -40,7 +41,7 @@ def relaunched(tmp_path, monkeypatch, other):
             if len(waves) == 1:
                 raise ConnectionError("the queue doesn't answer")
             waited_for[:] = [launcher.task_function.jobs[initial_job_idx].trial_id]
-            process = identity() | {"pid": other.pid, "started": _start_ticks(other.pid), "time": time.time() - silent}
+            process = identity() | {"pid": other.pid, "started": started, "time": time.time() - silent}
             open_storage(storage).set_trial_user_attr(waited_for[0], "process", process)
             return launch_in_stub(launcher, overrides, initial_job_idx)
 
