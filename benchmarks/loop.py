@@ -3,6 +3,7 @@
     python benchmarks/loop.py                 # single precision
     python benchmarks/loop.py --precision bf16 --model simple_cnn
     python benchmarks/loop.py --compile       # with one more side, `compiled`: `engine` with runtime.compile=true
+    python benchmarks/loop.py --pieces 256 512 1024 2048    # simple_cnn at 2048 in pieces of so many examples
 
 Each side is a process of its own, since what one tells the C library or torch would hold for the other. The sides take
 turns, so that a machine whose speed drifts slows all of them; ratios are taken round by round, and the median counts.
@@ -10,13 +11,16 @@ turns, so that a machine whose speed drifts slows all of them; ratios are taken 
 - `engine`: `pipeline.engine.fit` with the settings of `runtime=auto` and `batching=auto`, tracked in MLflow (SQLite);
 - `same`: the bare loop with the same memory format, precision and allocator settings;
 - `plain`: the bare loop with PyTorch's own defaults;
-- `bytes`: `engine` from images kept as bytes, as data sets above 256 MiB are; the bare loops have ready floats.
+- `bytes`: `engine` from images kept as bytes, as data sets above 256 MiB are; the bare loops have ready floats;
+- `pieces-512`: `engine` whose forward passes take at most 512 examples.
 
-Prints a JSON line for each case, and a table.
+Prints a JSON line for each case, with each side's peak memory so far, and a table.
 """
 
 import argparse
+import functools
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,14 +31,13 @@ import torch
 import torch.nn.functional as F
 
 EXAMPLES = 20_000
-SIDES = ("engine", "same", "plain", "bytes")
-# Steps that take about a second on two cores.
+# Steps that take one to three seconds on two cores.
 CASES = [
     ("mlp", 32, 1500),
     ("mlp", 256, 400),
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
-    ("simple_cnn", 256, 10),
+    ("simple_cnn", 256, 12),
     ("simple_cnn", 2048, 3),
 ]
 
@@ -58,9 +61,12 @@ def data():
     return images, torch.randint(0, 10, (EXAMPLES,), generator=generator)
 
 
-def optimizer_of(model):
-    """The same on all sides."""
-    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+def optimizer_of(model, side):
+    """The same arithmetic on all sides; `plain` has torch's defaults, the others the project's way to make one."""
+    from pipeline.engine.eager import fused_where_it_can_be
+
+    make = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+    return make(model.parameters()) if side == "plain" else fused_where_it_can_be(make, list(model.parameters()))
 
 
 def arranged(model, precision):
@@ -96,10 +102,10 @@ def engine(side, precision):
         schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.0)
         with TrackedRun(place, "benchmark", {}) as run:
             result = fit(
-                *(model, optimizer_of(model), splits, plan, schedule),
+                *(model, optimizer_of(model, side), splits, plan, schedule),
                 batch=batch,
                 seed=0,
-                micro_batch=chosen_micro_batch(micro_batch, model, train, torch.device("cpu"), batch),
+                micro_batch=chosen_micro_batch(micro_batch, model, train, torch.device("cpu"), batch, precision=used),
                 precision=used,
                 compiled=side == "compiled",
                 on_evaluation=lambda evaluation: run.log_metrics(evaluation.metrics, evaluation.epoch),
@@ -118,7 +124,7 @@ def bare(side, precision):
 
     def measure(name, batch, steps):
         model, used = arranged(build(name), precision) if side == "same" else (build(name), FULL)
-        optimizer = optimizer_of(model)
+        optimizer = optimizer_of(model, side)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         passes = -(-steps * batch // len(labels))
         order = torch.cat([torch.randperm(len(labels)) for _ in range(passes)])[: steps * batch]
@@ -138,9 +144,12 @@ def bare(side, precision):
 
 def serve(side, precision):
     """Measure what is asked for on stdin, until that ends."""
-    measure = (engine if side in ("engine", "bytes", "compiled") else bare)(side, precision)
+    kind, _, piece = side.partition("-")
+    measure = (bare if kind in ("same", "plain") else engine)(kind, precision)
+    more = {"micro_batch": int(piece)} if piece else {}
     for line in sys.stdin:
-        print(measure(*json.loads(line)), flush=True)
+        found = measure(*json.loads(line), **more)
+        print(found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
 
 
 class Side:
@@ -154,7 +163,8 @@ class Side:
         """Examples per second."""
         self._process.stdin.write(json.dumps(case) + "\n")
         self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+        rate, self.peak_kib = map(float, self._process.stdout.readline().split())
+        return rate
 
     def end(self) -> None:
         """Let the process go."""
@@ -162,19 +172,17 @@ class Side:
         self._process.wait()
 
 
-def main(repeats: int, precision: str, compiled: bool, models: list[str]) -> None:
-    """Measure the cases of `models` and print what was found."""
-    sides = {name: Side(name, precision) for name in (*SIDES, *(["compiled"] if compiled else []))}
-    pairs = [("engine", "same"), ("engine", "plain"), ("bytes", "same"), ("compiled", "engine")][: len(sides) - 1]
+def main(cases: list[tuple], pairs: list[tuple[str, str]], repeats: int, precision: str) -> None:
+    """Measure the ratios of `pairs` of sides in `cases`, and print what was found."""
+    sides = {name: Side(name, precision) for name in dict.fromkeys(name for pair in pairs for name in pair)}
     rows = []
-    for name, batch, steps in CASES:
-        if name not in models:
-            continue
+    for name, batch, steps in cases:
         for side in sides.values():
             side.measure(name, batch, max(2, steps // 4))  # pays for warming up
         rounds = [{which: side.measure(name, batch, steps) for which, side in sides.items()} for _ in range(repeats)]
         row = {"model": name, "batch": batch, "precision": precision}
         row |= {f"{which}_per_second": round(statistics.median(r[which] for r in rounds)) for which in sides}
+        row["peak_mib"] = {which: round(side.peak_kib / 1024) for which, side in sides.items()}
         for ours, theirs in pairs:
             ratios = [r[ours] / r[theirs] for r in rounds]
             row[f"{ours}/{theirs}"] = round(statistics.median(ratios), 3)
@@ -183,10 +191,10 @@ def main(repeats: int, precision: str, compiled: bool, models: list[str]) -> Non
         rows.append(row)
     for side in sides.values():
         side.end()
-    columns = ["engine_per_second", *(f"{ours}/{theirs}" for ours, theirs in pairs)]
-    print(f"\n{'model':12} {'batch':>6}" + "".join(f"{column:>19}" for column in columns))
+    columns = [f"{pairs[0][0]}_per_second", *(f"{ours}/{theirs}" for ours, theirs in pairs)]
+    print(f"\n{'model':12} {'batch':>6}" + "".join(f"{column:>24}" for column in columns))
     for row in rows:
-        print(f"{row['model']:12} {row['batch']:6}" + "".join(f"{row[column]:19,}" for column in columns))
+        print(f"{row['model']:12} {row['batch']:6}" + "".join(f"{row[column]:24,}" for column in columns))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}, {repeats} rounds")
 
 
@@ -195,10 +203,19 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--pieces", type=int, nargs="+")
     parser.add_argument("--model", choices=("mlp", "simple_cnn"), help="one of the two networks")
-    parser.add_argument("--side", choices=(*SIDES, "compiled"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    chosen = [case for case in CASES if given.model in (None, case[0])]
+    wanted = [("engine", "same"), ("engine", "plain")]
+    if given.precision == "fp32":
+        wanted.append(("bytes", "same"))
+    if given.compile:
+        wanted.append(("compiled", "engine"))
+    if given.pieces:
+        chosen, wanted = CASES[-1:], [(f"pieces-{piece}", "plain") for piece in given.pieces]
     if given.side:
         serve(given.side, given.precision)
     else:
-        main(given.repeats, given.precision, given.compile, [given.model] if given.model else ["mlp", "simple_cnn"])
+        main(chosen, wanted, given.repeats, given.precision)

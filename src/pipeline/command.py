@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.lr_study_sweeper import SweepFailedError
 from pipeline.errors import RequestError, RunError, request_error_behind
+from pipeline.garbage import collect_seldom
 from pipeline.tracking.location import without_passwords
 
 
@@ -27,6 +28,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     # Plotting and tracking libraries are told not to reach out or to write outside the project.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    collect_seldom()
     try:
         main()
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import child
 from pipeline.errors import RequestError
+from pipeline.garbage import collect_seldom
 
 
 def check_buildable(configs: list[dict[str, Any]], launcher: Mapping[str, Any]) -> None:
@@ -42,20 +43,27 @@ def _ask_workers(configs: list[dict[str, Any]], launcher: Mapping[str, Any]) -> 
 
     if launcher["_target_"] != TARGET or (count := effective_n_jobs(launcher["n_jobs"])) == 1:
         return []
-    return list(workers(launcher["n_jobs"])(delayed(build_and_get_ready)(configs[i::count]) for i in range(count)))
+    run = workers(launcher["n_jobs"], "generator")
+    answers = run(delayed(build_and_get_ready)(configs[i::count]) for i in range(count))
+    _import_tracking(configs[0])  # the driver needs it too, and has nothing to do meanwhile
+    return list(answers)
 
 
 def build_and_get_ready(configs: list[dict[str, Any]]) -> str | None:
     """What can't be built, or None; goes on importing what a first trial needs beside it."""
+    collect_seldom()
     message = first_refusal(configs)
     if message is None:
-        threading.Thread(target=_import_tracking, name="getting ready", daemon=True).start()
+        threading.Thread(target=_import_tracking, args=configs[:1], name="getting ready", daemon=True).start()
     return message
 
 
-def _import_tracking() -> None:
+def _import_tracking(config: Mapping[str, Any]) -> None:
     with contextlib.suppress(ImportError):  # the trial itself says what is missing
         import pipeline.tracking.delivery  # noqa: F401
+        from pipeline.tracking.store import import_for
+
+        import_for(config["tracking"]["uri"])
 
 
 def _ask_process(configs: list[dict[str, Any]]) -> str | None:

@@ -55,11 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         answers = {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
     else:
         from pipeline.tracking.store import open_existing_store
-        from pipeline.tracking.sweep import note_look
 
         store = open_existing_store(options.tracking_uri, options.experiment)
-        note_look(store, options.sweep)
-        answers = answer_sweep(store, options.sweep, margin, options.base_batch)
+        answers = answer_sweep(store, options.sweep, margin, options.base_batch, is_look=True)
         run_url = store.run_url
     title = options.table or options.sweep
     for name, (answer, _) in answers.items():
@@ -152,20 +150,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def answer_sweep(
-    store: "Store", sweep: str, margin: Margin | None = None, base_batch: int | None = None
+    store: "Store", sweep: str, margin: Margin | None = None, base_batch: int | None = None, is_look: bool = False
 ) -> dict[str, tuple[Answer, list[Run]]]:
     """Analyse a sweep that MLflow holds, finished or not; its own margin and base batch are the defaults.
+
+    Args:
+        store: where it is.
+        sweep: its name.
+        margin, base_batch: in place of its own.
+        is_look: whether somebody judges the sweep by it, which is counted on its parent run.
 
     Returns:
         For each workload in it (`optimizer=adamw`, where such a choice was swept; else one, named ``) its answer
         and the runs that it rests on.
     """
-    from pipeline.tracking.sweep import count_looks
+    from pipeline.tracking.sweep import count_looks, note_look
 
+    workloads = _read_sweep(store, sweep)
+    if is_look:
+        note_look(store, sweep, sum(len(runs) for runs, _ in workloads.values()))
     looks = max(1, count_looks(store, sweep))
     return {
         name: (analyse(runs, _terms(params, margin, base_batch, looks)), runs)
-        for name, (runs, params) in _read_sweep(store, sweep).items()
+        for name, (runs, params) in workloads.items()
     }
 
 
@@ -219,10 +226,9 @@ def write_report(store: "Store", sweep: str, parent_id: str) -> dict[str, Answer
     Returns:
         For each workload in the sweep its answer.
     """
-    from pipeline.tracking.sweep import log_report, note_look, tag_stalled
+    from pipeline.tracking.sweep import log_report, tag_stalled
 
-    note_look(store, sweep)
-    answers = answer_sweep(store, sweep)
+    answers = answer_sweep(store, sweep, is_look=True)
     everything = [run for _, runs in answers.values() for run in runs]
     tag_stalled(store, everything)
     with tempfile.TemporaryDirectory() as scratch:

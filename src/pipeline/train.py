@@ -17,6 +17,7 @@ from pipeline import worker
 from pipeline.analysis.table import CONFIRM
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import as_yaml, conf_dir, register, resolve
+from pipeline.garbage import collect_as_usual
 from pipeline.recording import device_of, draw_run_curves, log_best_model, lr_factor, record_request, run_name, tags_of
 from pipeline.request import check_request
 from pipeline.tracking.location import Place, check_location, without_passwords
@@ -183,6 +184,7 @@ def _fit_and_record(
         trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
         return trial.should_prune()
 
+    collect_as_usual()
     result = fit(
         *(model, optimizer, workload.splits, plan, workload.schedule),
         batch=config["batch"],

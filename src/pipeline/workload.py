@@ -17,7 +17,7 @@ from pipeline.budget import TrainingPlan, plan_training
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
 from pipeline.engine import NoiseSample, Runtime, Workers, arrange, chosen_micro_batch, set_up_runtime
-from pipeline.engine.eager import keep_compiler_unimported
+from pipeline.engine.eager import fused_where_it_can_be, keep_compiler_unimported
 from pipeline.engine.workers import ALONE, check_shareable
 from pipeline.errors import RequestError
 from pipeline.schedule import Schedule, make_schedule
@@ -74,9 +74,8 @@ def prepare(config: dict[str, Any], one_of_many: bool, workers: Workers = ALONE)
     # Lazy layers get their parameters in the check; only then can these be given a memory format.
     _check_fit(model.to(runtime.device), splits)
     model, runtime = arrange(model, runtime, asked["memory_format"])
-    micro_batch = chosen_micro_batch(
-        config["batching"]["micro_batch"], model, splits.train, runtime.device, config["batch"], workers
-    )
+    asked_for, batch = config["batching"]["micro_batch"], config["batch"]
+    micro_batch = chosen_micro_batch(asked_for, model, splits.train, runtime.device, batch, workers, runtime.precision)
     noise_sample = NoiseSample(tuple(config["noise_scale"]["epochs"]), config["noise_scale"]["examples"])
     _check_noise_sample(noise_sample, plan, splits, model, json.dumps([config["model"], config["dataset"]]))
     # Dropout and the like draw from here on; from the seed, not from how the weights were made.
@@ -113,7 +112,7 @@ def build_optimizer(node: dict[str, Any], model: nn.Module) -> torch.optim.Optim
     partial = _build("optimizer", arguments | {"_partial_": True})
     keep_compiler_unimported()
     try:
-        optimizer = partial(parameters)
+        optimizer = fused_where_it_can_be(partial, parameters)
     except (TypeError, ValueError) as error:
         raise RequestError(f"optimizer: {node['_target_']} refuses its arguments: {error}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):

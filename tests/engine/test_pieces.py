@@ -10,6 +10,7 @@ from torch import nn
 from pipeline.config import resolve
 from pipeline.data import InMemorySplit
 from pipeline.engine import Workers, chosen_micro_batch
+from pipeline.engine.precision import Precision
 from pipeline.engine.probe import minds_its_company
 from pipeline.models import MLP, SimpleCNN, resnet18
 from pipeline.workload import prepare
@@ -42,22 +43,25 @@ def split():
     return InMemorySplit(torch.randn(8, 1, 8, 8, generator=generator), torch.arange(8))
 
 
-def chosen(split, model=None, asked="auto", batch=2048, device=CPU, workers=1):
-    return chosen_micro_batch(asked, model or cnn(nn.ReLU()), split, device, batch, Workers(0, workers))
+def chosen(split, model=None, asked="auto", batch=2048, device=CPU, workers=1, precision="fp32"):
+    model = model or cnn(nn.ReLU())
+    return chosen_micro_batch(asked, model, split, device, batch, Workers(0, workers), Precision(precision))
 
 
-def test_a_convolution_net_goes_in_equal_pieces_of_at_most_512_on_a_cpu(split):
-    assert chosen(split) == 512
-    assert [chosen(split, batch=batch) for batch in (513, 600, 1024, 16384)] == [257, 300, 512, 512]
-    assert chosen(split, batch=4096, workers=4) == 512
-    assert chosen(split, SimpleCNN((1, 8, 8), 10, (4, 8), 16)) == 512
+def test_a_convolution_net_goes_in_equal_pieces_on_a_cpu(split):
+    assert chosen(split) == 1024
+    assert [chosen(split, batch=batch) for batch in (1025, 1200, 2048, 16384)] == [513, 600, 1024, 1024]
+    assert chosen(split, batch=8192, workers=4) == 1024
+    assert chosen(split, SimpleCNN((1, 8, 8), 10, (4, 8), 16)) == 1024
+    assert chosen(split, batch=16384, precision="bf16") == 2048  # as many bytes
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        {"batch": 512},
-        {"batch": 2048, "workers": 4},
+        {"batch": 1024},
+        {"batch": 4096, "workers": 4},
+        {"precision": "bf16"},
         {"device": torch.device("cuda")},
         {"model": MLP((1, 8, 8), 10, (16,))},
         {"model": cnn(nn.BatchNorm2d(4))},
@@ -65,7 +69,7 @@ def test_a_convolution_net_goes_in_equal_pieces_of_at_most_512_on_a_cpu(split):
         {"model": cnn(OwnDropout())},
         {"model": cnn(OwnNorm())},
     ],
-    ids=["small batch", "small shares", "gpu", "mlp", "norm", "dropout", "own dropout", "own norm"],
+    ids=["small batch", "small shares", "small numbers", "gpu", "mlp", "norm", "dropout", "own dropout", "own norm"],
 )
 def test_where_it_would_not_pay_or_change_the_numbers_a_batch_goes_whole(split, more):
     assert chosen(split, **more) is None
@@ -85,7 +89,7 @@ def test_a_look_at_whether_a_network_minds_its_company_changes_nothing_in_it(spl
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("more", "used"), [([], 512), (["batching=whole"], None), (["batching=accumulate"], 256)])
+@pytest.mark.parametrize(("more", "used"), [([], 538), (["batching=whole"], None), (["batching=accumulate"], 256)])
 def test_a_workload_says_what_is_used_and_never_auto(composed, more, used):
-    config = resolve(composed("model=simple_cnn", "model.channels=[2,2]", "model.dense=8", "batch=1024", *more))
+    config = resolve(composed("model=simple_cnn", "model.channels=[2,2]", "model.dense=8", "batch=1076", *more))
     assert prepare(config, one_of_many=True).micro_batch == used

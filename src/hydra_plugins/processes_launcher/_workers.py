@@ -18,14 +18,15 @@ from omegaconf import DictConfig, open_dict
 TARGET = "hydra_plugins.processes_launcher.processes_launcher.ProcessesLauncher"
 
 
-def workers(n_jobs: int) -> Parallel:
+def workers(n_jobs: int, return_as: str = "list") -> Parallel:
     """Worker processes that outlive a call: whoever asks for as many gets the same ones again.
 
     Args:
         n_jobs: how many; joblib's -1 is one for each core, -2 one less, …
+        return_as: `list`, or `generator`, which waits for the results only where they are asked for.
     """
     # One by one, since jobs differ in length.
-    return Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, pre_dispatch="all")
+    return Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, pre_dispatch="all", return_as=return_as)
 
 
 def dismiss_workers() -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.engine.eager import step_function
+from pipeline.engine.eager import clear_function, step_function
 from pipeline.engine.noise_scale import MicroBatchNoise
 from pipeline.engine.precision import Precision
 from pipeline.engine.tally import Tally
@@ -41,7 +41,8 @@ class Loop:
     tally: Tally = field(default_factory=Tally)  # of losses that are multiplied with the pass's share of the batch
 
     def __post_init__(self) -> None:
-        self._update = step_function(self.optimizer)
+        self._update = step_function(self.optimizer, self.compiled)
+        self._clear_gradients = clear_function(self.optimizer)
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._shared = SharedModel(self.model, self.workers, self.compiled, self.has_unused)
         self._passes = self.workers.passes(self.batch, self.micro_batch)
@@ -54,7 +55,7 @@ class Loop:
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self._shared.begin_step()
         own = self._passes[self.workers.rank]
         for number in range(1, own + 1):

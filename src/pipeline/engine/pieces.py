@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from pipeline.data.splits import Split
+from pipeline.engine.precision import FULL, Precision
 from pipeline.engine.probe import convolves, minds_its_company
 from pipeline.engine.workers import ALONE, Workers
 
-# The simple_cnn at batch 2048, one thread, by processor time: 0.96, 0.98 and 0.99 of the whole batch's speed in pieces
-# of 128, 256 and 512 (in bfloat16 0.96 and 1.0 of 256 and 512), with 0.69, 0.73 and 0.82 of the bare loop's peak
-# memory, where the whole batch takes 1.28.
-PIECE = 512
+# The simple_cnn at batch 2048, two threads: 0.94, 0.98 and 1.00 of the whole batch's speed in pieces of 256, 512 and
+# 1024, with 0.72, 0.82 and 0.95 of the bare loop's peak memory, where the whole batch takes 1.29. In bfloat16 0.94 and
+# 0.96 in pieces of 512 and 1024, and 0.92 of the memory whole (benchmarks/loop.py --pieces).
+PIECES = {"fp32": 1024, "bf16": 2048}
 
 
 def chosen_micro_batch(
@@ -20,11 +21,12 @@ def chosen_micro_batch(
     device: torch.device,
     batch: int,
     workers: Workers = ALONE,
+    precision: Precision = FULL,
 ) -> int | None:
     """The most examples in one forward pass; None is the whole batch, or a worker's whole share of it.
 
     `auto` cuts where that saves memory, costs no speed and changes no number beyond rounding: on a CPU, for networks
-    that convolve images and see each example by itself, in equal pieces of at most 512 examples.
+    that convolve images and see each example by itself, in equal pieces of at most 1024 examples, 2048 in bfloat16.
 
     Args:
         asked: `auto`, a number, or None.
@@ -33,11 +35,12 @@ def chosen_micro_batch(
         device: of the training.
         batch: examples in one optimizer step.
         workers: who share it.
+        precision: of forward passes.
     """
     if asked is None or isinstance(asked, int):
         return asked
     largest_share = Workers(0, workers.count).share(batch)[1]
-    pieces = -(-largest_share // PIECE)
+    pieces = -(-largest_share // PIECES[precision.name])
     if pieces == 1 or device.type != "cpu" or not convolves(model) or minds_its_company(model, split):
         return None
     return -(-largest_share // pieces)

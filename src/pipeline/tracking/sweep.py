@@ -117,15 +117,14 @@ def _as_run(child: MlflowRun) -> Run:
     )
 
 
-def note_look(store: Store, sweep: str) -> None:
-    """Count on the parent run that the sweep is judged now, unless nothing has ended since the last time.
+def note_look(store: Store, sweep: str, ended: int) -> None:
+    """Count on the parent run that the sweep is judged by its `ended` runs, unless these are as many as the last time.
 
     Looking, adding seeds and looking again raises the chance of a wrong verdict, so that the looks are reported.
     """
     parent = find_parent(store, sweep)
     if parent is None:
         return
-    ended = sum(bool(child.data.tags.get("status")) for child in _children(store, sweep))
     looks = json.loads(parent.data.tags.get("looks", "[]"))
     if not looks or looks[-1] != ended:
         with answering(store.uri):
