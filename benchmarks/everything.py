@@ -2,8 +2,8 @@
 
     python benchmarks/everything.py PEERS_PYTHON
 
-`RESULTS.md` has what they found, and names the others, which take longer: `loop.py --compile`, `sweep.py --whole`,
-`workers.py --threads`.
+`RESULTS.md` has what they found, and names the others, which take longer: `loop.py --compile`, `loop.py --pieces`,
+`sweep.py --whole`, `workers.py --threads`, and repeats of the two sweeps.
 """
 
 import argparse
@@ -23,14 +23,14 @@ def parts(peers: str) -> list[list[str]]:
     in_bfloat16 = ["loop.py", "--precision", "bf16", "--model", "simple_cnn"]
     return [
         ["loop.py"],  # 4
-        *([in_bfloat16] if has_bfloat16() else []),  # 2
-        ["start.py"],  # 1.5
-        ["memory.py"],  # 2.5
-        ["workers.py"],  # 3.5
+        *([in_bfloat16] if has_bfloat16() else []),  # 1
+        ["start.py"],  # 0.7
+        ["memory.py"],  # 2
+        ["workers.py"],  # 4
         ["tracking.py", "--repeats", "3"],  # 0.7
-        ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.8
-        ["sweep.py"],  # 3
-        ["peers/compare.py", peers, "--lrs", "8"],  # 6
+        ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.5
+        ["sweep.py"],  # 2.5
+        ["peers/compare.py", peers],  # 4
     ]
 
 

@@ -37,7 +37,7 @@ CASES = [
     ("mlp", 256, 400),
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
-    ("simple_cnn", 256, 12),
+    ("simple_cnn", 256, 20),
     ("simple_cnn", 2048, 3),
 ]
 

@@ -36,7 +36,5 @@ print(gc.get_threshold() == usual, cycles_left() < 1000)
     ],
 )
 def test_cycles_are_looked_for_seldom_until_the_training(call, said):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(call=call)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(call=call)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == said

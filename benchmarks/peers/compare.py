@@ -1,6 +1,7 @@
-"""This project beside Lightning and Optuna's sweeper for Hydra: `make bench-peers`, or
+"""This project beside Lightning and Optuna's sweeper for Hydra, a part of `make bench`:
 
     python benchmarks/peers/compare.py PEERS_PYTHON
+    python benchmarks/peers/compare.py PEERS_PYTHON --only sweep --sweeps 5    # a quarter of an hour
 
 One epoch of the mlp on Fashion-MNIST at batch 64, with validation. And a sweep on the digits: five epochs at each of
 the main job's seven batch sizes times so many LRs, a geometric grid that is the same at each of them and on both

@@ -1,6 +1,6 @@
 """The stack that many start from: Lightning with a DataLoader and torchvision's transforms, Hydra, Optuna's sweeper
-for Hydra, Lightning's MLflow logger. Written from their documentation, for the environment that `make bench-peers`
-makes; nothing of this project is imported.
+for Hydra, Lightning's MLflow logger. Written from their documentation, for the environment that `make bench` makes;
+nothing of this project is imported.
 
     python lightning_app.py epoch ROOT             # seconds of one epoch of the mlp on Fashion-MNIST, batch 64
     python lightning_app.py sweep --multirun …     # a sweep over the LR on the digits, as a Hydra app

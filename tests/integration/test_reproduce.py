@@ -77,17 +77,17 @@ def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri):
 
 def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path, monkeypatch, capsys):
     network = ("model=simple_cnn", "model.channels=[2,4]", "model.dense=8")
-    run(tmp_path, *network, "batch=600", "budget=steps", "budget.steps=6", "tracking.checkpoints=none")
+    run(tmp_path, *network, "batch=1060", "budget=steps", "budget.steps=6", "tracking.checkpoints=none")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["reproduce"])
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     run_id = id_of(uri, "tags.pipeline = 'run'")
     logged = read_logged(uri, run_id)
     assert "micro_batch: auto" in logged.config
-    assert logged.params["batching.micro_batch"] == "300"
-    assert reproduce.configuration(logged, uri)["batching"] == {"micro_batch": 300}
+    assert logged.params["batching.micro_batch"] == "530"
+    assert reproduce.configuration(logged, uri)["batching"] == {"micro_batch": 530}
     # Another machine, or a later version, may choose another size; the run keeps its own.
-    monkeypatch.setattr("pipeline.engine.pieces.PIECE", 100)
+    monkeypatch.setattr("pipeline.engine.pieces.PIECES", {"fp32": 100})
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
     assert "equal bit for bit" in capsys.readouterr().out
 

@@ -19,11 +19,11 @@ class Batch:
     """Neighbouring records that fit into one request.
 
     Attributes:
-        position: the position after the last of them.
+        position: in the spool, after the last of them; where the first would begin while there is none.
     """
 
-    def __init__(self) -> None:
-        self.position = 0
+    def __init__(self, position: int) -> None:
+        self.position = position
         self._metrics: list[Metric] = []
         self._params: list[Param] = []
         self._tags: list[RunTag] = []
@@ -32,6 +32,10 @@ class Batch:
     def items(self) -> list[Item]:
         """All that is in it."""
         return [*self._metrics, *self._params, *self._tags]
+
+    def add_tag(self, key: str, value: str) -> None:
+        """Add a tag that is no record's own."""
+        self._tags.append(RunTag(key, value))
 
     def take(self, record: Record, was_there: bool) -> bool:
         """Add what `record` holds; False where it doesn't fit, or is no such record."""

@@ -117,11 +117,14 @@ class Delivery:
         open_store.cache_clear()  # the experiment has another id there
 
     def _send_new(self) -> None:
-        batch, begin = Batch(), self._position
+        begin = self._position
+        batch = Batch(begin)
         for record, position in self.spool.read(self._position):
+            if "end" in record:
+                batch.add_tag("status", record["end"])  # in one request with the last metrics
             if not batch.take(record, self._was_there):
                 self._send_batch(batch)
-                batch = Batch()
+                batch = Batch(begin)
                 if not batch.take(record, self._was_there):
                     self._send_single(record, begin)
             batch.position = begin = position
@@ -170,7 +173,6 @@ class Delivery:
             store.client.update_run(run_id, status="RUNNING")
             store.client.delete_tag(run_id, "status")
         elif "end" in record:
-            self._log([RunTag("status", record["end"])])
             store.client.set_terminated(run_id, record["mlflow_status"], end_time=record["time"])
             if self._is_doubtful:
                 find_run(store, self.spool.header, run_id)
