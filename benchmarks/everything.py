@@ -3,7 +3,8 @@
     python benchmarks/everything.py PEERS_PYTHON
 
 `RESULTS.md` has what they found, and names the others, which take longer: `loop.py --compile`, `loop.py --pieces`,
-`sweep.py --whole`, `workers.py --threads`, and repeats of the two sweeps.
+`sweep.py --whole`, `workers.py --threads`, `peers/compare.py` with all of its
+LRs, and repeats of the sweeps.
 """
 
 import argparse
@@ -25,12 +26,13 @@ def parts(peers: str) -> list[list[str]]:
         ["loop.py"],  # 4
         *([in_bfloat16] if has_bfloat16() else []),  # 1
         ["start.py"],  # 0.7
-        ["memory.py"],  # 2
-        ["workers.py"],  # 4
-        ["tracking.py", "--repeats", "3"],  # 0.7
+        ["memory.py", "--repeats", "3"],  # 1.5
+        ["workers.py"],  # 4.5
+        ["tracking.py", "--repeats", "2"],  # 0.7
         ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.5
         ["sweep.py"],  # 2.5
-        ["peers/compare.py", peers],  # 4
+        # By then the peers' sweeper was found to be slower with two trials at once.
+        ["peers/compare.py", peers, "--lrs", "16", "--way", "one by one"],  # 4
     ]
 
 

@@ -37,7 +37,7 @@ CASES = [
     ("mlp", 256, 400),
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
-    ("simple_cnn", 256, 20),
+    ("simple_cnn", 256, 14),
     ("simple_cnn", 2048, 3),
 ]
 
@@ -207,7 +207,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", choices=("mlp", "simple_cnn"), help="one of the two networks")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    chosen = [case for case in CASES if given.model in (None, case[0])]
+    # In bfloat16 small batches are of no interest: nothing is asked of them.
+    chosen = [case for case in CASES if given.model in (None, case[0]) and (given.precision == "fp32" or case[1] > 32)]
     wanted = [("engine", "same"), ("engine", "plain")]
     if given.precision == "fp32":
         wanted.append(("bytes", "same"))

@@ -32,8 +32,8 @@ import pipeline.train
 from pipeline import command
 command.run_command(pipeline.train.main)
 """
-# Two or three seconds of training by one worker.
-CASES = [("mlp", 2048, 74), ("simple_cnn", 256, 12)]
+# Two seconds of training by one worker.
+CASES = [("mlp", 2048, 50), ("simple_cnn", 256, 8)]
 
 
 def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> float:

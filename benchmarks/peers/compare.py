@@ -6,8 +6,8 @@
 One epoch of the mlp on Fashion-MNIST at batch 64, with validation. And a sweep on the digits: five epochs at each of
 the main job's seven batch sizes times so many LRs, a geometric grid that is the same at each of them and on both
 sides, which is checked afterwards; no LR is so high that a run diverges, which ours would end early. Whole commands
-from start to exit, ours with its report. The peers' sweeper runs trials one by one, or with joblib two at once: a
-small sweep tells which is the faster, and the large one is run by that.
+from start to exit; ours also up to its last trial's end, since the peers make no report. The peers' sweeper runs
+trials one by one, or with joblib two at once: a small sweep tells which is the faster, and the large one is run by it.
 """
 
 import argparse
@@ -54,12 +54,20 @@ def printed(*command: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def seconds(*command: str, folder: str) -> float:
-    """How long a command takes in `folder`."""
+def seconds(*command: str, folder: str, until: str = "") -> tuple[float, float]:
+    """How long a command takes in `folder`: until a line with `until` in it is on stderr, and in all."""
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return time.perf_counter() - started
+    said, then = [], 0.0
+    with open(f"{folder}/stdout", "w") as stdout:
+        process = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), stdout=stdout, stderr=subprocess.PIPE, text=True
+        )
+        for line in process.stderr:
+            said.append(line)
+            if until and until in line:
+                then = time.perf_counter() - started
+    assert process.wait() == 0, "".join(said)[-3000:]
+    return then, time.perf_counter() - started
 
 
 def epoch(peers: str, repeats: int) -> None:
@@ -91,8 +99,8 @@ def epoch(peers: str, repeats: int) -> None:
     )
 
 
-def our_sweep(lrs: int) -> tuple[float, list[tuple[int, float]]]:
-    """(seconds, trials as (batch, LR)) of this project's sweep."""
+def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
+    """(seconds to the last trial's end, seconds with the report, trials as (batch, LR)) of this project's sweep."""
     command = ["-m", "pipeline.train", "-m", f"batch={','.join(map(str, BATCHES))}", "seed=0", "budget.epochs=5"]
     command += [f"optimizer.lr=tag(log, interval({LOWEST}, {HIGHEST}))", f"hydra.sweeper.n_trials={lrs}"]
     command += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.points={lrs}", "hydra/sweeper/pruner=none"]
@@ -100,18 +108,19 @@ def our_sweep(lrs: int) -> tuple[float, list[tuple[int, float]]]:
     # The configured LR is tried first: so it is the grid's first, at every batch size.
     command += ["scaling=fixed", f"optimizer.base_lr={LOWEST}"]
     with tempfile.TemporaryDirectory() as folder:
-        spent = seconds(sys.executable, *command, folder=folder)
-        return spent, trials_in(f"{folder}/mlruns/mlflow.db", "batch", "optimizer.lr")
+        trials = len(BATCHES) * lrs
+        trained, spent = seconds(sys.executable, *command, folder=folder, until=f"{trials}/{trials} trials")
+        return trained, spent, trials_in(f"{folder}/mlruns/mlflow.db", "batch", "optimizer.lr")
 
 
 def peers_sweep(peers: str, lrs: int, way: str) -> tuple[float, list[tuple[int, float]]]:
-    """The same of the peers'."""
+    """(seconds, trials) of the peers', which make no report."""
     choices = ",".join(f"{LOWEST * (HIGHEST / LOWEST) ** (i / (lrs - 1)):.12g}" for i in range(lrs))
     command = [APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", *WAYS[way]]
     command += [f"hydra.sweeper.n_trials={len(BATCHES) * lrs}", "hydra.sweeper.direction=minimize"]
     command += [f"batch=choice({','.join(map(str, BATCHES))})", f"lr=choice({choices})"]
     with tempfile.TemporaryDirectory() as folder:
-        spent = seconds(peers, *command, folder=folder)
+        _, spent = seconds(peers, *command, folder=folder)
         return spent, trials_in(f"{folder}/mlflow.db", "batch", "lr")
 
 
@@ -126,24 +135,28 @@ def trials_in(database: str, batch: str, lr: str) -> list[tuple[int, float]]:
     return sorted((int(b), float(f"{float(value):.6g}")) for b, value in rows)
 
 
-def sweep(peers: str, repeats: int, lrs: int) -> None:
+def sweep(peers: str, repeats: int, lrs: int, way: str | None) -> None:
     """A sweep."""
-    few = {way: peers_sweep(peers, 2, way)[0] for way in WAYS}
-    way = min(few, key=few.get)
-    rounds = []
+    few = {} if way else {way: peers_sweep(peers, 2, way)[0] for way in WAYS}
+    way = way or min(few, key=few.get)
+    trained, ours, theirs = [], [], []
     for _ in range(repeats):
-        (ours, our_trials), (theirs, their_trials) = our_sweep(lrs), peers_sweep(peers, lrs, way)
+        (to_the_last, in_all, our_trials), (their_seconds, their_trials) = our_sweep(lrs), peers_sweep(peers, lrs, way)
         assert our_trials == their_trials, (our_trials, their_trials)
-        rounds.append((ours, theirs))
-    median, low, high = ratio([theirs for _, theirs in rounds], [ours for ours, _ in rounds])
-    show(
-        f"a sweep of {len(BATCHES) * lrs} trials on digits: times as fast as the peers' stack, {way}",
-        "≥ 5",
-        median,
-        range=[round(low, 1), round(high, 1)],
-        seconds=[[round(value, 1) for value in found] for found in rounds],
-        **{f"{2 * len(BATCHES)} trials {name}": round(spent, 1) for name, spent in few.items()},
-    )
+        trained.append(to_the_last)
+        ours.append(in_all)
+        theirs.append(their_seconds)
+    what = f"a sweep of {len(BATCHES) * lrs} trials on digits: times as fast as the peers' stack, {way}"
+    for counted, spent in (("without our report", trained), ("with our report", ours)):
+        median, low, high = ratio(theirs, spent)
+        show(
+            f"{what}, {counted}",
+            "≥ 5",
+            median,
+            range=[round(low, 1), round(high, 1)],
+            seconds=[[round(value, 1) for value in found] for found in zip(spent, theirs, strict=True)],
+            **{f"{2 * len(BATCHES)} trials {name}": round(spent, 1) for name, spent in few.items()},
+        )
 
 
 if __name__ == "__main__":
@@ -153,9 +166,10 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=("epoch", "sweep"), help="one of the two comparisons")
     parser.add_argument("--sweeps", type=int, default=1, help="repeats of the sweeps, which take minutes")
     parser.add_argument("--lrs", type=int, default=24, help="LRs at each batch size")
+    parser.add_argument("--way", choices=WAYS, help="how the peers' trials run; by itself, the faster of both")
     given = parser.parse_args()
     python = str(Path(given.peers).absolute())
     if given.only in (None, "epoch"):
         epoch(python, given.repeats)
     if given.only in (None, "sweep"):
-        sweep(python, given.sweeps, given.lrs)
+        sweep(python, given.sweeps, given.lrs, given.way)
