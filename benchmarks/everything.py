@@ -32,7 +32,7 @@ def parts(peers: str) -> list[list[str]]:
         ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.5
         ["sweep.py"],  # 2.5
         # By then the peers' sweeper was found to be slower with two trials at once.
-        ["peers/compare.py", peers, "--lrs", "16", "--way", "one by one"],  # 4
+        ["peers/compare.py", peers, "--lrs", "12", "--way", "one by one"],  # 4
     ]
 
 

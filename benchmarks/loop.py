@@ -33,11 +33,11 @@ import torch.nn.functional as F
 EXAMPLES = 20_000
 # Steps that take one to three seconds on two cores.
 CASES = [
-    ("mlp", 32, 1500),
+    ("mlp", 32, 1200),
     ("mlp", 256, 400),
     ("mlp", 2048, 60),
     ("simple_cnn", 32, 60),
-    ("simple_cnn", 256, 14),
+    ("simple_cnn", 256, 12),
     ("simple_cnn", 2048, 3),
 ]
 

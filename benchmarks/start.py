@@ -1,7 +1,8 @@
 """How long the command takes before it does anything: `python benchmarks/start.py`.
 
 `--help` and `--cfg job` stand beside an empty Hydra app with the same conf/ and schemas, and a run's first step beside
-a process that only imports torch and mlflow.
+a process that only imports torch and mlflow. With `--collector` it is instead what Python's collector of cycles takes
+of a process that imports both and ends.
 """
 
 import argparse
@@ -37,6 +38,10 @@ command.run_command(pipeline.train.main)
 """
 IMPORTS = "import torch, mlflow, os; from mlflow import MlflowClient; os._exit(0)"
 
+# The same, to the process's own end.
+TO_THE_END = "import torch, mlflow; from mlflow import MlflowClient"
+SELDOM = "from pipeline.garbage import collect_seldom; collect_seldom(); "
+
 
 def seconds(*command: str) -> float:
     """How long `python *command` takes, in an empty folder."""
@@ -46,6 +51,15 @@ def seconds(*command: str) -> float:
             [sys.executable, *command], cwd=folder, env=clean_environment(), stdout=subprocess.DEVNULL, check=True
         )
         return time.perf_counter() - started
+
+
+def collector(repeats: int) -> None:
+    """What it takes to look for cycles while importing, and at the end."""
+    sides = {"usual": lambda: seconds("-c", TO_THE_END), "seldom": lambda: seconds("-c", SELDOM + TO_THE_END)}
+    found = in_turn(sides, repeats)
+    median, low, high = ratio(found["usual"], found["seldom"])
+    medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    show("torch and mlflow, imported and left: as usual ÷ seldom", "–", median, range=[low, high], seconds=medians)
 
 
 def main(repeats: int) -> None:
@@ -76,4 +90,6 @@ def main(repeats: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    main(parser.parse_args().repeats)
+    parser.add_argument("--collector", action="store_true")
+    given = parser.parse_args()
+    (collector if given.collector else main)(given.repeats)

@@ -43,6 +43,7 @@ def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> floa
             [
                 *(sys.executable, "-c", RUN, "dataset=fashion_mnist", f"model={model}", f"batch={batch}"),
                 *("budget=steps", f"budget.steps={steps}", "optimizer.lr=0.01", "tracking.checkpoints=none"),
+                "dataset.val_examples=1000",
                 *(f"runtime.workers={workers}", f"runtime.threads={threads}"),
             ],
             cwd=folder,

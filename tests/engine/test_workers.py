@@ -47,6 +47,20 @@ class WithUnused(nn.Module):
         return self.used(images)
 
 
+class SkipsAtRandom(nn.Module):
+    """As a network with stochastic depth, whose layers are left out by lot."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+
+    def forward(self, images):
+        hidden = self.first(images.flatten(1)).relu()
+        if not self.training or torch.rand(()) < 0.7:
+            hidden = hidden + self.second(hidden).relu()
+        return self.last(hidden)
+
+
 def with_dropout():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10))
 
@@ -121,6 +135,8 @@ def member(rank, count, folder):
     workers = Workers(rank, count)
     found = {name: counted(run)(network, workers=workers, **more) for name, (network, more) in CASES.items()}
     found["pruned"] = run(mlp, 50, workers, should_prune=lambda e: rank == 0 and e.epoch == 2)
+    found["skipping"] = run(SkipsAtRandom, 50, workers)
+    found["skipping, pieces"] = run(SkipsAtRandom, 50, workers, micro_batch=7)
     states = []
     whole = run(with_dropout, 50, workers, on_state=lambda e, state: states.append(copy.deepcopy(state())))
     again = run(with_dropout, 50, workers, resume_from=states[0] if rank == 0 else None)
@@ -227,6 +243,17 @@ def test_the_first_decides_about_pruning_for_all(together):
     assert [len(worker["pruned"]["metrics"]) for worker in found] == [2] * len(found)
 
 
+@pytest.mark.parametrize("name", ["skipping", "skipping, pieces"])
+def test_layers_may_be_left_out_by_lot_and_the_workers_stay_together(together, name):
+    _, found = together
+    first = found[0][name]
+    assert first["status"] == "complete"
+    assert first["metrics"][-1]["train/loss"] < 0.5 * first["metrics"][0]["train/loss"]
+    for worker in found[1:]:
+        assert worker[name]["metrics"] == first["metrics"]
+        assert all(torch.equal(tensor, worker[name]["model"][key]) for key, tensor in first["model"].items())
+
+
 def test_a_run_of_several_workers_is_gone_on_with(together):
     count, found = together
     for worker in found:
@@ -260,7 +287,8 @@ def test_an_average_over_all_batches_can_not_be_shared():
 def test_a_look_for_parameters_without_gradients_finds_them_and_changes_nothing():
     torch.manual_seed(0)
     split = InMemorySplit(torch.randn(4, 1, 8, 8), torch.arange(4))
-    for network, has_unused in ((with_batch_norm, False), (with_dropout, False), (WithUnused, True)):
+    networks = {with_batch_norm: False, with_dropout: False, WithUnused: True, SkipsAtRandom: True}
+    for network, has_unused in networks.items():
         model = network().eval()
         before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
         assert has_unused_parameters(model, split) is has_unused

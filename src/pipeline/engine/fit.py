@@ -79,7 +79,8 @@ def fit(
         if not workers.is_first:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, workers, plan.total_steps / len(plan.evaluation_steps))
-    has_unused = workers.count > 1 and has_unused_parameters(model, splits.train)
+    # Each worker draws its own lots: where one has found some, all have to look for them.
+    has_unused = workers.count > 1 and workers.total([has_unused_parameters(model, splits.train)])[0] > 0
     loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled, has_unused)
     health = Health(splits.guess_loss)
     result = FitResult("complete", 0)
