@@ -114,11 +114,11 @@ def _train(config: dict[str, Any], seed: int, lr: float, index: int) -> dict[str
     import torch
 
     from pipeline.engine import fit
-    from pipeline.workload import prepare
+    from pipeline.run.workload import build_workload
 
     torch.set_num_threads(1)
     config = {**config, "seed": seed, "optimizer": {**config["optimizer"], "lr": lr}}
-    workload = prepare(config, one_of_many=True)
+    workload = build_workload(config, in_sweep=True)
     result = fit(
         *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
         batch=config["batch"],

@@ -13,9 +13,9 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.analysis.curve import fit_curve
-from pipeline.analysis.table import Run
-from pipeline.search.spread import Point, next_point
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.curve import fit_curve
+from pipeline.search.sampler import Point, next_point
 
 # Log loss above the minimum, at d octaves from the best LR. The skewed ones have a kink in their curvature, which no
 # smooth curve follows: they are meant to be hard.

@@ -63,7 +63,7 @@ def data():
 
 def optimizer_of(model, side):
     """The same arithmetic on all sides; `plain` has torch's defaults, the others the project's way to make one."""
-    from pipeline.engine.eager import fused_where_it_can_be
+    from pipeline.engine.optimizer_calls import fused_where_it_can_be
 
     make = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
     return make(model.parameters()) if side == "plain" else fused_where_it_can_be(make, list(model.parameters()))
@@ -79,12 +79,12 @@ def arranged(model, precision):
 
 def engine(side, precision):
     """A function from (model's name, batch, steps) to examples per second of `fit`, without its evaluations."""
-    from pipeline.budget import plan_training
     from pipeline.data import InMemorySplit, Splits
     from pipeline.engine import chosen_micro_batch, fit
-    from pipeline.schedule import make_schedule
-    from pipeline.tracking.location import Place
+    from pipeline.recipe.budget import Budget, plan_training
+    from pipeline.recipe.schedule import Schedule, make_schedule
     from pipeline.tracking.run import TrackedRun
+    from pipeline.tracking.target import TrackingTarget
 
     images, labels = data()
     mean, std = torch.full((1, 1, 1), 127.5), torch.full((1, 1, 1), 73.9)
@@ -94,12 +94,12 @@ def engine(side, precision):
         train = InMemorySplit(images.float().sub_(mean).div_(std), labels)
     few = InMemorySplit(torch.zeros(10, 1, 28, 28), labels[:10])
     splits = Splits("benchmark", train, few, few, 10, "", 2.3, "")
-    place = Place(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
+    place = TrackingTarget(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
 
     def measure(name, batch, steps, micro_batch="auto"):
         model, used = arranged(build(name), precision)
-        plan = plan_training("steps", batch, len(train), steps=steps)
-        schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, final_factor=0.0)
+        plan = plan_training(Budget(kind="steps", steps=steps), batch, len(train))
+        schedule = make_schedule(Schedule(name="cosine", final_factor=0.0), plan.total_steps, plan.steps_per_epoch)
         with TrackedRun(place, "benchmark", {}) as run:
             result = fit(
                 *(model, optimizer_of(model, side), splits, plan, schedule),

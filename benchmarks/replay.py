@@ -25,9 +25,9 @@ import optuna
 from bank import BankCell, load
 from optuna.trial import TrialState
 
-from hydra_plugins.lr_study_sweeper._build import make_pruner, make_sampler
-from pipeline.analysis.curve import Curve, fit_curve
-from pipeline.analysis.table import Run, mark_stalled
+from lr_study.build import make_pruner, make_sampler
+from pipeline.analysis.runs import Run, mark_stalled
+from pipeline.analysis.stats.curve import Curve, fit_curve
 
 TRIALS, SEEDS = 24, 3
 # The goal: in so many replays an error of at most a quarter of an octave, or half of the full grid's interval,

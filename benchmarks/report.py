@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.analysis.table import Run, write_table
+from pipeline.analysis.runs import Run, write_table
 from pipeline.report import main as report
 
 

@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.pictures import draw_all
-from pipeline.analysis.render import print_answer, to_json
-from pipeline.analysis.sentences import headline
-from pipeline.analysis.table import read_table
+from pipeline.analysis.figures.all import draw_all
+from pipeline.analysis.runs import read_table
+from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.text.render import print_answer, to_json
+from pipeline.analysis.text.summary import headline
 from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import find_parent, sweep_names

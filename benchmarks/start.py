@@ -31,8 +31,8 @@ import pipeline.train
 from pipeline import command
 def train_up_to_the_first_step(*arguments, **more):
     os._exit(0)
-import pipeline.engine.loop
-pipeline.engine.loop.Loop.step = train_up_to_the_first_step
+import pipeline.engine.optimizer_step
+pipeline.engine.optimizer_step.Loop.step = train_up_to_the_first_step
 sys.argv = ["train", "tracking.checkpoints=none"]
 command.run_command(pipeline.train.main)
 """
@@ -40,7 +40,7 @@ IMPORTS = "import torch, mlflow, os; from mlflow import MlflowClient; os._exit(0
 
 # The same, to the process's own end.
 TO_THE_END = "import torch, mlflow; from mlflow import MlflowClient"
-SELDOM = "from pipeline.garbage import collect_seldom; collect_seldom(); "
+SELDOM = "from pipeline.collector import collect_seldom; collect_seldom(); "
 
 
 def seconds(*command: str) -> float:

@@ -83,7 +83,7 @@ def train_bare(dataset: str, trials: list[dict]) -> float:
 
     from pipeline.config import conf_dir, register, resolve
     from pipeline.models import MLP
-    from pipeline.workload import prepare
+    from pipeline.run.workload import build_workload
 
     torch.set_num_threads(1)
     # The first optimizer of a process imports torch's compiler, a second or two.
@@ -91,7 +91,7 @@ def train_bare(dataset: str, trials: list[dict]) -> float:
     register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = resolve(compose("config", [f"dataset={dataset}"]))
-    splits = prepare(config, one_of_many=True).splits
+    splits = build_workload(config, in_sweep=True).splits
     started = time.perf_counter()
     for trial in trials:
         torch.manual_seed(trial["seed"])

@@ -11,8 +11,8 @@ import statistics
 import tempfile
 import time
 
-from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.target import TrackingTarget
 
 EPOCHS = 20
 METRICS = [
@@ -30,7 +30,7 @@ PARAMS = 60
 CONFIG = "key: value\n" * 150
 
 
-def measure(place: Place, seconds: float) -> dict[str, float]:
+def measure(target: TrackingTarget, seconds: float) -> dict[str, float]:
     """Track one run whose training sleeps for `seconds`; times in milliseconds."""
     waited = 0.0
 
@@ -42,7 +42,7 @@ def measure(place: Place, seconds: float) -> dict[str, float]:
 
     processor = time.process_time()
     started = time.perf_counter()
-    run = TrackedRun(place, "cost", {"pipeline": "run"})
+    run = TrackedRun(target, "cost", {"pipeline": "run"})
     waited += time.perf_counter() - started
     call(run.log_params, {f"group.parameter{i}": i for i in range(PARAMS)})
     call(run.log_text, CONFIG, "config/config.yaml")
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(f"sqlite:///{folder}/mlflow.db", "cost")
-        measure(place, 0.1)  # imports and the database
-        rows = [measure(place, seconds) for _ in range(repeats) for seconds in (1.0, 12.0)]
+        target = TrackingTarget(f"sqlite:///{folder}/mlflow.db", "cost")
+        measure(target, 0.1)  # imports and the database
+        rows = [measure(target, seconds) for _ in range(repeats) for seconds in (1.0, 12.0)]
     for row in rows:
         print(json.dumps(row))
     print("\nrun of 20 epochs   training waits   processor time   wait at the end   (medians, ms)")

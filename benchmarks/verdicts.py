@@ -1,7 +1,7 @@
 """Are the verdicts right as often as they say? Simulated sweeps whose law is known: `python benchmarks/verdicts.py`.
 
 Curvature doubles with each octave of batch; the margin is what one octave off costs at the base batch. Each sweep is
-searched by this project's sampler with three seeds, then confirmed with five fresh ones, as `pipeline.sweep` does.
+searched by this project's sampler with three seeds, then confirmed with five fresh ones, as a sweep does.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.confirmation import points_to_confirm
-from pipeline.analysis.results import Answer
-from pipeline.analysis.table import Run
-from pipeline.search.spread import Point, next_point
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.confirmation import points_to_confirm
+from pipeline.analysis.stats.results import Answer
+from pipeline.search.sampler import Point, next_point
 
 BATCHES = (8, 16, 32, 64, 128, 256, 512, 1024)
 BASE, MARGIN = 64, 0.05

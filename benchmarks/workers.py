@@ -27,7 +27,7 @@ FOLDER = str(Path(__file__).resolve().parent)
 # The command, in a process that has MLflow imported: else that goes on beside the first seconds.
 RUN = """
 import sys
-import pipeline.tracking.delivery
+import pipeline.tracking.spool.uploader
 import pipeline.train
 from pipeline import command
 command.run_command(pipeline.train.main)

@@ -6,7 +6,7 @@ import sys
 import pytest
 from hydra.errors import InstantiationException
 
-from hydra_plugins.lr_study_sweeper import SweepFailedError
+from lr_study import SweepFailedError
 from pipeline.command import run_command
 from pipeline.errors import RequestError
 

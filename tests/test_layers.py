@@ -1,6 +1,7 @@
-"""Imports run one way, and what is heavy is imported only where it is needed."""
+"""The house's rules: imports run one way by package, files are of a readable size, heavy imports stay out of the way."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -9,80 +10,128 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-COMMANDS = {"train", "report", "advise", "sync", "reproduce", "sweep", "dry_run", "workload", "progress", "command"} | {
-    "worker",
-    "peers",
-    "process_group",
-    "torchrun",
-    "child",
-    "recording",
-    "changes",
-    "logged_config",
-}
-PARTS = {"engine", "tracking", "search", "analysis", "data", "models"}
+LONGEST_MODULE = 250
+MOST_FILES_AT_THE_TOP = 10
 
-# What each part may import of the others; `pure` modules are the rest of the package's top level.
-ALLOWED = {
-    "engine": {"data"},
-    "data": set(),
+# Each package of `pipeline`, and what it may import of the others. `commands` are the modules at the top, but for those
+# that everything may import: `errors` and `collector`.
+MAY_IMPORT = {
+    "recipe": set(),
     "models": set(),
-    "tracking": {"analysis"},  # its table of runs is the analysis's
+    "data": set(),
+    "config": {"recipe"},
+    "distributed": set(),
+    "engine": {"recipe", "data", "distributed"},
     "search": set(),
-    "analysis": set(),
+    "analysis": {"recipe"},
+    "tracking": {"analysis"},  # for the table of runs
+    "run": {"recipe", "config", "data", "distributed", "engine", "tracking", "analysis"},
+    "sweep": {"config", "distributed", "tracking", "analysis", "engine", "run"},
+    "reproduction": {"config", "data", "models", "engine", "tracking", "run"},
+    "commands": {"recipe", "config", "engine", "tracking", "analysis", "run", "sweep", "reproduction"},
 }
-FOREIGN = {
-    "engine": {"hydra", "omegaconf", "mlflow", "optuna"},
-    "analysis": {"torch", "hydra", "omegaconf", "mlflow", "optuna"},
-    "search": {"torch", "mlflow"},
-    "tracking": {"torch", "optuna"},
-    "data": {"hydra", "omegaconf", "mlflow", "optuna"},
-    "models": {"hydra", "omegaconf", "mlflow", "optuna"},
+FOR_ALL = {"errors", "collector"}
+
+# Which packages may import a framework, anywhere in a file.
+FRAMEWORKS = {
+    "torch": {"data", "models", "distributed", "engine", "run", "reproduction"},
+    "torchvision": {"data", "models", "reproduction"},
+    "hydra": {"config", "run", "sweep", "commands", "lr_study", "hydra_plugins"},
+    "omegaconf": {"config", "run", "sweep", "reproduction", "commands", "lr_study", "hydra_plugins"},
+    "mlflow": {"tracking"},
+    "optuna": {"search", "lr_study"},
 }
+# What other packages may import of the sweeper: all of it is for `sweep`, these two are for everybody.
+SWEEPER_FOR_ALL = {"lr_study.masking", "lr_study.available_cores"}
+SWEEPER_IMPORTERS = {"run", "sweep", "commands"}
+
+
+def modules():
+    """(dotted name, path) of every module in `src`."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def imports(path):
-    """Modules that a file imports, at the top or inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Names that a file imports, at the top or inside functions, but not for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    unused = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in unused:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_a_part_imports_only_what_lies_below_it(part):
-    for path in (SOURCE / "pipeline" / part).rglob("*.py"):
-        for module in imports(path):
-            top, *rest = module.split(".")
-            assert top not in FOREIGN[part], f"{path.name} imports {module}"
-            if top == "pipeline" and rest[0] != part:
-                assert rest[0] not in COMMANDS, f"{path.name} imports {module}"
-                assert rest[0] not in PARTS or rest[0] in ALLOWED[part], f"{path.name} imports {module}"
+def package_of(name):
+    """The package that a dotted name belongs to, in the words of the tables above."""
+    top, *rest = name.split(".")
+    if top != "pipeline":
+        return top
+    if not rest:
+        return "pipeline"
+    return rest[0] if rest[0] in MAY_IMPORT or rest[0] in FOR_ALL else "commands"
 
 
-@pytest.mark.parametrize("name", ["scaling", "schedule", "budget", "errors", "request"])
-def test_pure_modules_import_no_part_and_no_framework(name):
-    for module in imports(SOURCE / "pipeline" / f"{name}.py"):
-        top, *rest = module.split(".")
-        assert top not in {"torch", "hydra", "omegaconf", "mlflow", "optuna"}, module
-        assert top != "pipeline" or rest[0] not in PARTS | COMMANDS, module
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_lies_below_it(package):
+    for name, path in modules():
+        if package_of(name) != package:
+            continue
+        for imported in imports(path):
+            if imported.split(".")[0] == "pipeline":
+                allowed = MAY_IMPORT[package] | FOR_ALL | {package}
+                assert package_of(imported) in allowed, f"{name} imports {imported}"
 
 
-def test_mlflow_is_imported_only_by_tracking():
-    for path in SOURCE.rglob("*.py"):
-        if "tracking" not in path.parts:
-            assert not [m for m in imports(path) if m.split(".")[0] == "mlflow"], path
+def test_the_packages_form_no_circle():
+    list(graphlib.TopologicalSorter(MAY_IMPORT).static_order())
 
 
-def test_optuna_is_imported_only_by_search_and_the_sweeper():
-    for path in SOURCE.rglob("*.py"):
-        if "search" not in path.parts and "lr_study_sweeper" not in path.parts:
-            assert not [m for m in imports(path) if m.split(".")[0] == "optuna"], path
+def test_no_modules_import_each_other_in_a_circle():
+    known = dict(modules())
+    graph = {}
+    for name, path in known.items():
+        found = {imported if imported in known else imported.rpartition(".")[0] for imported in imports(path)}
+        # A package's own face imports its modules, and they may name the package of what they import.
+        graph[name] = {other for other in found & set(known) if other != name and not name.startswith(f"{other}.")}
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_is_imported_only_where_it_belongs(framework):
+    for name, path in modules():
+        if framework in {imported.split(".")[0] for imported in imports(path)}:
+            assert package_of(name) in FRAMEWORKS[framework], f"{name} imports {framework}"
 
 
 def test_the_sweeper_imports_nothing_of_this_project():
-    for path in (SOURCE / "hydra_plugins").rglob("*.py"):
-        assert not [m for m in imports(path) if m.split(".")[0] == "pipeline"], path
+    for name, path in modules():
+        if package_of(name) in {"lr_study", "hydra_plugins"}:
+            assert not [imported for imported in imports(path) if imported.split(".")[0] == "pipeline"], name
+
+
+def test_of_the_sweeper_most_packages_import_its_helpers_alone():
+    for name, path in modules():
+        if package_of(name) in SWEEPER_IMPORTERS | {"lr_study", "hydra_plugins"}:
+            continue
+        for imported in imports(path):
+            if imported.split(".")[0] == "lr_study":
+                assert imported.startswith(tuple(SWEEPER_FOR_ALL)), f"{name} imports {imported}"
+
+
+def test_modules_are_short_and_few_lie_at_the_top():
+    too_long = {name: len(path.read_text().splitlines()) for name, path in modules()}
+    assert {name: lines for name, lines in too_long.items() if lines > LONGEST_MODULE} == {}
+    assert len(list((SOURCE / "pipeline").glob("*.py"))) <= MOST_FILES_AT_THE_TOP
 
 
 def test_there_is_no_init_in_the_namespace_package():

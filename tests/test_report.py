@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import report
-from pipeline.analysis.table import Run
+from pipeline.analysis.runs import Run
 from pipeline.errors import RequestError
 
 HEADER = "batch,lr,value,seed,status\n"

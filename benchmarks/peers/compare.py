@@ -33,8 +33,8 @@ register()
 with initialize_config_dir(conf_dir(), version_base="1.3"):
     config = resolve(compose("config", ["dataset=fashion_mnist", "batch=64", "budget.epochs=1", "optimizer.lr=0.05"]))
 from pipeline.engine import fit
-from pipeline.workload import prepare
-w = prepare(config, one_of_many=False)
+from pipeline.run.workload import build_workload
+w = build_workload(config, in_sweep=False)
 started = time.perf_counter()
 fit(w.model, w.optimizer, w.splits, w.plan, w.schedule, batch=64, seed=0, precision=w.runtime.precision)
 print(time.perf_counter() - started)

@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.analysis.advice import Question, advise, to_json
-from pipeline.analysis.advice_text import print_advice
-from pipeline.analysis.answer import Terms, analyse
-from pipeline.analysis.results import Answer
-from pipeline.analysis.table import by_workload, read_table
+from pipeline.analysis.runs import by_workload, read_table
+from pipeline.analysis.stats.advice import Question, advise, to_json
+from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.text.advice import print_advice
 from pipeline.command import run_command
 from pipeline.errors import RequestError
+from pipeline.recipe.scaling import check_batch, check_positive
 from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI, answer_sweep
-from pipeline.scaling import check_batch, check_positive
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

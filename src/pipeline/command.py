@@ -15,10 +15,10 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.lr_study_sweeper import SweepFailedError
+from lr_study import SweepFailedError
+from lr_study.masking import mask_passwords
+from pipeline.collector import collect_seldom
 from pipeline.errors import RequestError, RunError, request_error_behind
-from pipeline.garbage import collect_seldom
-from pipeline.tracking.location import without_passwords
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -35,7 +35,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except (SweepFailedError, RunError) as error:
-        print(without_passwords(str(error)), file=sys.stderr)
+        print(mask_passwords(str(error)), file=sys.stderr)
         sys.exit(1)
     except (HydraException, OmegaConfBaseException, RequestError, ValueError) as error:
         if (message := request_message(error)) is None:
@@ -46,7 +46,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
 def exit_with_request_error(message: str) -> NoReturn:
     """Print `message` on stderr and leave with exit code 2."""
-    print(printable(without_passwords(message)), file=sys.stderr)
+    print(printable(mask_passwords(message)), file=sys.stderr)
     sys.exit(2)
 
 
@@ -88,6 +88,11 @@ def _two_lines(message: str) -> str:
         return f"{full}: there is no such key.\nSee the keys there are: python -m pipeline.train --cfg job."
     if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", message):
         return f"{key or 'value'}={match.group(1)}: it must be of type {match.group(2)}."
+    if key and (match := re.search(r"Error merging override (\S+?)=(.*)", lines[0])):
+        if "is not a ListConfig" in message:
+            return f"{key}={match.group(2)}: it must be a list.\nWrite {key}=[{match.group(2)}]."
+        if "is not Optional" in message:
+            return f"{key}={match.group(2)}: it must have a value.\nLeave it out for the default."
     if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
         given = match.group(1)
         return f"{given}: several values make a sweep, and this is a single run.\nAdd -m, or write a list: key=[a,b]."

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.answer import Margin, Terms, analyse, choose_base
-from pipeline.analysis.confirmation import points_to_confirm
-from pipeline.analysis.laws import Optima
-from pipeline.analysis.page import render_page
-from pipeline.analysis.pictures import draw_all
-from pipeline.analysis.published import law_of, read_optima
-from pipeline.analysis.render import law_json, print_answer, to_json, to_markdown
-from pipeline.analysis.results import STEPS_TO_TARGET, Answer
-from pipeline.analysis.sentences import headline, law_sentences
-from pipeline.analysis.table import CONFIRM, Run, by_workload, mark_stalled, read_table, write_table
+from pipeline.analysis.figures.all import draw_all
+from pipeline.analysis.page.page import render_page
+from pipeline.analysis.runs import CONFIRM, Run, by_workload, mark_stalled, read_table, write_table
+from pipeline.analysis.stats.answer import Margin, Terms, analyse, choose_base
+from pipeline.analysis.stats.confirmation import points_to_confirm
+from pipeline.analysis.stats.laws import Optima
+from pipeline.analysis.stats.published import law_of, read_optima
+from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer
+from pipeline.analysis.text.design import add_design_arguments, print_plan, read_design
+from pipeline.analysis.text.render import law_json, print_answer, to_json, to_markdown
+from pipeline.analysis.text.summary import headline, law_sentences
 from pipeline.command import run_command
+from pipeline.config.checks import parse_margin
 from pipeline.errors import RequestError
-from pipeline.plan import add_design_arguments, print_plan, read_design
-from pipeline.request import parse_margin
-from pipeline.tracking.location import DEFAULT_URI
+from pipeline.tracking.target import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.store import Store

@@ -7,17 +7,18 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.changes import change_of_data, changes_of_place
 from pipeline.command import printable, run_command
-from pipeline.comparison import NOT_COMPARED, Difference, compare
+from pipeline.config import Config
 from pipeline.errors import RequestError
-from pipeline.logged_config import configuration
 from pipeline.report import DEFAULT_URI
+from pipeline.reproduction.environment_diff import change_of_data, changes_of_place
+from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, compare
+from pipeline.reproduction.restore import configuration
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
@@ -56,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On the machine and with the versions of the run itself nothing is forgiven.
     tolerance = options.tolerance if options.tolerance is not None else 0.0 if is_same_place else TOLERANCE
 
-    from pipeline.train import carry_out
+    from pipeline.run.training import run_training
 
     with no_local_artifacts(uri, options.trust):
-        run, _, _ = carry_out(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
-    differences, count = compare(logged.history, run.history, tolerance, only_logged=last is not None)
+        finished = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
+    differences, count = compare(logged.history, finished.run.history, tolerance, only_logged=last is not None)
     metrics = len({*logged.history} - {NOT_COMPARED})
     how = "bit for bit" if tolerance == 0 else f"within {tolerance:.2%}"
     if not differences:
@@ -87,7 +88,7 @@ def _last_evaluation(logged: "LoggedRun") -> int | None:
     return last
 
 
-def _show_changes(console: Console, logged: "LoggedRun", config: dict[str, Any], check_only: bool) -> bool:
+def _show_changes(console: Console, logged: "LoggedRun", config: Config, check_only: bool) -> bool:
     """Print what is different now, as it is found; whether the same numbers to the last bit are to be expected."""
     console.print(printable(f"Run {logged.run_id} ({logged.status}), from its logged configuration."))
     is_same_place = True
@@ -99,7 +100,7 @@ def _show_changes(console: Console, logged: "LoggedRun", config: dict[str, Any],
     return is_same_place
 
 
-def _show_differences(console: Console, differences: Sequence[Difference]) -> None:
+def _show_differences(console: Console, differences: Sequence[MetricDifference]) -> None:
     table = Table("metric", "step", "logged", "now", "relative")
     for row in differences[:ROWS]:
         table.add_row(

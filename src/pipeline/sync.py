@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lr_study.masking import mask_passwords
 from pipeline.command import run_command
 from pipeline.errors import RequestError, RunError
-from pipeline.tracking.location import DEFAULT_URI, Place, without_password
-from pipeline.tracking.spools import spools
+from pipeline.tracking.spool.folder import list_spools
+from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,17 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="send what was recorded for another store to this one, too")
     options = parser.parse_args(arguments)
     uri = options.tracking_uri or _default_uri(options.spool)
-    folder = options.spool or Place(uri, "").spool
+    folder = options.spool or TrackingTarget(uri, "").spool
     if not folder.is_dir() and options.spool is not None:
         raise RequestError(f"--spool {folder}: no such folder.")
-    if not spools(folder):
+    if not list_spools(folder):
         print(f"{folder}: nothing is waiting.")
         return
-    from pipeline.tracking.leftovers import send_leftovers
+    from pipeline.tracking.spool.recovery import upload_unsent
 
-    sent = send_leftovers(folder, uri, override=options.all, insist=True)
+    sent = upload_unsent(folder, uri, override=options.all, insist=True)
     lost = f", and closed as lost where their process had died: {sent.closed}" if sent.closed else ""
-    print(f"{len(sent.runs)} run(s) sent to {without_password(uri)}{lost}.")
+    print(f"{len(sent.runs)} run(s) sent to {mask_passwords(uri)}{lost}.")
     if sent.alive:
         print(f"{sent.alive} run(s) are at work still, and send their own.")
     if sent.resumable:

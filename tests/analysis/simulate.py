@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.analysis.table import Run
+from pipeline.analysis.runs import Run
 
 SHAPES = {
     "symmetric": lambda d: 0.03 * d**2,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.analysis.advice import MEANT_FOR, Question, advise, advise_by_rule, bend_above_line, to_json
-from pipeline.analysis.advice_text import print_advice, sentences
-from pipeline.analysis.answer import Terms, analyse
-from pipeline.scaling import RULES
+from pipeline.analysis.stats.advice import MEANT_FOR, Question, advise, advise_by_rule, bend_above_line, to_json
+from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.text.advice import print_advice, sentences
+from pipeline.recipe.scaling import RULES
 from tests.analysis.simulate import study
 
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.questions import answer_questions
-from pipeline.analysis.render import columns, print_answer, rows, summary, to_json, to_markdown
-from pipeline.analysis.results import Estimate
-from pipeline.analysis.table import Run
-from pipeline.analysis.verdict import holm
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.results import Estimate
+from pipeline.analysis.stats.verdict import holm
+from pipeline.analysis.text.questions import answer_questions
+from pipeline.analysis.text.render import columns, print_answer, rows, summary, to_json, to_markdown
 from pipeline.errors import RequestError
 from tests.analysis.simulate import study
 

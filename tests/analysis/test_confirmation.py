@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.confirmation import compare, points_to_confirm
-from pipeline.analysis.render import to_json
-from pipeline.analysis.results import BREAKS_ALONE
-from pipeline.analysis.sentences import summary
-from pipeline.analysis.table import Run, read_table
+from pipeline.analysis.runs import Run, read_table
+from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.confirmation import compare, points_to_confirm
+from pipeline.analysis.stats.results import BREAKS_ALONE
+from pipeline.analysis.text.render import to_json
+from pipeline.analysis.text.summary import summary
 from tests.analysis.simulate import study
 
 

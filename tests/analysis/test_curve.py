@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.analysis.curve import GRID, fit_curve
-from pipeline.analysis.table import Run
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.curve import GRID, fit_curve
 from tests.analysis.simulate import SHAPES, study
 
 

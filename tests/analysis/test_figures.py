@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.analysis.answer import Margin, Terms, analyse
-from pipeline.analysis.figures import batch_axis, draw_curves, new_figure, plain, plain_ticks, to_svg
-from pipeline.analysis.loss_figure import loss_figure
-from pipeline.analysis.map_figure import map_figure
-from pipeline.analysis.pictures import draw_all, figures_of
-from pipeline.analysis.regret_figure import regret_figure
-from pipeline.analysis.results import BatchResult, Law, RuleResult
-from pipeline.analysis.steps_figure import perfect_scaling_ends, steps_figure
-from pipeline.analysis.table import Run
+from pipeline.analysis.figures.all import draw_all, figures_of
+from pipeline.analysis.figures.loss import loss_figure
+from pipeline.analysis.figures.map import map_figure
+from pipeline.analysis.figures.regret import regret_figure
+from pipeline.analysis.figures.steps import perfect_scaling_ends, steps_figure
+from pipeline.analysis.figures.style import batch_axis, draw_curves, new_figure, plain, plain_ticks, to_svg
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.results import BatchResult, Law, RuleResult
 from tests.analysis.simulate import study
 
 SVG = "{http://www.w3.org/2000/svg}"

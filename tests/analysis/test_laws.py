@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import scaling
-from pipeline.analysis.laws import LAWS, Optima, exponent, fit_laws, winner
-from pipeline.analysis.published import law_of, read_optima
-from pipeline.analysis.sentences import law_sentences
+from pipeline.analysis.stats.laws import LAWS, Optima, exponent, fit_laws, winner
+from pipeline.analysis.stats.published import law_of, read_optima
+from pipeline.analysis.text.summary import law_sentences
 from pipeline.errors import RequestError
+from pipeline.recipe import scaling
 
 BATCHES = np.array([8, 16, 32, 64, 128, 256, 512, 1024], dtype=float)
 
@@ -26,7 +26,10 @@ def known(octaves, sd=0.1, correlation=0.0):
 def test_a_law_is_the_scaling_rule_of_its_name(rule, own):
     octaves = LAWS[rule].octaves(BATCHES, np.array([own]))[0]
     parameters = {"noise_scale": own} if own else {}
-    expected = [math.log2(scaling.scale_lr(rule, 1.0, 64, int(batch), **parameters)) for batch in BATCHES]
+    expected = [
+        math.log2(scaling.scale_lr(scaling.Scaling(rule=rule, base_batch=64, **parameters), 1.0, int(batch)))
+        for batch in BATCHES
+    ]
     assert octaves - octaves[3] == pytest.approx(expected, abs=1e-9)
 
 

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pipeline.analysis.answer import Terms, analyse
-from pipeline.analysis.page import render_page
-from pipeline.analysis.results import Estimate, Judged, Law, Question
-from pipeline.analysis.table import Run
+from pipeline.analysis.page.page import render_page
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.stats.results import Estimate, Judged, Law, Question
 from tests.analysis.simulate import study
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hydra_plugins.lr_study_sweeper._storage import open_storage
+from lr_study.storage import open_storage
 from pipeline.tracking.store import open_existing_store
 from tests.cluster import servers
-from tests.hydra_plugins.app import hand_out_tickets
+from tests.lr_study.app import hand_out_tickets
 from tests.ports import free_ports
 
 pytestmark = pytest.mark.cluster

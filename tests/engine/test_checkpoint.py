@@ -91,7 +91,7 @@ def test_the_best_file_stays_the_best_one_through_a_resume(tmp_path):
     first, second = evaluations(1.0, 2.0)
     update(Checkpoints(tmp_path, "best", "val/loss"), first)
     after = Checkpoints(tmp_path, "best", "val/loss")
-    after.gone_on_from({"evaluations": [{"metrics": first.metrics}]})
+    after.resume_from_state({"evaluations": [{"metrics": first.metrics}]})
     update(after, second)
     assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
 

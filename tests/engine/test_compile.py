@@ -12,7 +12,7 @@ import torch
 
 from pipeline.engine.runtime import set_up_runtime
 from pipeline.errors import RequestError
-from tests.engine.test_workers import CASES, alone, run, same
+from tests.distributed.test_world import CASES, alone, run, same
 
 # Fused operations round otherwise, and seventy steps carry that on.
 ROUNDING = 1e-3
@@ -36,7 +36,7 @@ def told_without_a_compiler():
 
     torch.compile = broken
     try:
-        set_up_runtime("cpu", "auto", one_of_many=False, compiled=True)
+        set_up_runtime("cpu", "auto", in_sweep=False, compiled=True)
     except RequestError as error:
         return str(error)
 

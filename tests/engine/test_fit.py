@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.budget import plan_training
 from pipeline.data import ExampleStream, digits
 from pipeline.engine import evaluate, fit
-from pipeline.engine.loop import Loop
+from pipeline.engine.optimizer_step import Loop
 from pipeline.models import MLP
-from pipeline.schedule import make_schedule
+from pipeline.recipe.budget import Budget, plan_training
+from pipeline.recipe.schedule import Schedule, make_schedule
 
 CPU = torch.device("cpu")
 # Seen with torch 2.14 on x86-64; another machine's arithmetic may differ in the last digits.
@@ -30,8 +30,10 @@ def train(splits, lr=0.1, batch=32, seed=0, micro_batch=None, momentum=0.9, mode
     model = model or MLP((1, 8, 8), 10, (32,))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     kind = budget.pop("kind", "epochs")
-    plan = plan_training(kind, batch, len(splits.train), **(budget or {"epochs": 2}))
-    schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, warmup_fraction=0.1, final_factor=0.0)
+    plan = plan_training(Budget(kind=kind, **(budget or {"epochs": 2})), batch, len(splits.train))
+    schedule = make_schedule(
+        Schedule(name="cosine", warmup_fraction=0.1, final_factor=0.0), plan.total_steps, plan.steps_per_epoch
+    )
     return fit(model, optimizer, splits, plan, schedule, batch=batch, seed=seed, micro_batch=micro_batch), model
 
 
@@ -46,7 +48,7 @@ def test_it_equals_the_obvious_loop_step_by_step(splits):
     optimizer = torch.optim.SGD(obvious.parameters(), lr=0.1, momentum=0.9)
     stream = ExampleStream(1077, 0)
     steps = round(2 * 1077 / 32)
-    schedule = make_schedule("cosine", steps, 1077 / 32, warmup_fraction=0.1, final_factor=0.0)
+    schedule = make_schedule(Schedule(name="cosine", warmup_fraction=0.1, final_factor=0.0), steps, 1077 / 32)
     means = []
     for step in range(steps):
         where = stream.take(step * 32, (step + 1) * 32)

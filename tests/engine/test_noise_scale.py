@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.budget import plan_training
 from pipeline.data import InMemorySplit, digits
 from pipeline.engine import NoiseSample, NoiseScale, fit, noise_scale
 from pipeline.engine.noise_scale import MicroBatchNoise, noise_scale_of_examples, per_example_gradients
 from pipeline.models import MLP, SimpleCNN, resnet18
-from pipeline.schedule import make_schedule
+from pipeline.recipe.budget import Budget, plan_training
+from pipeline.recipe.schedule import Schedule, make_schedule
 
 # Mean estimation, the loss ½|θ − x|²: gradients are θ − x, so Σ is the covariance of x and G is θ − mean(x).
 SD = torch.linspace(0.5, 1.5, 20, dtype=torch.float64)
@@ -215,8 +215,8 @@ def train(splits, sample=None, epochs=3, lr=0.1, batch=64, micro_batch=None, **b
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Dropout(), nn.Linear(32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     budget = budget or {"kind": "epochs", "epochs": epochs}
-    plan = plan_training(budget.pop("kind"), batch, len(splits.train), **budget)
-    schedule = make_schedule("constant", plan.total_steps, plan.steps_per_epoch)
+    plan = plan_training(Budget(**budget), batch, len(splits.train))
+    schedule = make_schedule(Schedule(name="constant"), plan.total_steps, plan.steps_per_epoch)
     more = {} if sample is None else {"noise_sample": sample}
     result = fit(model, optimizer, splits, plan, schedule, batch=batch, seed=0, micro_batch=micro_batch, **more)
     return result, model

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.engine.precision import Precision
-from tests.engine.test_workers import mlp, run
+from tests.distributed.test_world import mlp, run
 
 SEEDS = range(6)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.budget import plan_training
 from pipeline.data import digits
 from pipeline.engine import Checkpoints, fit, load_checkpoint
 from pipeline.engine.state import random_states, set_random_state
-from pipeline.schedule import make_schedule
+from pipeline.recipe.budget import Budget, plan_training
+from pipeline.recipe.schedule import Schedule, make_schedule
 
 
 def network():
@@ -28,8 +28,10 @@ def run(splits, folder, optimizer, state=None, lr=None, **budget):
     optimizer = OPTIMIZERS[optimizer](model.parameters())
     if lr is not None:
         optimizer.param_groups[0]["lr"] = lr
-    plan = plan_training(batch=100, train_examples=len(splits.train), **budget)
-    schedule = make_schedule("cosine", plan.total_steps, plan.steps_per_epoch, warmup_fraction=0.1, final_factor=0.0)
+    plan = plan_training(Budget(**budget), 100, len(splits.train))
+    schedule = make_schedule(
+        Schedule(name="cosine", warmup_fraction=0.1, final_factor=0.0), plan.total_steps, plan.steps_per_epoch
+    )
     checkpoints = Checkpoints(folder, "last", "val/loss")
     seen = []
 
@@ -73,14 +75,14 @@ def test_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path, optimizer, more):
             assert torch.equal(ours, theirs)
 
 
-class Place:
+class OneOfTwo:
     """What `random_states` and `restore` ask a loop for, of worker `rank` of two, each with a GPU."""
 
     def __init__(self, rank):
-        self.device, self.workers = torch.device("cuda", rank), self
-        self.rank, self.count = rank, 2
+        self.device, self.world = torch.device("cuda", rank), self
+        self.rank, self.size = rank, 2
 
-    def gather(self, tensor):
+    def all_gather(self, tensor):
         return [tensor + other - self.rank for other in range(2)]
 
 
@@ -90,12 +92,12 @@ def test_each_worker_goes_on_with_the_generator_of_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch, "set_rng_state", lambda state: set_to.update(cpu=state.item()))
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([20 + device.index]))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: set_to.update({str(device): state.item()}))
-    random = random_states(Place(0))
+    random = random_states(OneOfTwo(0))
     assert random == [[10, 20], [11, 21]]
-    set_random_state(random, Place(1))
+    set_random_state(random, OneOfTwo(1))
     assert set_to == {"cpu": 11, "cuda:1": 21}
     set_to.clear()
-    set_random_state(random[:1], Place(1))
+    set_random_state(random[:1], OneOfTwo(1))
     assert set_to == {}, "another number of workers goes on from its seeds"
-    set_random_state([[torch.tensor([10])], [torch.tensor([11])]], Place(1))
+    set_random_state([[torch.tensor([10])], [torch.tensor([11])]], OneOfTwo(1))
     assert set_to == {"cpu": 11}, "it ran on a CPU before"

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from pipeline.config import resolve
-from pipeline.dry_run import first_refusal
-from pipeline.engine import Runtime, Workers, set_up_runtime
+from pipeline.engine import Runtime, World, set_up_runtime
 from pipeline.engine.precision import FULL
 from pipeline.engine.runtime import device_name
 from pipeline.errors import RequestError
+from pipeline.sweep.preflight import first_refusal
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def two_gpus(monkeypatch):
 
 @pytest.mark.usefixtures("two_gpus")
 def test_each_worker_takes_a_gpu_of_its_own_and_the_first_refuses_where_there_are_too_few(monkeypatch):
-    assert [set_up_runtime("cuda", 1, False, workers=Workers(rank, 2)).device.index for rank in (0, 1)] == [0, 1]
+    assert [set_up_runtime("cuda", 1, False, world=World(rank, 2)).device.index for rank in (0, 1)] == [0, 1]
     with pytest.raises(RequestError, match=r"runtime.workers=3: each needs a GPU of its own, and there are 2"):
-        set_up_runtime("cuda", 1, False, workers=Workers(0, 3))
+        set_up_runtime("cuda", 1, False, world=World(0, 3))
     # Four workers on two machines.
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert set_up_runtime("cuda", 1, False, workers=Workers(3, 4)).device.index == 1
+    assert set_up_runtime("cuda", 1, False, world=World(3, 4)).device.index == 1
 
 
 def test_a_logged_device_is_one_that_as_many_workers_can_be_given_again():
-    for workers, logged in ((Workers(), "cuda:1"), (Workers(1, 2), "cuda")):
-        runtime = Runtime(torch.device("cuda", 1), 1, FULL, "contiguous", workers)
+    for world, logged in ((World(), "cuda:1"), (World(1, 2), "cuda")):
+        runtime = Runtime(torch.device("cuda", 1), 1, FULL, "contiguous", world)
         assert runtime.as_params()["runtime.device"] == logged
 
 

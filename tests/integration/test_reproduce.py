@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 
 from pipeline import reproduce
 from pipeline.errors import RequestError
-from pipeline.tracking.location import Place
 from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import Parent
+from pipeline.tracking.target import TrackingTarget
 
 TRAIN = (sys.executable, "-m", "pipeline.train")
 
@@ -85,9 +85,9 @@ def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path
     logged = read_logged(uri, run_id)
     assert "micro_batch: auto" in logged.config
     assert logged.params["batching.micro_batch"] == "530"
-    assert reproduce.configuration(logged, uri)["batching"] == {"micro_batch": 530}
+    assert reproduce.configuration(logged, uri).batching.micro_batch == 530
     # Another machine, or a later version, may choose another size; the run keeps its own.
-    monkeypatch.setattr("pipeline.engine.pieces.PIECES", {"fp32": 100})
+    monkeypatch.setattr("pipeline.engine.micro_batch.PIECES", {"fp32": 100})
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
     assert "equal bit for bit" in capsys.readouterr().out
 
@@ -117,8 +117,8 @@ def test_check_compares_what_it_rests_on_and_trains_nothing(uri, capsys, monkeyp
     run_id = id_of(uri, "tags.pipeline = 'run'")
     store = open_existing_store(uri, "lr-batch")
     count = len(store.client.search_runs([store.experiment_id], max_results=1000))
-    monkeypatch.setattr("pipeline.tracking.provenance.installed_packages", lambda: "torch==1.0\n")
-    monkeypatch.setattr("pipeline.tracking.source.git_state", lambda: ("abc", ""))
+    monkeypatch.setattr("pipeline.tracking.environment.installed_packages", lambda: "torch==1.0\n")
+    monkeypatch.setattr("pipeline.tracking.git.git_state", lambda: ("abc", ""))
     assert reproduce.main([run_id, "--check"]) == 0
     said = capsys.readouterr().out
     assert "torch 2." in said
@@ -129,7 +129,7 @@ def test_check_compares_what_it_rests_on_and_trains_nothing(uri, capsys, monkeyp
 
 def logged(uri, config, digest=None, tags=None, experiment="forged", params=None, files=None):
     """A run in MLflow whose config artifact says `config`."""
-    run = TrackedRun(Place(uri, experiment), "forged", {"pipeline": "run"} | (tags or {}))
+    run = TrackedRun(TrackingTarget(uri, experiment), "forged", {"pipeline": "run"} | (tags or {}))
     with run:
         if config is not None:
             run.log_text(config, "config/config.yaml")
@@ -144,7 +144,7 @@ def logged(uri, config, digest=None, tags=None, experiment="forged", params=None
 def test_what_is_not_a_run_of_ours_is_refused(uri):
     store = open_existing_store(uri, "lr-batch")
     foreign = store.client.create_run(store.experiment_id).info.run_id
-    with Parent(Place(uri, "lr-batch"), "sweep") as parent:
+    with Parent(TrackingTarget(uri, "lr-batch"), "sweep") as parent:
         sweep = parent.id
     for run_id, says in (
         ("no-run", "not a run id"),
@@ -159,9 +159,9 @@ def test_what_is_not_a_run_of_ours_is_refused(uri):
     ):
         with pytest.raises(RequestError, match=says):
             reproduce.main([run_id])
-    for place in ("http://127.0.0.1:1", "postgresql://me:hunter2@127.0.0.1:1/x", "sqlite:////nowhere/x.db"):
+    for target in ("http://127.0.0.1:1", "postgresql://me:hunter2@127.0.0.1:1/x", "sqlite:////nowhere/x.db"):
         with pytest.raises(RequestError) as refused:
-            reproduce.main(["0" * 32, "--tracking-uri", place])
+            reproduce.main(["0" * 32, "--tracking-uri", target])
         assert "hunter2" not in str(refused.value)
 
 
@@ -229,7 +229,9 @@ def test_what_was_logged_is_shown_as_it_is_and_does_nothing_to_a_terminal(uri, t
     honest = read_logged(uri, run_id)
     forged = replace(honest, history={f"train/loss {evil}": {1: 1.0}})  # a server need not keep to MLflow's rules
     monkeypatch.setattr("pipeline.tracking.logged.read_logged", lambda *arguments: forged)
-    monkeypatch.setattr("pipeline.train.carry_out", lambda *a, **k: (SimpleNamespace(history={}), None, None))
+    monkeypatch.setattr(
+        "pipeline.run.training.run_training", lambda *a, **k: SimpleNamespace(run=SimpleNamespace(history={}))
+    )
     assert reproduce.main([run_id, "--check"]) == 0
     said = capsys.readouterr().out
     assert said.count("[/x] [bold]:smile: ") == 4, said
@@ -272,7 +274,7 @@ def test_check_builds_nothing_fetches_nothing_and_says_what_data_it_could_not_co
     uri, text, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr("pipeline.workload.prepare", lambda *a, **k: pytest.fail("builds"))
+    monkeypatch.setattr("pipeline.run.workload.build_workload", lambda *a, **k: pytest.fail("builds"))
     config = OmegaConf.create(text)
     config.dataset = {
         "_target_": "pipeline.data.torchvision_images",
@@ -280,7 +282,7 @@ def test_check_builds_nothing_fetches_nothing_and_says_what_data_it_could_not_co
         **{"split_seed": 0, "val_examples": 10, "augment": False},
     }
     config.model._target_ = "torch.nn.Linear"  # which would refuse its arguments
-    run = TrackedRun(Place(uri, "forged"), "forged", {"pipeline": "run"})
+    run = TrackedRun(TrackingTarget(uri, "forged"), "forged", {"pipeline": "run"})
     with run:
         run.log_text(OmegaConf.to_yaml(config), "config/config.yaml")
         run.log_dataset("mnist", "0" * 32, "torchvision", 1)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
-from pipeline.analysis.answer import Terms, analyse
-from pipeline.analysis.page import render_page
-from pipeline.tracking.location import Place
+from pipeline.analysis.page.page import render_page
+from pipeline.analysis.stats.answer import Terms, analyse
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
+from pipeline.tracking.target import TrackingTarget
 from tests.analysis.simulate import study
 from tests.conftest import REPOSITORY
 
@@ -120,7 +120,7 @@ def test_what_mlflow_refuses_is_said_and_kept_without_the_password(tmp_path, mon
         raise MlflowException(f"http://me:{SECRET}@h/api refuses it", error_code=INVALID_PARAMETER_VALUE)
 
     monkeypatch.setattr("mlflow.MlflowClient.log_inputs", refusing)
-    with TrackedRun(Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "refused"), "refused", {}) as run:
+    with TrackedRun(TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "refused"), "refused", {}) as run:
         run.log_dataset("digits", "0" * 32, "sklearn", 1)
     assert "http://me:***@h/api refuses it" in caplog.text
     assert SECRET not in caplog.text
@@ -129,8 +129,8 @@ def test_what_mlflow_refuses_is_said_and_kept_without_the_password(tmp_path, mon
 def test_a_command_line_is_tracked_without_the_passwords_in_it(tmp_path, monkeypatch):
     address = f"postgresql+psycopg://me:{SECRET} and more@127.0.0.1:1/db?sslpassword={SECRET}"
     monkeypatch.setattr("sys.argv", ["train", f"tracking.uri={address}", f"hydra.sweeper.storage='{address}'"])
-    place = Place(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "command")
-    with TrackedRun(place, "command", {"a": address}) as run:
+    target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "command")
+    with TrackedRun(target, "command", {"a": address}) as run:
         run.log_params({"tracking.uri": address, "list": [address]})
         run.log_text(f"uri: {address}", "config/config.yaml")
     assert run.is_sent

@@ -12,11 +12,11 @@ import optuna
 import psutil
 import pytest
 
-from hydra_plugins.lr_study_sweeper._storage import open_storage
+from lr_study.storage import open_storage
 from pipeline import advise, report
 from pipeline.errors import RequestError
 from pipeline.tracking.store import open_existing_store
-from tests.hydra_plugins.app import wait_until
+from tests.lr_study.app import wait_until
 
 COMMAND = (
     "-m",

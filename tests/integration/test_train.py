@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from pipeline import train
 from pipeline.config import resolve
-from pipeline.tracking import provenance
+from pipeline.tracking import environment
 from pipeline.tracking.store import open_existing_store
 
 
@@ -105,7 +105,7 @@ def test_the_machine_is_tracked_by_the_model_of_its_processor(trained, tmp_path)
     folder, _ = trained
     store, (run,) = runs(folder)
     path = store.client.download_artifacts(run.info.run_id, "environment/machine.json", str(tmp_path))
-    assert json.loads(Path(path).read_text())["cpu"] == run.data.tags["device"] == provenance.cpu_model()
+    assert json.loads(Path(path).read_text())["cpu"] == run.data.tags["device"] == environment.cpu_model()
 
 
 def test_a_run_that_fails_while_it_is_described_is_not_left_open(composed, tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_run_that_fails_while_it_is_described_is_not_left_open(composed, tmp_p
         raise RuntimeError("no description")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "record_request", failing)
+    monkeypatch.setattr("pipeline.run.recording.record_request", failing)
     with pytest.raises(RuntimeError, match="no description"):
         train.train(resolve(composed(f"tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db", "budget.epochs=1")))
     _, (run,) = runs(tmp_path)

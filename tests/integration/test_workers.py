@@ -74,7 +74,7 @@ def started(*command, folder):
 def workers_of(process):
     """Its child processes that train."""
     found = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return [p for p in found if "pipeline.worker" in p.cmdline() or p.environ().get("RANK") == "1"]
+    return [p for p in found if "pipeline.run.worker" in p.cmdline() or p.environ().get("RANK") == "1"]
 
 
 def gone(processes):
@@ -145,7 +145,7 @@ def test_a_worker_that_fails_says_so_and_ends_the_run(run_python, tmp_path):
         "import os, sys, torch\n"
         "class Failing(torch.nn.Sequential):\n"
         "    def forward(self, images):\n"
-        "        if 'pipeline.worker' in ' '.join(sys.orig_argv) and torch.is_grad_enabled():\n"
+        "        if 'pipeline.run.worker' in ' '.join(sys.orig_argv) and torch.is_grad_enabled():\n"
         "            raise MemoryError('none left')\n"
         "        return super().forward(images)\n"
         "def make():\n"

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from pipeline.tracking.location import Place
 from pipeline.tracking.store import open_store
+from pipeline.tracking.target import TrackingTarget
 
 
 @pytest.fixture(scope="session")
@@ -16,18 +16,18 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture
-def make_place(empty_database):
+def make_target(empty_database):
     """Make `FOLDER/mlruns/mlflow.db`, and say where it is."""
 
     def make(folder):
         (folder / "mlruns").mkdir(parents=True)
         shutil.copyfile(empty_database, folder / "mlruns" / "mlflow.db")
-        return Place(f"sqlite:///{folder}/mlruns/mlflow.db", "tests")
+        return TrackingTarget(f"sqlite:///{folder}/mlruns/mlflow.db", "tests")
 
     return make
 
 
 @pytest.fixture
-def own_place(make_place, tmp_path):
+def own_target(make_target, tmp_path):
     """A database that no other test has seen."""
-    return make_place(tmp_path)
+    return make_target(tmp_path)

@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.tracking.courier import Courier
-from pipeline.tracking.leftovers import send_leftovers
-from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spools import spools
+from pipeline.tracking.spool.background import BackgroundUploader
+from pipeline.tracking.spool.folder import list_spools
+from pipeline.tracking.spool.recovery import upload_unsent
+from pipeline.tracking.target import TrackingTarget
 from tests.tracking.servers import Server
 
 pytestmark = pytest.mark.long  # servers take ten seconds to start
@@ -34,8 +34,8 @@ def server(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Courier, "_failed_at", -float("inf"))
-    monkeypatch.setattr("pipeline.tracking.courier.SEND_SECONDS", 0.2)
+    monkeypatch.setattr(BackgroundUploader, "_failed_at", -float("inf"))
+    monkeypatch.setattr("pipeline.tracking.spool.background.SEND_SECONDS", 0.2)
 
 
 def log_epochs(run, first, last):
@@ -45,7 +45,7 @@ def log_epochs(run, first, last):
 
 
 def begin(server, name):
-    run = TrackedRun(Place(server.uri, "outages"), name, {"pipeline": "run", "name": name})
+    run = TrackedRun(TrackingTarget(server.uri, "outages"), name, {"pipeline": "run", "name": name})
     run.log_params({f"p{i}": i for i in range(150)})
     run.log_text("text: 1\n", "config/config.yaml")
     return run
@@ -54,7 +54,7 @@ def begin(server, name):
 def send_later(run, server):
     """What another process would do, once the run's own is gone."""
     deadline = time.monotonic() + 60
-    while (sent := send_leftovers(run.spool.path.parent, server.uri)).alive and time.monotonic() < deadline:
+    while (sent := upload_unsent(run.spool.path.parent, server.uri)).alive and time.monotonic() < deadline:
         time.sleep(0.2)  # the run's own thread may be at it still
     assert (sent.kept, sent.alive) == ([], 0)
 
@@ -105,7 +105,7 @@ def test_a_run_whose_server_answers_is_there_when_it_ends(server):
     run, started, ended = log_through(server, "plain", lambda: None)
     assert run.is_sent
     is_whole(server, "plain", started, ended)
-    assert spools(run.place.spool) == []
+    assert list_spools(run.target.spool) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
@@ -114,12 +114,12 @@ def test_a_server_that_is_gone_at_the_end_gets_all_of_it_later(server, number, c
     run, started, ended = log_through(server, name, lambda: server.stop(number))
     assert not run.is_sent
     assert caplog.text.count("can't be written") == 1
-    assert len(spools(run.place.spool)) == 1
+    assert len(list_spools(run.target.spool)) == 1
     server.start()
-    sent = send_leftovers(run.place.spool, server.uri)
+    sent = upload_unsent(run.target.spool, server.uri)
     assert (len(sent.runs), sent.closed, sent.kept) == (1, 0, [])
     is_whole(server, name, started, ended)
-    assert list(run.place.spool.iterdir()) == []
+    assert list(run.target.spool.iterdir()) == []
 
 
 def test_a_server_that_comes_back_gets_it_during_the_run(server):
@@ -218,7 +218,7 @@ def test_the_next_run_sends_what_the_last_one_could_not(server):
     with begin(server, "second") as second:
         log_epochs(second, 1, EPOCHS)
         deadline = time.monotonic() + 30
-        while len(spools(second.place.spool)) > 1 and time.monotonic() < deadline:
+        while len(list_spools(second.target.spool)) > 1 and time.monotonic() < deadline:
             time.sleep(0.1)
     is_whole(server, "first", started - 60, time.time())
     is_whole(server, "second", started, time.time())
@@ -240,7 +240,7 @@ def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch
 
     for name in ("create_run", "log_batch", "log_text", "set_terminated"):
         monkeypatch.setattr(MlflowClient, name, losing(getattr(MlflowClient, name)))
-    monkeypatch.setattr("pipeline.tracking.courier.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.tracking.spool.background.RETRY_SECONDS", 0.1)
     run, started, ended = log_through(server, "answers", lambda: time.sleep(2))
     monkeypatch.undo()
     assert calls["count"] >= 4
@@ -252,7 +252,7 @@ def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch
 def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(server, tmp_path):
     program = (
         "import sys, time\n"
-        "from pipeline.tracking.location import Place\n"
+        "from pipeline.tracking.target import Place\n"
         "from pipeline.tracking.run import TrackedRun\n"
         "run = TrackedRun(Place(sys.argv[1], 'outages'), 'killed', {'pipeline': 'run', 'name': 'killed'})\n"
         "assert run.id\n"
@@ -269,7 +269,7 @@ def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(se
     process.stdout.close()
     with begin(server, "after") as run:
         log_epochs(run, 1, EPOCHS)
-    send_leftovers(run.place.spool, server.uri)
+    upload_unsent(run.target.spool, server.uri)
     _, killed, histories = in_mlflow(server, "killed")
     assert (killed.info.status, killed.data.tags["status"]) == ("KILLED", "lost")
     steps = sorted(m.step for m in histories["a"])

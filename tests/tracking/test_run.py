@@ -7,20 +7,20 @@ import sys
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import folder_name, open_existing_store, open_store
 from pipeline.tracking.sweep import Parent, find_parent, log_report, read_runs
+from pipeline.tracking.target import TrackingTarget
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Place(f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlruns/mlflow.db", "tests")
+def target(tmp_path_factory):
+    return TrackingTarget(f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlruns/mlflow.db", "tests")
 
 
 @pytest.fixture(scope="module")
-def store(place):
-    return open_store(place.uri, place.experiment)
+def store(target):
+    return open_store(target.uri, target.experiment)
 
 
 def stored(store, run_id):
@@ -31,7 +31,7 @@ def stored(store, run_id):
     "name", ["../../evil", "/evil", "..", ".", "a/../../evil", "%2e%2e%2fevil", "a\\..\\evil", "x" * 400, "ä/#?&"]
 )
 def test_an_experiments_name_never_leads_out_of_the_folder_of_artifacts(tmp_path, name):
-    with TrackedRun(Place(f"sqlite:///{tmp_path}/a/b/mlruns/mlflow.db", name), "run", {}) as run:
+    with TrackedRun(TrackingTarget(f"sqlite:///{tmp_path}/a/b/mlruns/mlflow.db", name), "run", {}) as run:
         run.log_text("text", "config/config.yaml")
     assert run.is_sent
     (written,) = tmp_path.rglob("config.yaml")
@@ -44,8 +44,8 @@ def test_a_plain_name_is_the_folders_too_and_two_names_are_two_folders():
     assert len({folder_name(name) for name in ("a/b", "a_b", "a\\b", "..", ".", "x" * 60, "x" * 61)}) == 7
 
 
-def test_metrics_keep_their_steps_and_values_through_batches(place, store):
-    with TrackedRun(place, "metrics", {}) as run:
+def test_metrics_keep_their_steps_and_values_through_batches(target, store):
+    with TrackedRun(target, "metrics", {}) as run:
         for step in range(1, 301):
             run.log_metrics({f"m{i}": step * 10 + i for i in range(9)}, step)
     for i in range(9):
@@ -55,9 +55,9 @@ def test_metrics_keep_their_steps_and_values_through_batches(place, store):
         ]
 
 
-def test_metrics_go_out_in_batches_not_one_by_one(place, store, monkeypatch):
+def test_metrics_go_out_in_batches_not_one_by_one(target, store, monkeypatch):
     calls = []
-    run = TrackedRun(place, "batches", {})
+    run = TrackedRun(target, "batches", {})
     assert run.id
     send = store.client.log_batch
     monkeypatch.setattr(type(store.client), "log_batch", lambda self, *a, **k: calls.append(1) or send(*a, **k))
@@ -67,8 +67,8 @@ def test_metrics_go_out_in_batches_not_one_by_one(place, store, monkeypatch):
     assert len(calls) == 1, "the metrics, with how it ended"
 
 
-def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut(place, store):
-    with TrackedRun(place, "params", {}) as run:
+def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut(target, store):
+    with TrackedRun(target, "params", {}) as run:
         run.log_params({f"p{i}": i for i in range(250)} | {"long": "x" * 10_000, "none": None})
     params = stored(store, run.id).data.params
     assert len(params) == 252
@@ -85,8 +85,8 @@ def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut
         (SystemExit, "KILLED", "interrupted"),
     ],
 )
-def test_however_the_block_ends_the_run_is_closed_and_says_how(place, store, raised, status, tag):
-    run = TrackedRun(place, "ends", {})
+def test_however_the_block_ends_the_run_is_closed_and_says_how(target, store, raised, status, tag):
+    run = TrackedRun(target, "ends", {})
     # What was raised is not kept back; what matters here is what it left.
     with contextlib.suppress(RuntimeError, KeyboardInterrupt, SystemExit), run:
         run.log_metrics({"a": 1.0}, 1)
@@ -98,31 +98,31 @@ def test_however_the_block_ends_the_run_is_closed_and_says_how(place, store, rai
     assert found.data.metrics["a"] == 1.0
 
 
-def test_nan_and_infinity_are_stored_as_they_are(place, store):
-    with TrackedRun(place, "nan", {}) as run:
+def test_nan_and_infinity_are_stored_as_they_are(target, store):
+    with TrackedRun(target, "nan", {}) as run:
         run.log_metrics({"a": float("nan"), "b": float("inf")}, 1)
     metrics = stored(store, run.id).data.metrics
     assert metrics["a"] != metrics["a"]
     assert metrics["b"] > 1e300  # SQL has no infinity: MLflow stores the largest number
 
 
-def test_the_data_set_is_recorded_as_mlflows_own_input(place, store):
-    with TrackedRun(place, "data", {}) as run:
+def test_the_data_set_is_recorded_as_mlflows_own_input(target, store):
+    with TrackedRun(target, "data", {}) as run:
         run.log_dataset("digits", "0" * 32, "sklearn", 1077)
     (given,) = stored(store, run.id).inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("digits", "0" * 32)
 
 
-def test_the_environment_is_recorded(place, store):
-    with TrackedRun(place, "environment", {}) as run:
+def test_the_environment_is_recorded(target, store):
+    with TrackedRun(target, "environment", {}) as run:
         run.log_environment()
     files = [file.path for file in store.client.list_artifacts(run.id, "environment")]
     assert files == ["environment/machine.json", "environment/requirements.txt"]
 
 
-def child(place, parent, sweep, batch, lr, status="complete"):
+def child(target, parent, sweep, batch, lr, status="complete"):
     tags = {"pipeline": "trial", "sweep": sweep, "cell": f"batch={batch},model=mlp"}
-    with TrackedRun(place, "child", tags, parent=parent) as run:
+    with TrackedRun(target, "child", tags, parent=parent) as run:
         params = {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
         run.log_params(params | {"dataset.guess_loss": 2.3})
         run.log_metrics({"noise_scale/trace": 9.0, "noise_scale/squared_norm": 2.0}, 1)
@@ -132,13 +132,13 @@ def child(place, parent, sweep, batch, lr, status="complete"):
     return run.id
 
 
-def test_a_sweeps_table_is_read_back_from_its_children(place, store):
-    parent = Parent(place, "table")
-    run_id = child(place, parent.id, "table", 64, 0.1)
-    child(place, parent.id, "table", 128, 0.2, "diverged")
-    child(place, parent.id, "another", 64, 0.1)
+def test_a_sweeps_table_is_read_back_from_its_children(target, store):
+    parent = Parent(target, "table")
+    run_id = child(target, parent.id, "table", 64, 0.1)
+    child(target, parent.id, "table", 128, 0.2, "diverged")
+    child(target, parent.id, "another", 64, 0.1)
     parent.end("complete")
-    with TrackedRun(place, "child", {"pipeline": "trial", "sweep": "table", "status": "lost"}, parent=parent.id):
+    with TrackedRun(target, "child", {"pipeline": "trial", "sweep": "table", "status": "lost"}, parent=parent.id):
         pass  # killed before it had told its parameters
     runs, params = read_runs(store, "table")
     first, second = runs
@@ -150,11 +150,11 @@ def test_a_sweeps_table_is_read_back_from_its_children(place, store):
     assert stored(store, run_id).data.tags["mlflow.parentRunId"] == parent.id
 
 
-def test_a_sweep_that_goes_on_keeps_its_parent(place, store):
-    first = Parent(place, "resumed")
+def test_a_sweep_that_goes_on_keeps_its_parent(target, store):
+    first = Parent(target, "resumed")
     first.describe({"a": 1}, ["batch=1"])
     first.end("interrupted")
-    second = Parent(place, "resumed")
+    second = Parent(target, "resumed")
     second.describe({"a": 2}, ["batch=1", "batch=2"])
     assert first.id == second.id
     assert stored(store, first.id).info.status == "RUNNING"
@@ -163,8 +163,8 @@ def test_a_sweep_that_goes_on_keeps_its_parent(place, store):
     assert stored(store, first.id).data.params == {"a": "1"}
 
 
-def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(place, store, tmp_path):
-    parent = Parent(place, "reported")
+def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(target, store, tmp_path):
+    parent = Parent(target, "reported")
     (tmp_path / "report.html").write_text("<p>")
     log_report(store, parent.id, str(tmp_path), "**answer**", {"best_lr": {64: 0.1, 128: 0.2}})
     found = find_parent(store, "reported")

@@ -9,32 +9,32 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from hydra_plugins.lr_study_sweeper import Abandoned, Outcome, Progress
-from pipeline.analysis.table import Run
+from lr_study import Abandoned, Outcome, Progress
+from pipeline.analysis.runs import Run
 from pipeline.errors import RunError
-from pipeline.sweep import SweepHooks
+from pipeline.sweep.hooks import SweepHooks
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
 from pipeline.tracking.sweep import Parent, keep_best_model, log_report, read_runs
 
 
 @pytest.fixture
-def store(own_place):
-    return open_store(own_place.uri, own_place.experiment)
+def store(own_target):
+    return open_store(own_target.uri, own_target.experiment)
 
 
 @pytest.fixture
-def parent(own_place):
-    parent = Parent(own_place, "s")
+def parent(own_target):
+    parent = Parent(own_target, "s")
     yield parent
     with contextlib.suppress(RunError):  # the hooks may have closed it
         parent.end("complete")
 
 
-def trial(place, value, model=None, status="complete"):
+def trial(target, value, model=None, status="complete"):
     """A run of the sweep that came to `value`, and stored a `model`."""
     tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "0"}
-    with TrackedRun(place, "trial", tags) as run:
+    with TrackedRun(target, "trial", tags) as run:
         told = {"batch": 64, "optimizer.lr": 0.1, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
         run.log_params(told)
         run.log_metrics({"val/loss": value}, 1)
@@ -49,17 +49,17 @@ def model_of(store, run_id, folder):
     return Path(store.client.download_artifacts(run_id, "model/MLmodel", str(folder))).read_text()
 
 
-def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_place, store, parent, tmp_path):
-    runs = [trial(own_place, 0.1), trial(own_place, 0.3, "third"), trial(own_place, 0.2, "second")]
-    runs += [trial(own_place, 0.0, "diverged", "diverged"), trial(own_place, float("nan"), "no number")]
+def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_target, store, parent, tmp_path):
+    runs = [trial(own_target, 0.1), trial(own_target, 0.3, "third"), trial(own_target, 0.2, "second")]
+    runs += [trial(own_target, 0.0, "diverged", "diverged"), trial(own_target, float("nan"), "no number")]
     assert keep_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
     assert model_of(store, parent.id, tmp_path / "best") == "second"
     assert store.client.get_run(parent.id).data.tags["model_of"] == runs[2].run_id
     assert keep_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
 
 
-def test_where_no_trial_has_a_model_the_sweep_gets_none(own_place, store, parent):
-    assert keep_best_model(store, parent.id, [trial(own_place, 0.1)]) is None
+def test_where_no_trial_has_a_model_the_sweep_gets_none(own_target, store, parent):
+    assert keep_best_model(store, parent.id, [trial(own_target, 0.1)]) is None
     assert keep_best_model(store, parent.id, []) is None
     assert "model_of" not in store.client.get_run(parent.id).data.tags
 
@@ -77,9 +77,9 @@ def test_best_lrs_are_logged_when_they_change_and_the_last_one_counts(store, par
 
 
 @pytest.fixture
-def hooks(own_place, parent):
+def hooks(own_target, parent):
     hooks = SweepHooks()
-    hooks._place, hooks._name, hooks._parent = own_place, "s", parent
+    hooks._target, hooks._name, hooks._parent = own_target, "s", parent
     hooks._keeps_model, hooks._maximizes = False, False
     return hooks
 
@@ -88,7 +88,7 @@ COMPLETE = Outcome("complete", Progress(1, 0, 1))
 
 
 @pytest.fixture
-def away(monkeypatch, own_place, parent):
+def away(monkeypatch, own_target, parent):
     """From now on MLflow answers nothing."""
     assert parent.id
 
@@ -103,9 +103,9 @@ def away(monkeypatch, own_place, parent):
     monkeypatch.undo()
 
 
-def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone(own_place, hooks, away, caplog):
+def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone(own_target, hooks, away, caplog):
     caplog.set_level(logging.INFO)
-    trial(own_place, 0.1)
+    trial(own_target, 0.1)
     away()
     hooks.ended(COMPLETE)
     said = [(record.levelname, record.getMessage()) for record in caplog.records if record.name.startswith("pipeline")]
@@ -115,9 +115,9 @@ def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone
     assert "can't be written" in said[1][1]
 
 
-def test_a_server_that_goes_away_before_the_confirmation_costs_it_alone(own_place, hooks, away, composed, caplog):
+def test_a_server_that_goes_away_before_the_confirmation_costs_it_alone(own_target, hooks, away, composed, caplog):
     caplog.set_level(logging.INFO)
-    trial(own_place, 0.1)
+    trial(own_target, 0.1)
     cell = SimpleNamespace(name="batch=64", config=composed(), dimensions=[SimpleNamespace(key="optimizer.lr")])
     away()
     assert hooks.further_trials(SimpleNamespace(cells=[cell])) == []
@@ -131,8 +131,8 @@ def test_a_server_that_goes_away_while_trials_die_costs_nothing(hooks, away, cap
     assert "closed later" in caplog.text
 
 
-def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_place, store, away):
-    trial(own_place, 0.1)
+def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_target, store, away):
+    trial(own_target, 0.1)
     away()
     with pytest.raises(RunError, match=r"can't be used now \(Connection refused\)\.$"):
         read_runs(store, "s")
@@ -147,10 +147,10 @@ def written(monkeypatch):
 
 
 @pytest.mark.parametrize(("models", "said"), [([None, "m"], "the best trial but 1"), ([None, None], "No trial stored")])
-def test_a_missing_model_keeps_no_report_back(own_place, hooks, written, caplog, models, said):
+def test_a_missing_model_keeps_no_report_back(own_target, hooks, written, caplog, models, said):
     caplog.set_level(logging.INFO)
     for value, model in enumerate(models):
-        trial(own_place, value, model)
+        trial(own_target, value, model)
     hooks._keeps_model = True
     hooks.ended(COMPLETE)
     assert len(written) == 1

@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from pipeline import sync
-from pipeline.progress import LineReporter
-from pipeline.tracking.leftovers import send_leftovers
-from pipeline.tracking.location import Place
-from pipeline.tracking.spool import Spool
-from pipeline.tracking.spools import spools
+from pipeline.run.progress import LineReporter
+from pipeline.tracking.spool.folder import list_spools
+from pipeline.tracking.spool.record import Spool
+from pipeline.tracking.spool.recovery import upload_unsent
 from pipeline.tracking.store import open_existing_store
+from pipeline.tracking.target import TrackingTarget
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +23,16 @@ def somewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def leave(place, name="a", time=1000, end=True, **more):
+def leave(target, name="a", time=1000, end=True, **more):
     """What a run left, whose server was away."""
-    header = {"store": place.label, "experiment": place.experiment, "name": name, "time": time, "tags": {"name": name}}
-    spool = Spool.create(place.spool, header | more)
+    header = {
+        "store": target.label,
+        "experiment": target.experiment,
+        "name": name,
+        "time": time,
+        "tags": {"name": name},
+    }
+    spool = Spool.create(target.spool, header | more)
     if end:
         finish(spool)
     return spool
@@ -37,94 +43,94 @@ def finish(spool):
     spool.release()
 
 
-def runs(place):
-    store = open_existing_store(place.uri, place.experiment)
+def runs(target):
+    store = open_existing_store(target.uri, target.experiment)
     return {run.data.tags["name"]: run for run in store.client.search_runs([store.experiment_id])}
 
 
-def test_it_sends_to_the_address_in_the_environment(make_place, tmp_path, monkeypatch, capsys):
-    place = make_place(tmp_path / "there")
-    leave(place)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
+def test_it_sends_to_the_address_in_the_environment(make_target, tmp_path, monkeypatch, capsys):
+    target = make_target(tmp_path / "there")
+    leave(target)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", target.uri)
     sync.main([])
     assert "1 run(s) sent" in capsys.readouterr().out
-    assert list(runs(place)) == ["a"]
+    assert list(runs(target)) == ["a"]
 
 
-def test_an_address_that_is_given_goes_before_the_environments(make_place, tmp_path, monkeypatch):
-    place = make_place(tmp_path / "there")
-    leave(place)
+def test_an_address_that_is_given_goes_before_the_environments(make_target, tmp_path, monkeypatch):
+    target = make_target(tmp_path / "there")
+    leave(target)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    sync.main(["--tracking-uri", place.uri])
-    assert list(runs(place)) == ["a"]
+    sync.main(["--tracking-uri", target.uri])
+    assert list(runs(target)) == ["a"]
 
 
 @pytest.mark.parametrize("environment", [None, "sqlite:///mlruns/mlflow.db"])
 def test_records_of_another_folder_go_to_the_database_beside_them(
-    make_place, tmp_path, monkeypatch, capsys, environment
+    make_target, tmp_path, monkeypatch, capsys, environment
 ):
-    place = make_place(tmp_path / "there")
-    leave(place)
+    target = make_target(tmp_path / "there")
+    leave(target)
     if environment is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
-    sync.main(["--spool", str(place.spool)])
+    sync.main(["--spool", str(target.spool)])
     assert "1 run(s) sent" in capsys.readouterr().out
-    assert list(runs(place)) == ["a"]
+    assert list(runs(target)) == ["a"]
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_a_database_of_the_same_name_elsewhere_gets_nothing(make_place, tmp_path, capsys):
-    place = make_place(tmp_path / "there")
-    leave(place)
-    sent = send_leftovers(place.spool, "sqlite:///mlruns/mlflow.db")
+def test_a_database_of_the_same_name_elsewhere_gets_nothing(make_target, tmp_path, capsys):
+    target = make_target(tmp_path / "there")
+    leave(target)
+    sent = upload_unsent(target.spool, "sqlite:///mlruns/mlflow.db")
     assert (sent.elsewhere, sent.runs) == (1, [])
-    sync.main(["--spool", str(place.spool), "--tracking-uri", "sqlite:///mlruns/mlflow.db"])
+    sync.main(["--spool", str(target.spool), "--tracking-uri", "sqlite:///mlruns/mlflow.db"])
     assert "1 record(s) are for another store" in capsys.readouterr().out
     assert list((tmp_path / "here").iterdir()) == []
-    assert len(spools(place.spool)) == 1
+    assert len(list_spools(target.spool)) == 1
 
 
-def test_the_command_that_a_run_shows_sends_it(make_place, tmp_path, monkeypatch, capsys):
-    place = make_place(tmp_path / "my runs")
-    spool = leave(place)
-    run = SimpleNamespace(place=place, spool=spool, is_sent=False, id=None)
+def test_the_command_that_a_run_shows_sends_it(make_target, tmp_path, monkeypatch, capsys):
+    target = make_target(tmp_path / "my runs")
+    spool = leave(target)
+    run = SimpleNamespace(target=target, spool=spool, is_sent=False, id=None)
     LineReporter(Console(soft_wrap=True)).done(SimpleNamespace(status="complete", steps=5), run)
     said = capsys.readouterr().out
     command = said[said.index("python -m pipeline.sync") : said.rindex(")")]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     sync.main(shlex.split(command)[3:])
-    assert list(runs(place)) == ["a"]
+    assert list(runs(target)) == ["a"]
 
 
 def test_the_command_names_a_server_without_its_password_and_the_record_is_that_servers():
-    place = Place("https://me:hunter2@mlflow.example/", "tests")
-    assert place.sync_command == (
+    target = TrackingTarget("https://me:hunter2@mlflow.example/", "tests")
+    assert target.sync_command == (
         "python -m pipeline.sync --tracking-uri https://mlflow.example, with user and password in the address"
     )
-    assert Place("https://mlflow.example", "").is_of(place.label, place.spool)
-    assert place.is_of("https://me:***@mlflow.example", place.spool), "as records named it before"
-    assert not Place("https://other.example", "").is_of(place.label, place.spool)
+    assert TrackingTarget("https://mlflow.example", "").is_of(target.label, target.spool)
+    assert target.is_of("https://me:***@mlflow.example", target.spool), "as records named it before"
+    assert not TrackingTarget("https://other.example", "").is_of(target.label, target.spool)
 
 
 @pytest.mark.parametrize("clock", [2000, 500], ids=["later", "by a clock that is behind"])
-def test_one_sync_sends_a_sweep_and_its_trials_though_the_sweep_ended_last(make_place, tmp_path, clock):
-    place = make_place(tmp_path / "there")
-    parent = leave(place, "sweep", end=False, tags={"name": "sweep", "pipeline": "sweep", "sweep": "s"})
+def test_one_sync_sends_a_sweep_and_its_trials_though_the_sweep_ended_last(make_target, tmp_path, clock):
+    target = make_target(tmp_path / "there")
+    parent = leave(target, "sweep", end=False, tags={"name": "sweep", "pipeline": "sweep", "sweep": "s"})
     for number in range(3):
-        leave(place, f"trial {number}", time=clock + number, sweep="s")
+        leave(target, f"trial {number}", time=clock + number, sweep="s")
     finish(parent)
-    sync.main(["--tracking-uri", place.uri])
-    found = runs(place)
+    sync.main(["--tracking-uri", target.uri])
+    found = runs(target)
     assert len(found) == 4
     parents = {run.data.tags.get("mlflow.parentRunId") for name, run in found.items() if name != "sweep"}
     assert parents == {found["sweep"].info.run_id}
-    assert spools(place.spool) == []
+    assert list_spools(target.spool) == []
 
 
-def test_records_are_ordered_by_when_their_runs_began(own_place):
+def test_records_are_ordered_by_when_their_runs_began(own_target):
     for name, time in (("third", 3000), ("first", 1000), ("second", 2000)):
-        leave(own_place, name, time)
-    assert [path.read_text().split('"name":"')[1].split('"')[0] for path in spools(own_place.spool)] == [
+        leave(own_target, name, time)
+    assert [path.read_text().split('"name":"')[1].split('"')[0] for path in list_spools(own_target.spool)] == [
         "first",
         "second",
         "third",

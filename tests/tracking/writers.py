@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from pipeline.tracking.leftovers import send_leftovers
+from pipeline.tracking.spool.recovery import upload_unsent
 from pipeline.tracking.store import open_existing_store
 
 PROCESSES, RUNS, METRICS = 8, 50, 100
 PROGRAM = f"""
 import sys
-from pipeline.tracking.location import Place
+from pipeline.tracking.target import Place
 from pipeline.tracking.run import TrackedRun
 place, writer = Place(sys.argv[1], "many"), sys.argv[2]
 for number in range({RUNS}):
@@ -31,7 +31,7 @@ def write_and_count(uri, folder):
     said = [process.communicate(timeout=900)[1] for process in writers]
     assert [process.returncode for process in writers] == [0] * PROCESSES, said
     # Where the disk is slow a writer gives up waiting for the others, and leaves the rest to the next: that is us.
-    sent = send_leftovers(folder / "mlruns" / "spool", uri)
+    sent = upload_unsent(folder / "mlruns" / "spool", uri)
     assert (sent.kept, sent.alive, sent.closed) == ([], 0, 0)
     print(f"\n{len(sent.runs)} of {PROCESSES * RUNS} runs had to wait")
     assert not list(folder.glob("**/spool/*.jsonl"))

@@ -63,7 +63,7 @@ class LRStudySweeperConf:
     # The most jobs that the launcher is given at once; null is no limit.
     max_batch_size: int | None = None
 
-    # A `_target_` node: a `hydra_plugins.lr_study_sweeper.Hooks`, called around the sweep.
+    # A `_target_` node: a `lr_study.Hooks`, called around the sweep.
     hooks: Any = None
 
 
@@ -76,7 +76,7 @@ _SAMPLERS = {
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 3},
     "cmaes": {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 3, "warn_independent_sampling": False},
     "qmc": {"_target_": "optuna.samplers.QMCSampler", "warn_independent_sampling": False},
-    "grid": {"_target_": "hydra_plugins.lr_study_sweeper._grid.GridSampler", "points": 8},
+    "grid": {"_target_": "lr_study.grid.GridSampler", "points": 8},
     "random": {"_target_": "optuna.samplers.RandomSampler"},
 }
 _PRUNERS = {

@@ -26,7 +26,7 @@ class LRStudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep that the command line's `arguments` and `hydra.sweeper.params` ask for."""
-        from hydra_plugins.lr_study_sweeper._sweep import run_sweep
+        from lr_study.sweep import run_sweep
 
         assert self.hydra_context is not None
         assert self.task_function is not None

@@ -11,6 +11,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lr_study.masking import mask_tree
+
 log = logging.getLogger(__name__)
 
 
@@ -52,8 +54,7 @@ class ProcessesLauncher(Launcher):
         # Imported here: the plugins are looked at by every command of Hydra's.
         from joblib import delayed, effective_n_jobs
 
-        from hydra_plugins.lr_study_sweeper import masked
-        from hydra_plugins.processes_launcher._workers import Launch, pack, run_packed, workers
+        from lr_study.worker_processes import Launch, pack, run_packed, workers
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -64,7 +65,7 @@ class ProcessesLauncher(Launcher):
         jobs = list(enumerate(job_overrides, start=initial_job_idx))
         log.info("Launching %d jobs, %d at once", len(jobs), effective_n_jobs(self.n_jobs))
         for number, overrides in jobs:
-            log.info("\t#%d : %s", number, " ".join(masked(filter_overrides(overrides))))
+            log.info("\t#%d : %s", number, " ".join(mask_tree(filter_overrides(overrides))))
         launch = Launch(self.hydra_context, self.config, self.task_function)
         if effective_n_jobs(self.n_jobs) == 1:
             returned = []

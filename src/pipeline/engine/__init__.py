@@ -1,14 +1,14 @@
 """Training: knows torch, and neither Hydra nor MLflow nor Optuna."""
 
+from pipeline.distributed.world import World
 from pipeline.engine.checkpoint import Checkpoints, load_checkpoint
 from pipeline.engine.evaluate import evaluate
 from pipeline.engine.fit import fit
+from pipeline.engine.micro_batch import chosen_micro_batch
 from pipeline.engine.noise_scale import NoiseSample, NoiseScale
 from pipeline.engine.objective import objective_value
-from pipeline.engine.pieces import chosen_micro_batch
 from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.runtime import Runtime, arrange, set_up_runtime
-from pipeline.engine.workers import Workers
 
 __all__ = [
     "Checkpoints",
@@ -17,7 +17,7 @@ __all__ = [
     "NoiseSample",
     "NoiseScale",
     "Runtime",
-    "Workers",
+    "World",
     "arrange",
     "chosen_micro_batch",
     "evaluate",

@@ -46,7 +46,7 @@ class Checkpoints:
         self._keep_last = mode in ("last", "both")
         self._best = float("inf")
 
-    def gone_on_from(self, state: State) -> None:
+    def resume_from_state(self, state: State) -> None:
         """Take the best value so far from the evaluations of a run that is gone on with."""
         self._best = min((e["metrics"][self.metric] for e in state["evaluations"]), default=self._best)
 

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pipeline.budget import TrainingPlan
 from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
+from pipeline.distributed.world import SINGLE_PROCESS, World
+from pipeline.engine.divergence import DivergenceMonitor
 from pipeline.engine.evaluate import evaluate
-from pipeline.engine.health import Health
-from pipeline.engine.loop import Loop
+from pipeline.engine.model_traits import has_unused_parameters
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
+from pipeline.engine.optimizer_step import Loop
 from pipeline.engine.precision import FULL, Precision
-from pipeline.engine.probe import has_unused_parameters
 from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.state import State, random_states, restore, state_of
-from pipeline.engine.workers import ALONE, Workers
-from pipeline.schedule import Schedule
+from pipeline.recipe.budget import TrainingPlan
+from pipeline.recipe.schedule import LRFactor
 
 # How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
 # batch 4 averages over fifty examples of the digits.
@@ -35,7 +35,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     splits: Splits,
     plan: TrainingPlan,
-    schedule: Schedule,
+    schedule: LRFactor,
     *,
     batch: int,
     seed: int,
@@ -48,7 +48,7 @@ def fit(
     resume_from: State | None = None,
     precision: Precision = FULL,
     compiled: bool = False,
-    workers: Workers = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> FitResult:
     """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
 
@@ -74,15 +74,15 @@ def fit(
         workers: this process's place among those that train `model` together. All call this function with equal
             arguments, and get equal results; what is called back, and `resume_from`, counts in the first alone.
     """
-    if workers.count > 1:
-        resume_from = workers.told(resume_from)
-        if not workers.is_first:
+    if world.size > 1:
+        resume_from = world.broadcast(resume_from)
+        if not world.is_main:
             noise_sample = NEVER
-    noise = MicroBatchNoise(model, batch, micro_batch, workers, plan.total_steps / len(plan.evaluation_steps))
+    noise = MicroBatchNoise(model, batch, micro_batch, world, plan.total_steps / len(plan.evaluation_steps))
     # Each worker draws its own lots: where one has found some, all have to look for them.
-    has_unused = workers.count > 1 and workers.total([has_unused_parameters(model, splits.train)])[0] > 0
-    loop = Loop(model, optimizer, batch, micro_batch, precision, workers, noise, compiled, has_unused)
-    health = Health(splits.guess_loss)
+    has_unused = world.size > 1 and world.all_reduce_sum([has_unused_parameters(model, splits.train)])[0] > 0
+    loop = Loop(model, optimizer, batch, micro_batch, precision, world, noise, compiled, has_unused)
+    health = DivergenceMonitor(splits.guess_loss)
     result = FitResult("complete", 0)
     if resume_from is not None:
         restore(resume_from, loop, health, result)
@@ -90,7 +90,7 @@ def fit(
             result.status = resume_from["over"]
             return result
     stream = ExampleStream(len(splits.train), seed, getattr(splits.train, "index_device", None))
-    slices = stream.slices(*(batch, plan.total_steps, micro_batch, result.steps), share=workers.share(batch))
+    slices = stream.slices(*(batch, plan.total_steps, micro_batch, result.steps), share=world.shard(batch))
     batches = splits.train.batches(slices, augment_seed=seed)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()
@@ -111,7 +111,7 @@ def fit(
             result.evaluations.append(evaluation)
             over = "diverged" if diverged else "complete" if reached else None
             random = random_states(loop)
-            if workers.is_first:
+            if world.is_main:
                 on_state(evaluation, functools.partial(state_of, loop, health, result, over, random))
                 on_evaluation(evaluation)
             if diverged:
@@ -119,7 +119,7 @@ def fit(
                 return result
             if reached:
                 return result
-            if workers.told(workers.is_first and should_prune(evaluation)):
+            if world.broadcast(world.is_main and should_prune(evaluation)):
                 result.status = "pruned"
                 return result
     if health.stalled(result.evaluations[-1].metrics["train/loss"]):
@@ -138,17 +138,17 @@ def _is_due(loop: Loop, step: int, unseen: int) -> bool:
     """Whether to look at the last `unseen` steps after so many of the run, before the evaluation."""
     if runs_ahead(loop.device):
         return False
-    return loop.workers.count == 1 or step <= STEPS_UNSEEN or unseen >= STEPS_UNSEEN
+    return loop.world.size == 1 or step <= STEPS_UNSEEN or unseen >= STEPS_UNSEEN
 
 
 def _train_until(
     loop: Loop,
     batches: Iterator[tuple[Tensor, Tensor]],
-    schedule: Schedule,
+    schedule: LRFactor,
     result: FitResult,
     end: int,
     window: int,
-    health: Health,
+    health: DivergenceMonitor,
     on_window: Callable[[int], None],
 ) -> dict[str, float] | None:
     """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged.
@@ -193,7 +193,7 @@ def _train_until(
 
 
 def _evaluate(loop: Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
-    val_loss, val_error = evaluate(loop.model, splits.val, workers=loop.workers)
+    val_loss, val_error = evaluate(loop.model, splits.val, world=loop.world)
     metrics = train | {
         "val/loss": val_loss,
         "val/error": val_error,

@@ -22,7 +22,7 @@ from torch.func import functional_call, grad, vmap
 
 from pipeline.data.splits import Split
 from pipeline.data.stream import Slice, derive_seed
-from pipeline.engine.workers import ALONE, Workers
+from pipeline.distributed.world import SINGLE_PROCESS, World
 
 # Bytes of per-example gradients at once, if one example's fit in. Measured on a CPU with 256 examples: for the
 # mlp 64 MB is as fast, for the simple_cnn a third slower or more.
@@ -173,13 +173,13 @@ class MicroBatchNoise:
     """
 
     def __init__(
-        self, model: nn.Module, batch: int, micro_batch: int | None, workers: Workers = ALONE, steps: float = 1
+        self, model: nn.Module, batch: int, micro_batch: int | None, world: World = SINGLE_PROCESS, steps: float = 1
     ) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._batch = batch
-        self._workers = workers
-        passes = workers.passes(batch, micro_batch)
-        self._pieces, self._own_pieces = sum(passes), passes[workers.rank]
+        self._world = world
+        passes = world.passes_per_rank(batch, micro_batch)
+        self._pieces, self._own_pieces = sum(passes), passes[world.rank]
         self._norms: list[Tensor] = []  # of the gradients that are arriving, one a parameter
         # (bⱼ/B)|gⱼ|² of this step, in memory that is taken once: see `Tally`.
         self._small = next(model.parameters()).new_zeros(self._own_pieces)
@@ -212,7 +212,7 @@ class MicroBatchNoise:
             return
         # But for the workers, the gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
         if self._is_watched():
-            self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._workers.count**2)
+            self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._world.size**2)
             self._norms.clear()
         self._arrived += 1
         if self._arrived < self._own_pieces:
@@ -230,7 +230,7 @@ class MicroBatchNoise:
             return None
         watched = -(-self._steps // self._every)
         own, whole = (self._sums.cpu().double() / watched).tolist()
-        (small,) = self._workers.total([own])
+        (small,) = self._world.all_reduce_sum([own])
         self._sums, self._steps = None, 0
         trace = (small - whole) / ((self._pieces - 1) / self._batch)
         return NoiseScale(trace, whole - trace / self._batch)

@@ -2,9 +2,9 @@
 
 import math
 
-from pipeline.budget import TrainingPlan
-from pipeline.engine.health import bounded_loss
+from pipeline.engine.divergence import bounded_loss
 from pipeline.engine.result import FitResult
+from pipeline.recipe.budget import TrainingPlan
 
 
 def objective_value(objective: str, result: FitResult, plan: TrainingPlan, guess_loss: float) -> float:

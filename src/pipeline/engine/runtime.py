@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.distributed.world import SINGLE_PROCESS, World
 from pipeline.engine.allocator import keep_freed_memory
+from pipeline.engine.model_traits import convolves
 from pipeline.engine.precision import Precision
-from pipeline.engine.probe import convolves
-from pipeline.engine.workers import ALONE, Workers
 from pipeline.errors import RequestError
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -34,18 +34,18 @@ class Runtime:
     threads: int
     precision: Precision
     memory_format: str
-    workers: Workers
+    world: World
     compiled: bool = False
 
     def as_params(self) -> dict[str, Any]:
         """As it is logged: what has to be known to compute the same again."""
         return {
             # Each worker takes the GPU that is its own.
-            "runtime.device": str(self.device) if self.workers.count == 1 else self.device.type,
+            "runtime.device": str(self.device) if self.world.size == 1 else self.device.type,
             "runtime.threads": self.threads,
             "runtime.precision": self.precision.name,
             "runtime.memory_format": self.memory_format,
-            "runtime.workers": self.workers.count,
+            "runtime.workers": self.world.size,
             "runtime.compile": self.compiled,
         }
 
@@ -53,18 +53,18 @@ class Runtime:
 def set_up_runtime(
     device: str,
     threads: int | str,
-    one_of_many: bool,
+    in_sweep: bool,
     precision: str = "auto",
-    workers: Workers = ALONE,
+    world: World = SINGLE_PROCESS,
     compiled: bool = False,
 ) -> Runtime:
     """Choose device, threads and precision, and tell torch.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` …
-        threads: a number, or `auto`: torch's own choice, divided among the workers; 1 where `one_of_many` runs shares
+        threads: a number, or `auto`: torch's own choice, divided among the workers; 1 where `in_sweep` runs shares
             the CPU.
-        one_of_many: whether other trials run beside this one.
+        in_sweep: whether other trials run beside this one.
         precision: `auto`, `fp32` or `bf16`; auto is single precision.
         workers: this process's place among those that train together; each takes a GPU of its own.
         compiled: whether training's passes are to go through `torch.compile`.
@@ -73,13 +73,13 @@ def set_up_runtime(
         RequestError: a device that isn't there, a number of threads that isn't one, a precision that can't be had, or
             nothing to compile with.
     """
-    chosen = _device(device, workers)
+    chosen = _device(device, world)
     if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise RequestError(f"runtime.threads={threads}: it must be auto or a whole number from 1 up.")
     if threads == "auto":
-        shared = one_of_many and chosen.type == "cpu"
+        shared = in_sweep and chosen.type == "cpu"
         # What the environment says, it says for each process: torchrun sets it, too.
-        sharing = 1 if "OMP_NUM_THREADS" in os.environ else workers.count
+        sharing = 1 if "OMP_NUM_THREADS" in os.environ else world.size
         threads = 1 if shared else max(1, torch.get_num_threads() // sharing)
     assert isinstance(threads, int)
     torch.set_num_threads(threads)
@@ -88,7 +88,7 @@ def set_up_runtime(
         raise RequestError("runtime.precision=bf16: not on mps.\nUse runtime.precision=fp32, or another device.")
     if compiled:
         _try_compiler(chosen)
-    return Runtime(chosen, threads, used, "contiguous", workers, compiled)
+    return Runtime(chosen, threads, used, "contiguous", world, compiled)
 
 
 def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.Module, Runtime]:
@@ -128,7 +128,7 @@ def device_name(device: torch.device) -> str | None:
     return None if name_of is None else str(name_of(device))
 
 
-def _device(name: str, workers: Workers) -> torch.device:
+def _device(name: str, world: World) -> torch.device:
     if name == "auto":
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     else:
@@ -138,19 +138,19 @@ def _device(name: str, workers: Workers) -> torch.device:
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RequestError(f"runtime.device={name}: not usable here ({reason}).\nUse auto or cpu.") from None
-    if workers.count == 1 or device.type == "cpu":
+    if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or device.index is not None:
         raise RequestError(
-            f"runtime.device={name}: {workers.count} workers can't share it.\nUse runtime.device=cuda, or cpu."
+            f"runtime.device={name}: {world.size} workers can't share it.\nUse runtime.device=cuda, or cpu."
         )
     # Of these, so many are on this machine, by torchrun's own count where it started them.
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", workers.count))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
     if here > torch.cuda.device_count():
         raise RequestError(
             f"runtime.workers={here}: each needs a GPU of its own, and there are {torch.cuda.device_count()}."
             "\nUse fewer workers, or runtime.device=cpu."
         )
-    local = int(os.environ.get("LOCAL_RANK", workers.rank))
+    local = int(os.environ.get("LOCAL_RANK", world.rank))
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.engine.health import Health
-from pipeline.engine.loop import Loop
+from pipeline.engine.divergence import DivergenceMonitor
+from pipeline.engine.optimizer_step import Loop
 from pipeline.engine.result import Evaluation, FitResult
 
 # Plain containers and tensors, which `torch.load(weights_only=True)` takes.
@@ -21,10 +21,12 @@ def random_states(loop: Loop) -> list[list[Tensor]]:
     """
     device = loop.device
     own = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-    return [list(states) for states in zip(*(loop.workers.gather(state) for state in own), strict=True)]
+    return [list(states) for states in zip(*(loop.world.all_gather(state) for state in own), strict=True)]
 
 
-def state_of(loop: Loop, health: Health, result: FitResult, over: str | None, random: list[list[Tensor]]) -> State:
+def state_of(
+    loop: Loop, health: DivergenceMonitor, result: FitResult, over: str | None, random: list[list[Tensor]]
+) -> State:
     """The state after the last evaluation in `result`; its tensors are the run's own, not copies.
 
     Args:
@@ -47,7 +49,7 @@ def state_of(loop: Loop, health: Health, result: FitResult, over: str | None, ra
     }
 
 
-def restore(state: State, loop: Loop, health: Health, result: FitResult) -> None:
+def restore(state: State, loop: Loop, health: DivergenceMonitor, result: FitResult) -> None:
     """Put `state` into a run that has just been built."""
     loop.model.load_state_dict(state["model"])
     loop.optimizer.load_state_dict(state["optimizer"])
@@ -62,9 +64,9 @@ def set_random_state(random: list[list[Tensor]], loop: Loop) -> None:
 
     Else they go on from their seeds, as a GPU's does that wasn't there before.
     """
-    if len(random) != loop.workers.count:
+    if len(random) != loop.world.size:
         return
-    on_cpu, *on_gpu = random[loop.workers.rank]
+    on_cpu, *on_gpu = random[loop.world.rank]
     torch.set_rng_state(on_cpu)
     if on_gpu and loop.device.type == "cuda":
         torch.cuda.set_rng_state(on_gpu[0], loop.device)

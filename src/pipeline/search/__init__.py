@@ -1,6 +1,6 @@
 """This project's way of searching a learning rate."""
 
-from pipeline.search.far import FarPruner
-from pipeline.search.spread import SpreadSampler
+from pipeline.search.pruner import FarPruner
+from pipeline.search.sampler import SpreadSampler
 
 __all__ = ["FarPruner", "SpreadSampler"]

@@ -1,5 +1,5 @@
 """Tracking in MLflow: the only code that imports mlflow, and that only from a run's side thread."""
 
-from pipeline.tracking.location import check_location
+from pipeline.tracking.target import check_location
 
 __all__ = ["check_location"]

@@ -10,12 +10,13 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
-from pipeline.tracking.courier import reason_of
-from pipeline.tracking.location import is_server, without_password
 from pipeline.tracking.remote import check_not_local, no_local_artifacts
 from pipeline.tracking.run import config_digest
+from pipeline.tracking.spool.background import reason_of
 from pipeline.tracking.store import open_for_reading
+from pipeline.tracking.target import is_server
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 # Metric, then step, then value.
@@ -79,7 +80,7 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise RequestError(
-                f"{run_id}: there is no such run in {without_password(uri)}.\nName its store: --tracking-uri."
+                f"{run_id}: there is no such run in {mask_passwords(uri)}.\nName its store: --tracking-uri."
             ) from None
         tags = dict(run.data.tags)
         if tags.get("pipeline") not in ("run", "trial"):
@@ -146,6 +147,6 @@ def readable(uri: str) -> Iterator[None]:
         raise
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
         raise RequestError(
-            f"{without_password(uri)}: MLflow can't be read there ({reason_of(error)})."
+            f"{mask_passwords(uri)}: MLflow can't be read there ({reason_of(error)})."
             "\nStart its server, or name another store: --tracking-uri."
         ) from None

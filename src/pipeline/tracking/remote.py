@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import RequestError
-from pipeline.tracking.location import is_server
+from pipeline.tracking.target import is_server
 
 
 def check_not_local(artifact_uri: str, trusted: Collection[str]) -> None:

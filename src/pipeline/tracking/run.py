@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lr_study.masking import mask_passwords
 from pipeline.errors import RunError
-from pipeline.tracking import provenance, source
-from pipeline.tracking.courier import Courier
-from pipeline.tracking.location import Place, without_passwords
-from pipeline.tracking.spool import Record, Spool
+from pipeline.tracking import environment, git
+from pipeline.tracking.spool.background import BackgroundUploader
+from pipeline.tracking.spool.record import Record, Spool
+from pipeline.tracking.target import TrackingTarget
 
 PARAMS_PER_RECORD = 100
 # Seconds that MLflow is given to name a run, where its id is asked for.
@@ -28,14 +29,14 @@ class TrackedRun:
     FAILED, an interruption as KILLED.
 
     Args:
-        place: tracking URI and experiment.
+        target: tracking URI and experiment.
         name: what MLflow shows.
         tags: more tags.
         parent: MLflow's id of the run that it belongs to.
         sweep: name of the sweep that it belongs to, where the parent's id isn't known.
         find: query for what is one run in MLflow however many processes open it; it is made where there is none.
         quiet: say nothing where MLflow is away.
-        resumable: keep the record where the run doesn't get to its end, so that `pipeline.tracking.resume` finds it.
+        resumable: keep the record of a run that does not end, so that `tracking.spool.resume` finds it.
 
     Attributes:
         status: the tag that says how the training itself ended; to be set before the block ends.
@@ -45,7 +46,7 @@ class TrackedRun:
 
     def __init__(
         self,
-        place: Place,
+        target: TrackingTarget,
         name: str,
         tags: Mapping[str, str],
         *,
@@ -55,35 +56,35 @@ class TrackedRun:
         quiet: bool = False,
         resumable: bool = False,
     ) -> None:
-        own = {"mlflow.source.name": provenance.command_line(), "mlflow.source.type": "LOCAL"}
+        own = {"mlflow.source.name": environment.command_line(), "mlflow.source.type": "LOCAL"}
         header: Record = {
-            "store": place.label,
-            "experiment": place.experiment,
+            "store": target.label,
+            "experiment": target.experiment,
             "name": name,
             "time": _now(),
-            "tags": {key: without_passwords(value) for key, value in {**own, **tags}.items()},
+            "tags": {key: mask_passwords(value) for key, value in {**own, **tags}.items()},
         }
         optional = {"parent": parent, "sweep": sweep, "find": find}
         header |= {key: value for key, value in optional.items() if value is not None}
         if resumable:
             header["resumable"] = True
-        self._open(place, Spool.create(place.spool, header), is_new=True, quiet=quiet)
+        self._open(target, Spool.create(target.spool, header), is_new=True, quiet=quiet)
 
-    def _open(self, place: Place, spool: Spool, is_new: bool, quiet: bool) -> None:
-        self.place = place
+    def _open(self, target: TrackingTarget, spool: Spool, is_new: bool, quiet: bool) -> None:
+        self.target = target
         self.spool = spool
         self.status = "complete"
         self.is_sent = False
         self.history: dict[str, dict[int, float]] = {}
         before = () if is_new else (record for record, _ in spool.read() if "metrics" in record)
         self._logged_before = {(key, record["step"]) for record in before for key in record["metrics"]}
-        self._courier = Courier(spool, place, is_new, quiet)
+        self._courier = BackgroundUploader(spool, target, is_new, quiet)
 
     @classmethod
-    def resumed(cls, place: Place, spool: Spool) -> Self:
+    def resumed(cls, target: TrackingTarget, spool: Spool) -> Self:
         """Go on with the run of a process that died."""
         run = cls.__new__(cls)
-        run._open(place, spool, is_new=False, quiet=False)
+        run._open(target, spool, is_new=False, quiet=False)
         return run
 
     @property
@@ -106,7 +107,7 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, Any], if_new: bool = False) -> None:
         """Log flat parameters. `if_new`: not where another process made the run."""
-        texts = [(key, without_passwords("null" if value is None else str(value))) for key, value in params.items()]
+        texts = [(key, mask_passwords("null" if value is None else str(value))) for key, value in params.items()]
         for start in range(0, len(texts), PARAMS_PER_RECORD):
             self._record({"params": dict(texts[start : start + PARAMS_PER_RECORD])}, if_new)
 
@@ -127,7 +128,7 @@ class TrackedRun:
 
     def log_text(self, text: str, path: str, if_new: bool = False) -> None:
         """Store `text`, passwords of addresses in it masked, as the artifact `path`."""
-        self._record({"text": without_passwords(text), "path": path}, if_new)
+        self._record({"text": mask_passwords(text), "path": path}, if_new)
 
     def log_file(self, file: Path, folder: str) -> None:
         """Store a copy of `file` in the artifact folder `folder`."""
@@ -148,10 +149,10 @@ class TrackedRun:
 
     def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine, commit and, where the tree was dirty, its difference; what is known of them."""
-        found_or = provenance.found_or
-        packages = found_or("", "packages", provenance.installed_packages)
-        machine = found_or({}, "machine", provenance.machine)
-        commit, difference = found_or((None, ""), "source", source.git_state)
+        found_or = environment.found_or
+        packages = found_or("", "packages", environment.installed_packages)
+        machine = found_or({}, "machine", environment.machine)
+        commit, difference = found_or((None, ""), "source", git.git_state)
         if packages:
             self.log_text(packages, "environment/requirements.txt", if_new)
         if machine:
@@ -163,7 +164,7 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self._record({"tags": {key: without_passwords(value) for key, value in tags.items()}})
+        self._record({"tags": {key: mask_passwords(value) for key, value in tags.items()}})
 
     def close(self, status: str, mlflow_status: str) -> None:
         """Record how the run ended, and wait until it is sent, unless MLflow is away: then it is sent later.

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lr_study.masking import mask_passwords
+
 # MLflow's start is a second of imports; these keep it from reaching out on the way.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -26,14 +28,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError, RunError
-from pipeline.tracking.courier import reason_of
-from pipeline.tracking.location import (
+from pipeline.tracking.spool.background import reason_of
+from pipeline.tracking.target import (
     check_address,
     is_server,
     server_page,
     sqlite_path,
-    without_password,
-    without_passwords,
 )
 
 # Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
@@ -107,7 +107,7 @@ def answering(uri: str) -> Iterator[None]:
     except (RequestError, AwayError):
         raise
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow, a cloud's client …
-        raise AwayError(f"MLflow at {without_password(uri)} can't be used now ({reason_of(error)}).") from error
+        raise AwayError(f"MLflow at {mask_passwords(uri)} can't be used now ({reason_of(error)}).") from error
 
 
 @contextlib.contextmanager
@@ -145,11 +145,11 @@ def open_existing_store(uri: str, experiment: str) -> Store:
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
         reason = _reason(error)
         raise RequestError(
-            f"{without_password(uri)}: MLflow can't be read there ({reason})."
+            f"{mask_passwords(uri)}: MLflow can't be read there ({reason})."
             "\nStart its server, or name another store: --tracking-uri."
         ) from None
     if found is None:
-        raise RequestError(f"{without_password(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
+        raise RequestError(f"{mask_passwords(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
     return Store(client, found.experiment_id, uri)
 
 
@@ -170,7 +170,7 @@ def open_for_reading(uri: str) -> MlflowClient:
             return MlflowClient(tracking_uri=uri)
         except Exception as error:  # of SQLAlchemy, or of a driver that isn't installed
             reason = _reason(error)
-            raise RequestError(f"{without_password(uri)}: MLflow can't be read there ({reason}).") from None
+            raise RequestError(f"{mask_passwords(uri)}: MLflow can't be read there ({reason}).") from None
     if not path.is_file():
         raise RequestError(
             f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
@@ -180,7 +180,7 @@ def open_for_reading(uri: str) -> MlflowClient:
 
 def _reason(error: Exception) -> str:
     """Its first line, without passwords: masked before it is cut, for half a password is one."""
-    return without_passwords((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    return mask_passwords((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 from mlflow.entities import Run as MlflowRun
 
-from pipeline.analysis.table import Run, choices_of
+from pipeline.analysis.runs import Run, choices_of
 from pipeline.errors import RequestError
-from pipeline.tracking.creation import find_sweep
-from pipeline.tracking.location import Place
 from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.spool.creation import find_sweep
 from pipeline.tracking.store import Store, answering
+from pipeline.tracking.target import TrackingTarget
 
 PAGE = 1000
 
@@ -23,13 +23,13 @@ class Parent(TrackedRun):
     """The parent run of a sweep: the same one where it exists, so that a resumed sweep is one row.
 
     Args:
-        place: tracking URI and experiment.
+        target: tracking URI and experiment.
         sweep: the sweep's name.
     """
 
-    def __init__(self, place: Place, sweep: str) -> None:
+    def __init__(self, target: TrackingTarget, sweep: str) -> None:
         tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
-        super().__init__(place, sweep, tags, find=find_sweep(_quoted(sweep)))
+        super().__init__(target, sweep, tags, find=find_sweep(_quoted(sweep)))
 
     def describe(self, params: Mapping[str, Any], cells: Sequence[str]) -> None:
         """Log what the trials have in common and what they rest on, where it wasn't logged before."""

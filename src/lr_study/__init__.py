@@ -1,0 +1,27 @@
+"""A Hydra sweeper that searches intervals with Optuna, one study for each cell of the grid.
+
+Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
+"""
+
+from lr_study.errors import SweepFailedError
+from lr_study.hooks import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
+from lr_study.masking import MaskingFormatter, mask_passwords, mask_tree
+from lr_study.process import available_cores
+from lr_study.trial import Trial, TrialPruned, current_trial
+
+__all__ = [
+    "Abandoned",
+    "FixedTrial",
+    "Hooks",
+    "MaskingFormatter",
+    "Outcome",
+    "Progress",
+    "Sweep",
+    "SweepFailedError",
+    "Trial",
+    "TrialPruned",
+    "available_cores",
+    "current_trial",
+    "mask_passwords",
+    "mask_tree",
+]

@@ -1,0 +1,115 @@
+"""The intervals of one study: what is searched now, what the storage sees, and how they grow."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from lr_study.space import Dimension
+
+# By how many octaves (factors of two) an interval is widened at a time.
+WIDEN_OCTAVES = 2
+# Fewer results than this say too little about where the best is.
+FEWEST = 6
+
+
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """A dimension as Optuna writes it."""
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+class Intervals:
+    """A cell's dimensions, which may grow: only those on a log scale widen by themselves.
+
+    Intervals on a linear scale, and of whole numbers, have ends that mean something (a share ends at 1).
+
+    Args:
+        dimensions: as they were asked for.
+        widenings: how often they may be widened in all.
+    """
+
+    def __init__(self, dimensions: Iterable[Dimension], widenings: int) -> None:
+        self._asked = {dimension.key: dimension for dimension in dimensions}
+        self._now = dict(self._asked)
+        self._widenings = widenings
+        self.widened: list[list[Any]] = []  # [wave, key, low, high], in order
+
+    def __iter__(self) -> Any:
+        return iter(self._now)
+
+    def searched(self) -> dict[str, BaseDistribution]:
+        """What proposals come from now."""
+        return {key: distribution_of(dimension) for key, dimension in self._now.items()}
+
+    def stored(self) -> dict[str, BaseDistribution]:
+        """What the storage sees: wide from the start, so that a widened interval changes nothing there."""
+        room = 2.0 ** (WIDEN_OCTAVES * self._widenings)
+        wide = {}
+        for key, now in self._now.items():
+            if _may_widen(now):
+                asked = self._asked[key]
+                now = replace(now, low=min(asked.low / room, now.low), high=max(asked.high * room, now.high))
+            wide[key] = distribution_of(now)
+        return wide
+
+    def include(self, params: Mapping[str, Any]) -> bool:
+        """Stretch the intervals to hold given values; whether that changed any."""
+        before = dict(self._now)
+        for key in params.keys() & self._now.keys():
+            low, high = self._now[key].low, self._now[key].high
+            self._now[key] = replace(self._now[key], low=min(low, params[key]), high=max(high, params[key]))
+        return self._now != before
+
+    def restore(self, widened: Sequence[list[Any]]) -> None:
+        """Take up the widenings of an earlier command."""
+        self.widened = list(widened)
+        for _, key, low, high in widened:
+            if key in self._now:
+                self._now[key] = replace(self._now[key], low=low, high=high)
+
+    def widen(self, trials: Sequence[FrozenTrial], direction: StudyDirection, wave: int) -> Dimension | None:
+        """Widen the first interval whose outermost octave holds the best results, once a wave at most.
+
+        Results within a quarter of an octave are averaged, so that one lucky replicate doesn't decide.
+
+        Returns:
+            The dimension as it now is, or None where nothing changed.
+        """
+        if len(self.widened) >= self._widenings or any(wave == done for done, *_ in self.widened):
+            return None
+        done = [t for t in trials if t.state is TrialState.COMPLETE and t.values and math.isfinite(t.values[0])]
+        if len(done) < FEWEST:
+            return None
+        for key, dimension in self._now.items():
+            if not _may_widen(dimension):
+                continue
+            best = _best_octave(done, key, direction)
+            if best < math.log2(dimension.low) + 1:
+                grown = replace(dimension, low=dimension.low / 2**WIDEN_OCTAVES)
+            elif best > math.log2(dimension.high) - 1:
+                grown = replace(dimension, high=dimension.high * 2**WIDEN_OCTAVES)
+            else:
+                continue
+            self._now[key] = grown
+            self.widened.append([wave, key, grown.low, grown.high])
+            return grown
+        return None
+
+
+def _may_widen(dimension: Dimension) -> bool:
+    return dimension.log and not dimension.integer
+
+
+def _best_octave(done: Sequence[FrozenTrial], key: str, direction: StudyDirection) -> float:
+    """The quarter of an octave with the best mean result."""
+    sign = -1 if direction is StudyDirection.MAXIMIZE else 1
+    places: dict[int, list[float]] = {}
+    for trial in done:
+        places.setdefault(round(4 * math.log2(trial.params[key])), []).append(sign * trial.values[0])
+    return min(places, key=lambda place: sum(places[place]) / len(places[place])) / 4

@@ -1,0 +1,83 @@
+"""Which process is this, and is that one still alive?"""
+
+import functools
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lr_study.masking import mask_tree
+
+# A process of another machine that has shown no sign of life for so many seconds is taken for dead.
+DEAD_SECONDS = 60.0
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command_line(interpreter: str = "python") -> str:
+    """The command that started this process, with the passwords of the addresses in it replaced by ***."""
+    return shlex.join(mask_tree([interpreter, *sys.orig_argv[1:]]))
+
+
+@functools.cache
+def machine() -> str:
+    """A name for the set of processes that this one can see: host, boot and process namespace."""
+    boot = _read("/proc/sys/kernel/random/boot_id").strip()
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()} {boot} {namespace}".strip()
+
+
+def identity() -> dict[str, Any]:
+    """This process as plain data, with the time as a sign of life."""
+    return {
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "pid": os.getpid(),
+        "started": _start_ticks(os.getpid()),
+        "time": time.time(),
+    }
+
+
+def is_me(process: Mapping[str, Any]) -> bool:
+    """Whether an `identity` is this process's."""
+    return (process["machine"], process["pid"]) == (machine(), os.getpid())
+
+
+def is_alive(process: Mapping[str, Any], seen: bool = False) -> bool:
+    """Whether the process of an `identity` lives: seen directly on this machine, by its last sign elsewhere.
+
+    Args:
+        process: from `identity`.
+        seen: count only what can be seen from here. After a power cut the machine has another name here, and
+            the dead would seem to live for a minute.
+    """
+    if process["machine"] == machine() and process["started"]:
+        return _start_ticks(process["pid"]) == process["started"]
+    return not seen and abs(time.time() - process["time"]) < DEAD_SECONDS
+
+
+def _start_ticks(pid: int) -> str:
+    """When a process started, in the kernel's own ticks; empty where there is no such process, or no /proc.
+
+    A process id alone says little: it is given out again.
+    """
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    # A zombie has ended; only its parent hasn't noticed.
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,212 @@
+"""Optuna's storage: a journal file whose lock dies with its owner, or a database."""
+
+import functools
+import importlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from lr_study.errors import SweepRequestError
+from lr_study.masking import mask_passwords
+
+# How often, and how long apart in seconds, a database is asked again: two drivers that make its tables at once get
+# in each other's way, and a server may be away for a moment.
+_TRIES, _PAUSE = 5, 0.5
+# A database with these tables is Optuna's; one that another driver is making gets so many seconds to have them.
+_TABLES, _MAKING_SECONDS = {"studies", "trials", "version_info"}, 20.0
+
+
+class _KernelLock(JournalFileOpenLock):
+    """A lock that the operating system drops when its holder dies, and that mends what the dead one left.
+
+    Optuna's own journal locks are files that outlive a killed process, and then make everyone wait.
+    """
+
+    def __init__(self, journal: str) -> None:
+        super().__init__(journal)
+        self._journal = journal
+        self._kernel_lock = FileLock(f"{journal}.lock")
+
+    def acquire(self) -> bool:
+        self._kernel_lock.acquire()
+        cut_torn_line(self._journal)
+        return True
+
+    def release(self) -> None:
+        self._kernel_lock.release()
+
+
+def cut_torn_line(journal: str) -> None:
+    """Cut an incomplete last line off (a copy of the journal is kept beside it); the lock is held.
+
+    A process killed while it appends leaves half a line; the next append would turn it into a line that
+    nothing can read.
+    """
+    path = Path(journal)
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        end = file.read().rfind(b"\n") + 1
+        shutil.copyfile(path, path.with_suffix(".torn"))
+        file.truncate(end)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_database(storage: str) -> bool:
+    """Whether `storage` is a database URL rather than the path of a journal file."""
+    return "://" in storage
+
+
+@functools.lru_cache(maxsize=4)
+def open_storage(storage: str) -> BaseStorage:
+    """Open a journal (an absolute path) or a database, once for each process."""
+    if not is_database(storage):
+        return JournalStorage(JournalFileBackend(storage, lock_obj=_KernelLock(storage)))
+    for _ in range(_TRIES - 1):
+        try:
+            return RDBStorage(storage)
+        except Exception:
+            time.sleep(_PAUSE * (1 + random.random()))
+    return RDBStorage(storage)
+
+
+def patiently(write: Callable[[], None]) -> None:
+    """Write to the storage, again where a database was away or broke it off; it may be done twice."""
+    for attempt in range(_TRIES):
+        try:
+            write()
+            return
+        except StorageInternalError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(_PAUSE * 2**attempt * (1 + random.random()))
+
+
+def prepare_journal(storage: str) -> None:
+    """Make the journal's folder, and mend what a dead process left at its end."""
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{storage}.lock"):
+        cut_torn_line(storage)
+
+
+def check_storage(storage: str) -> None:
+    """Refuse a storage that can't be reached, or that is somebody else's; writes nothing.
+
+    Args:
+        storage: an absolute path or a database's URL.
+
+    Raises:
+        SweepRequestError: with what is wrong, and no password in it.
+    """
+    if is_database(storage):
+        _check_database(storage)
+    else:
+        _check_journal(Path(storage))
+
+
+def _check_journal(path: Path) -> None:
+    given = f"hydra.sweeper.storage={path}"
+    if path.is_dir():
+        raise SweepRequestError(f"{given}: it is a folder.\nName a file in it, or a database's URL.")
+    if path.exists():
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise SweepRequestError(f"{given}: it can't be read and written.\nMake it so, or choose another file.")
+        with open(path, "rb") as file:
+            first = file.readline()
+        if first.endswith(b"\n") and not _is_journal_line(first):
+            raise SweepRequestError(
+                f"{given}: it is not an Optuna journal.\nChoose another file; this one stays as it is."
+            )
+        return
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise SweepRequestError(
+            f"{given}: {folder} is not a folder.\nMove that file away, or name another hydra.sweeper.storage."
+        )
+    if not os.access(folder, os.W_OK):
+        raise SweepRequestError(f"{given}: {folder} can't be written.\nChoose another place.")
+
+
+def _is_journal_line(line: bytes) -> bool:
+    try:
+        return "op_code" in json.loads(line)
+    except (ValueError, TypeError):
+        return False
+
+
+def _check_database(url: str) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    given = f"hydra.sweeper.storage={mask_passwords(url)}"
+    try:
+        address = make_url(url)
+        dialect = address.get_dialect()
+        importlib.import_module(dialect.import_dbapi().__name__)
+    except ImportError as error:
+        raise SweepRequestError(
+            f'{given}: it needs the package {error.name}.\nInstall it (for PostgreSQL: pip install "psycopg[binary]").'
+        ) from None
+    except (ArgumentError, SQLAlchemyError, ValueError):  # the last for a port that is no number
+        raise SweepRequestError(
+            f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or a path."
+        ) from None
+    if address.get_backend_name() == "sqlite" and address.database:
+        file = Path(address.database)
+        if not file.exists():  # connecting would make it
+            _check_journal(file.absolute())
+            return
+    engine = create_engine(address)
+    try:
+        tables = _tables(engine)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise SweepRequestError(
+            f"{given}: it can't be reached ({mask_passwords(_masked(reason, address.password))})."
+        ) from None
+    finally:
+        engine.dispose()
+    if tables and not tables >= _TABLES:
+        raise SweepRequestError(f"{given}: that database is not Optuna's.\nCreate an empty one for it.")
+
+
+def _tables(engine: Any) -> set[str]:
+    """The tables of a database; those that Optuna seems to be making just now are waited for.
+
+    SQLite commits each of them apart, so that a second driver may meet the first one's database half made.
+    """
+    from optuna.storages._rdb.models import BaseModel
+    from sqlalchemy import inspect
+
+    deadline = time.monotonic() + _MAKING_SECONDS
+    while True:
+        tables = set(inspect(engine).get_table_names())
+        half_made = tables and not tables >= _TABLES and tables < set(BaseModel.metadata.tables)
+        if not half_made or time.monotonic() > deadline:
+            return tables
+        time.sleep(_PAUSE)
+
+
+def _masked(text: str, password: object) -> str:
+    return text.replace(str(password), "***") if password else text

@@ -1,0 +1,245 @@
+"""A sweep from its request to its end: check everything, open the studies, run the waves, close whatever happens."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from lr_study.cell_loader import CellLoader
+from lr_study.errors import SweepRequestError
+from lr_study.hooks import Hooks, Outcome, Sweep
+from lr_study.masking import mask_passwords, mask_tree
+from lr_study.process import command_line
+from lr_study.space import Request, read_request
+from lr_study.trial import TrialTask
+
+log = logging.getLogger(__name__)
+
+
+def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictConfig, arguments: Sequence[str]) -> Any:
+    """Check the request, then run what it still needs; running it again finishes or extends it.
+
+    Returns:
+        Without an interval, the jobs' returns in batches, as Hydra's own sweepers; else None.
+    """
+    _check_options(config.hydra.sweeper)
+    storage_given = config.hydra.sweeper.storage
+    config = _without_secrets(config)
+    options = config.hydra.sweeper
+    request = read_request(config, context.config_loader, arguments)
+    hooks: Hooks = Hooks() if options.hooks is None else instantiate(options.hooks)
+
+    # Optuna takes half a second to import, too long for a request that is refused before this.
+    import optuna
+
+    from lr_study.build import directions_of
+    from lr_study.preflight import try_out
+    from lr_study.storage import check_storage, is_database, open_storage, prepare_journal
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = options.name or config.hydra.job.name
+    folder = Path(os.path.abspath(config.hydra.sweep.dir))
+    # A plain grid starts afresh each time, as with Hydra's own sweepers, unless a storage is named.
+    afresh = storage_given is None and not request.searches
+    url = _storage_url(storage_given, folder / ("grid.journal" if afresh else "optuna.journal"))
+    check_storage(url)
+    try_out(request, options)
+    hooks.check(request.cells)  # last, for an app may build what every cell asks for
+    shared = is_database(url)
+    with _only_driver(folder, name, url, shared), _terminable():
+        _save_request(config, folder / "multirun.yaml")
+        if afresh:
+            Path(url).unlink(missing_ok=True)
+            open_storage.cache_clear()
+        if not shared:
+            prepare_journal(url)
+        storage = _open(open_storage, url)
+        objectives = len(directions_of(options))
+        task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
+        loader = CellLoader(context.config_loader)
+        ours = HydraContext(config_loader=loader, callbacks=context.callbacks)
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
+        return _drive(name, config, request, hooks, storage, launcher, task, loader, shared)
+
+
+def _drive(
+    name: str,
+    config: DictConfig,
+    request: Request,
+    hooks: Hooks,
+    storage: Any,
+    launcher: Any,
+    task: TrialTask,
+    loader: CellLoader,
+    shared: bool,
+) -> Any:
+    from lr_study.launching import Launching
+    from lr_study.lease import Lease, live_drivers
+    from lr_study.study import CellStudy
+    from lr_study.waves import Waves, workers_of
+
+    options = config.hydra.sweeper
+    studies = [CellStudy(name, cell, request.replicates, options, storage, shared) for cell in request.cells]
+    existing = {study.study_name: study for study in storage.get_all_studies()}
+    for study in studies:
+        if study.name in existing:
+            study.check_same(existing[study.name].user_attrs)
+    ids = {study_name: study._study_id for study_name, study in existing.items()}
+    homes = [study.open(ids) for study in studies]
+    if not shared:
+        attributes = [storage.get_study_user_attrs(home) for home in homes]
+        _refuse_second([driver for found in attributes for driver in live_drivers(found, seen=True)], name)
+    with Lease(storage, homes[0]) as lease:
+        for study in studies:
+            study.load(lease.address)
+        first_job = sum(study.history.finished for study in studies)
+        launching = Launching(launcher, task, loader, first_job)
+        waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
+        before = waves.progress
+        sweep = Sweep(name, config, request.cells, before.total, before.finished)
+        status = "interrupted"
+        everywhere = hooks.started(sweep)
+        try:
+            waves.run(sweep, everywhere)
+            status = "complete"
+        except Exception:
+            status = "failed"
+            raise
+        except BaseException:
+            waves.interrupt()
+            _say_how_to_resume(waves.progress.finished, waves.progress.total)
+            raise
+        finally:
+            hooks.ended(Outcome(status, waves.progress))
+    return waves.returns if not request.searches else None
+
+
+def _check_options(options: DictConfig) -> None:
+    if options.n_trials < 1:
+        raise SweepRequestError(f"hydra.sweeper.n_trials={options.n_trials}: a study has at least one trial.")
+    if not 0 <= options.max_failure_rate <= 1:
+        raise SweepRequestError(f"hydra.sweeper.max_failure_rate={options.max_failure_rate}: it is a share, 0 to 1.")
+    for key in ("workers", "max_batch_size"):
+        if options[key] is not None and options[key] < 1:
+            raise SweepRequestError(f"hydra.sweeper.{key}={options[key]}: it is 1 or more, or null.")
+    if options.widenings < 0:
+        raise SweepRequestError(f"hydra.sweeper.widenings={options.widenings}: it is 0 or more.")
+    directions = [options.direction] if isinstance(options.direction, str) else list(options.direction or [])
+    if not directions or any(direction not in ("minimize", "maximize") for direction in directions):
+        raise SweepRequestError(
+            f"hydra.sweeper.direction={options.direction}: it is minimize or maximize, or a list of these."
+        )
+
+
+def _pruner(options: DictConfig) -> dict[str, Any] | None:
+    """The pruner's configuration as plain data, or None where nothing is pruned."""
+    node: Any = OmegaConf.to_container(options.pruner, resolve=True) if options.pruner else {}
+    return node if node.get("_target_") else None
+
+
+def _storage_url(configured: str | None, default: Path) -> str:
+    from lr_study.storage import is_database
+
+    if configured is not None and is_database(configured):
+        return configured
+    # Absolute: workers may stand in another folder.
+    return os.path.abspath(configured or default)
+
+
+def _open(open_storage: Any, url: str) -> Any:
+    from lr_study.build import reason
+
+    try:
+        return open_storage(url)
+    except Exception as error:
+        raise SweepRequestError(
+            f"hydra.sweeper.storage={mask_passwords(url)}: Optuna can't use it ({reason(error)})."
+        ) from error
+
+
+def _without_secrets(config: DictConfig) -> DictConfig:
+    """The configuration without the storage's password, which no job needs to know: Hydra saves it beside each."""
+    url = config.hydra.sweeper.storage
+    if url is None or mask_passwords(url) == url:
+        return config
+    copy = config.copy()
+    OmegaConf.copy_cache(from_config=config, to_config=copy)
+    with read_write(copy), open_dict(copy):
+        copy.hydra.sweeper.storage = mask_passwords(url)
+        # The others stay: jobs are composed from them.
+        given = list(copy.hydra.overrides.hydra)
+        is_storage = [text.lstrip("+").startswith("hydra.sweeper.storage=") for text in given]
+        copy.hydra.overrides.hydra = [
+            mask_passwords(text) if secret else text for text, secret in zip(given, is_storage, strict=True)
+        ]
+    return copy
+
+
+def _save_request(config: DictConfig, file: Path) -> None:
+    """Write the configuration, as Hydra's own sweepers do, but without the passwords of whatever is addressed in it."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(mask_tree(OmegaConf.to_container(config)))))
+
+
+@contextlib.contextmanager
+def _only_driver(folder: Path, name: str, url: str, shared: bool) -> Iterator[None]:
+    """Hold the sweep's folder: on a journal, two drivers of one sweep would ask for its trials twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if shared:
+        yield
+        return
+    lock = FileLock(folder / "driver.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        from lr_study.lease import live_drivers
+        from lr_study.storage import open_storage
+
+        studies = open_storage(url).get_all_studies() if os.path.exists(url) else []
+        mine = [study for study in studies if study.user_attrs.get("sweep") == name]
+        _refuse_second([d for study in mine for d in live_drivers(study.user_attrs, seen=True)] or [{}], name)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_second(live: Sequence[Any], name: str) -> None:
+    if live:
+        first = live[0]
+        who = f"process {first['pid']} on {first['host']}" if first else "another process"
+        raise SweepRequestError(
+            f"The sweep {name} is running already: {who}."
+            "\nWait for it to end; several drivers need a database as hydra.sweeper.storage."
+        )
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM (a cluster that takes its machine back) end the sweep in order, with exit code 143."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _say_how_to_resume(finished: int, total: int) -> None:
+    log.warning(
+        "Interrupted after %d of %d trials. The same command goes on from there:\n%s",
+        *(finished, total, command_line(sys.orig_argv[0])),
+    )

@@ -1,0 +1,184 @@
+"""A sweep's waves: which trials run next, over all studies, until nothing is missing."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
+
+from lr_study.errors import SweepFailedError
+from lr_study.hooks import FixedTrial, Hooks, Progress, Sweep
+from lr_study.launching import Launching
+from lr_study.process import available_cores
+from lr_study.study import CellStudy, Job
+
+# Trials a wave holds for each worker, at least: they differ in length, and a worker that is done takes the next.
+TRIALS_PER_WORKER = 2
+# A share of failures says something from this many trials on; before, only that all fail alike.
+ENOUGH_TRIALS = 10
+# Seconds between two looks at what other processes do.
+POLL_SECONDS = 0.5
+
+
+class Waves:
+    """Runs what studies still need.
+
+    Args:
+        launching: runs jobs.
+        studies: in the order of the request.
+        hooks: the app's.
+        options: `hydra.sweeper`.
+        workers: how many jobs the launcher runs at once.
+        shared: whether other drivers may work on the same studies.
+    """
+
+    def __init__(
+        self,
+        launching: Launching,
+        studies: Sequence[CellStudy],
+        hooks: Hooks,
+        options: DictConfig,
+        workers: int,
+        shared: bool,
+    ) -> None:
+        self._launching = launching
+        self._studies = studies
+        self._hooks = hooks
+        self._options = options
+        self._workers = workers
+        self._shared = shared
+        self._everywhere: list[str] = []
+        # Failures of earlier commands were mended since, or accepted.
+        self._before, self._errors_before = self.progress, self._errors()
+        self._searched = any(study.cell.dimensions for study in studies)
+        # What Hydra's own sweepers return. A search doesn't: its results are in the storage, and may be many.
+        self.returns: list[list[JobReturn]] = []
+
+    def run(self, sweep: Sweep, everywhere: Mapping[str, str]) -> None:
+        """Search until every study is complete, then run the further trials that the hooks ask for.
+
+        Raises:
+            SweepFailedError: too many trials have failed.
+        """
+        self._everywhere = [f"{key}={value}" for key, value in everywhere.items()]
+        self._search()
+        while further := self._hooks.further_trials(sweep):
+            if not self._run_fixed(further):
+                break
+
+    @property
+    def progress(self) -> Progress:
+        """How far the sweep is."""
+        return Progress(
+            finished=sum(study.history.finished for study in self._studies),
+            failed=sum(study.history.failed for study in self._studies),
+            total=sum(study.total for study in self._studies),
+        )
+
+    def _search(self) -> None:
+        self._tell_abandoned()
+        while open_studies := [study for study in self._studies if study.is_open()]:
+            jobs = self._next_wave(open_studies)
+            if jobs:
+                self._run_wave(jobs)
+            else:
+                time.sleep(POLL_SECONDS)  # other drivers run what is left
+            self._refresh()
+
+    def _run_fixed(self, further: Sequence[FixedTrial]) -> bool:
+        """Run further trials; whether any was new."""
+        by_cell = {study.cell.name: study for study in self._studies}
+        jobs = [job for trial in further if (job := by_cell[trial.cell].ask_fixed(trial))]
+        if jobs:
+            self._run_wave(jobs)
+        while self._shared and any(study.is_open() for study in self._studies):
+            self._search()
+        return bool(jobs)
+
+    def _next_wave(self, open_studies: Sequence[CellStudy]) -> list[Job]:
+        """Jobs for all workers, spread evenly over the studies, the longest first.
+
+        A wave that was broken off is finished before another begins, so that a resumed sweep takes the same
+        steps as an uninterrupted one.
+        """
+        latest, share = max(study.wave for study in self._studies)
+        behind = [study for study in open_studies if latest >= 0 and study.is_behind(latest)]
+        if behind:
+            number, taking_part = latest, behind
+        else:
+            number, taking_part = latest + 1, list(open_studies)
+            share = math.ceil(TRIALS_PER_WORKER * self._workers / len(taking_part))
+        if not self._searched:
+            share = max(study.n_trials for study in self._studies)  # nothing is learned between its trials
+        asked = [job for study in taking_part for job in study.ask(number, share)]
+        return sorted(asked, key=lambda job: -job.study.history.mean_seconds())
+
+    def _run_wave(self, jobs: Sequence[Job]) -> None:
+        most = self._options.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), most):
+            batch = jobs[start : start + most]
+            returned = self._launching.run(batch, self._everywhere)
+            if not self._searched:
+                self.returns.append(returned)
+        for study in dict.fromkeys(job.study for job in jobs):
+            study.collect([job for job in jobs if job.study is study])
+        self._tell_abandoned()
+        self._hooks.wave_done(self.progress)
+        self._check_failures()
+
+    def _refresh(self) -> None:
+        if self._shared:
+            for study in self._studies:
+                if study.is_open():
+                    study.refresh()
+            self._tell_abandoned()
+
+    def _tell_abandoned(self) -> None:
+        trials = [trial for study in self._studies for trial in study.abandoned]
+        for study in self._studies:
+            study.abandoned.clear()
+        if trials:
+            self._hooks.abandoned(trials)
+
+    def interrupt(self) -> None:
+        """Close what this driver has running, as interrupted."""
+        for study in self._studies:
+            study.interrupt()
+        self._tell_abandoned()
+
+    def _errors(self) -> set[str]:
+        return set().union(*(study.history.errors for study in self._studies))
+
+    def _check_failures(self) -> None:
+        """Stop where going on would only fail more."""
+        failed = self.progress.failed - self._before.failed
+        finished = self.progress.finished - self._before.finished
+        if failed <= 0 or failed <= self._options.max_failure_rate * finished:
+            return
+        all_alike = failed == finished > 1 and len(self._errors() - self._errors_before) <= 1
+        if finished < ENOUGH_TRIALS and self.progress.finished < self.progress.total and not all_alike:
+            return
+        study, last = next((s, s.history.last_failed) for s in self._studies if s.history.last_failed is not None)
+        raise SweepFailedError(
+            f"{failed} of {finished} trials failed, so the sweep stopped; what finished is kept. "
+            f"Trial {last.number} of {study.name}: {last.user_attrs.get('error')}"
+            "\nMend it and run the same command again, or raise hydra.sweeper.max_failure_rate."
+        )
+
+
+def workers_of(config: DictConfig) -> int:
+    """How many jobs the launcher runs at once, as far as its configuration says so.
+
+    `hydra.sweeper.workers` says it where nothing else does (a Ray cluster).
+    """
+    if config.hydra.sweeper.workers is not None:
+        return int(config.hydra.sweeper.workers)
+    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs")
+    if jobs is not None:
+        # joblib's -1 is all cores, -2 all but one, …
+        return int(jobs) if jobs > 0 else max(1, available_cores() + 1 + int(jobs))
+    parallel = OmegaConf.select(config, "hydra.launcher.array_parallelism")
+    if parallel is not None:
+        return int(parallel)
+    return available_cores() if OmegaConf.select(config, "hydra.launcher.ray") is not None else 1

@@ -1,0 +1,88 @@
+"""Steps to target against batch size: how far a larger batch saves steps (Shallue et al. 2018, arXiv:1811.03600)."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.analysis.figures.style import (
+    BLUE,
+    GREY,
+    INK,
+    PAPER,
+    WIDTH,
+    batch_axis,
+    in_style,
+    log_axis,
+    new_figure,
+    side_room,
+)
+from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer, BatchResult
+
+
+@in_style
+def steps_figure(answer: Answer) -> Figure | None:
+    """Draw the fewest steps to the target over the batch size; None where that is not what was measured.
+
+    Args:
+        answer: from `pipeline.analysis.stats.answer.analyse`; `best_value` is the number of steps at the best LR.
+    """
+    known = [cell for cell in answer.batches if cell.best_value is not None and cell.best_value > 0]
+    if answer.objective != STEPS_TO_TARGET or not known:
+        return None
+    draws = np.stack(np.broadcast_arrays(*map(_steps, known)))
+    low, steps, high = np.quantile(draws, (0.025, 0.5, 0.975), axis=1)
+    sizes = np.array([cell.batch for cell in known], dtype=float)
+    figure = new_figure(WIDTH / 2, 3.0)
+    axes = figure.subplots()
+    batch_axis(axes, answer.batches, most=7)
+    room = 2 ** side_room(answer.batches)
+    line = np.array([sizes[0] / room, answer.batches[-1].batch * room])
+    lowest, highest = min(low.min(), steps[0] * sizes[0] / sizes[-1]), max(high.max(), steps[0])
+    log_axis(axes, "y", lowest / 1.5, highest * 1.5)
+    axes.plot(
+        line, steps[0] * sizes[0] / line, ls=(0, (5, 2)), color=GREY, lw=1, label="perfect scaling: steps ∝ 1 / batch"
+    )
+    ends = perfect_scaling_ends(known, draws, _tolerance(answer))
+    if ends is not None:
+        axes.axvspan(ends[1], line[1], color=GREY, alpha=0.12, lw=0, label=f"past perfect scaling, from {ends[1]}")
+    errors = np.abs(np.stack([steps - low, high - steps]))
+    found = np.array([cell.best_lr is not None for cell in known])
+    for chosen, face, label in ((found, BLUE, "at the best LR, 95 % interval"), (~found, PAPER, "best LR not found")):
+        if chosen.any():
+            style = {"fmt": "o", "color": BLUE, "mec": INK, "mew": 0.5, "mfc": face, "ms": 4, "capsize": 2}
+            axes.errorbar(sizes[chosen], steps[chosen], errors[:, chosen], label=label, **style)  # type: ignore[arg-type]
+    axes.set_ylabel("steps to target (optimizer steps)")
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def perfect_scaling_ends(cells: Sequence[BatchResult], draws: np.ndarray, tolerance: float) -> tuple[int, int] | None:
+    """The two batch sizes between which a larger batch stops to save steps in proportion.
+
+    From the second one on, steps × batch is above the smallest batch's by more than `tolerance` (a share) with
+    97.5 % probability, at every batch size that was run.
+
+    Args:
+        cells: in order of batch size.
+        draws: [cells, D] draws of the steps.
+    """
+    examples = draws * np.array([cell.batch for cell in cells])[:, None]
+    above = np.quantile(examples / examples[0], 0.025, axis=1) > 1 + tolerance
+    past = list(itertools.takewhile(lambda i: above[i], range(len(cells) - 1, 0, -1)))
+    return (cells[past[-1] - 1].batch, cells[past[-1]].batch) if past else None
+
+
+def _steps(cell: BatchResult) -> np.ndarray:
+    """Draws of the steps at the best LR: [D], or [1] where there is no curve."""
+    assert cell.best_value is not None
+    if cell.curve is None:
+        return np.full(1, cell.best_value)
+    return np.exp(cell.curve.at_best())
+
+
+def _tolerance(answer: Answer) -> float:
+    """The margin as a share of the steps at the base batch."""
+    base = next((cell.best_value for cell in answer.batches if cell.batch == answer.base_batch), None)
+    return answer.margin / base if answer.margin and base else 0.0

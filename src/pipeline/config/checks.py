@@ -1,0 +1,107 @@
+"""Checks of a resolved configuration that need neither torch nor data: what can be refused at once, is."""
+
+import logging
+
+from pipeline.config.schema import Config, NoiseScale
+from pipeline.errors import RequestError
+from pipeline.recipe import budget, schedule
+from pipeline.recipe.checks import check_batch, check_positive
+from pipeline.recipe.scaling import RULES
+
+log = logging.getLogger("pipeline.config")
+OBJECTIVES = ("val/loss", "val/error", "train/loss", "train/error")
+CHECKPOINTS = ("best", "last", "both", "none")
+PRECISIONS = ("auto", "fp32", "bf16")
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
+
+
+def check_request(config: Config) -> None:
+    """Raise RequestError for the first value in the resolved `config` that can't be right."""
+    check_batch("batch", config.batch)
+    if config.seed < 0:
+        raise RequestError(f"seed={config.seed}: it must be 0 or more.")
+    if (lr := config.optimizer.get("lr")) is not None:
+        check_positive("optimizer.lr", lr)
+    if (base_lr := config.optimizer.get("base_lr")) is not None:
+        check_positive("optimizer.base_lr", base_lr)
+    check_choice("scaling.rule", config.scaling.rule, tuple(RULES))
+    check_choice("objective", config.objective, OBJECTIVES)
+    check_choice("tracking.checkpoints", config.tracking.checkpoints, CHECKPOINTS)
+    if config.resume is not None:
+        check_choice("resume", config.resume, ("auto",))
+    check_choice("tracking.log_model", config.tracking.log_model, ("none", "best"))
+    check_choice("budget.kind", config.budget.kind, tuple(budget.KEYS))
+    check_choice("schedule.name", config.schedule.name, tuple(schedule.SCHEDULES))
+    check_micro_batch(config.batching.micro_batch)
+    check_choice("runtime.precision", config.runtime.precision, PRECISIONS)
+    check_choice("runtime.memory_format", config.runtime.memory_format, MEMORY_FORMATS)
+    check_workers(config.runtime.workers, config.batch)
+    check_noise_scale(config.noise_scale)
+    check_positive("search.octaves", config.search.octaves)
+    parse_margin(config.report.margin)
+    seeds, looks = config.report.confirm_seeds, config.report.looks
+    if seeds < 0 or seeds == 1:
+        raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
+    if not 1 <= looks <= 3:
+        raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
+
+
+def check_micro_batch(value: object) -> None:
+    """Refuse what is neither `auto`, nor null, nor a number of examples."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value not in (None, "auto") and not (is_number and value >= 1):  # type: ignore[operator]
+        raise RequestError(
+            f"batching.micro_batch={value}: it must be auto, null or a number of examples, a whole number from 1 up."
+        )
+
+
+def check_workers(workers: int, batch: int) -> None:
+    """Refuse a number of workers that is none, or among whom `batch` examples can't be shared out."""
+    if workers < 1:
+        raise RequestError(f"runtime.workers={workers}: it must be 1 or more.")
+    if workers > batch:
+        raise RequestError(
+            f"runtime.workers={workers}: a batch of {batch} has no example for each.\nUse at most {batch} workers."
+        )
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a `value` of the key `name` that is not one of `allowed`."""
+    if value not in allowed:
+        raise RequestError(f"{name}={value}: no such choice.\nChoose one of: {', '.join(allowed)}.")
+
+
+def check_noise_scale(asked: NoiseScale) -> None:
+    """Refuse evaluations that are none; whether the budget and the data have as many, the workload knows."""
+    epochs, examples = asked.epochs, asked.examples
+    if 0 in epochs:
+        raise RequestError(
+            f"noise_scale.epochs={epochs}: evaluations are whole numbers, 1 the first and -1 the last."
+            "\nWrite a list of them, as noise_scale.epochs=[1,-1]; [] is never."
+        )
+    if examples < 2:
+        raise RequestError(f"noise_scale.examples={examples}: a variance needs at least 2.\nUse 512, or a number near.")
+
+
+def parse_margin(margin: str | float) -> tuple[float, bool]:
+    """A margin as (number, whether it is a share of the best loss): "5%" is (0.05, True), 0.01 is (0.01, False)."""
+    text = str(margin).strip()
+    share = text.endswith("%")
+    try:
+        value = float(text.removesuffix("%")) / (100 if share else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise RequestError(
+            f"report.margin={margin}: it must be a share of the best loss, as 5%, or a loss above 0, as 0.01."
+        )
+    return value, share
+
+
+def warn_linear_adam(config: Config) -> None:
+    """Warn where the linear rule meets an optimizer that divides by the gradient's size."""
+    if config.scaling.rule == "linear" and "base_betas" in config.optimizer:
+        log.warning(
+            "scaling=linear with %s: adaptive optimizers follow the square root more closely (scaling=sqrt).",
+            config.optimizer["_target_"],
+        )

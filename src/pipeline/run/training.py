@@ -1,0 +1,199 @@
+"""One training run from its configuration to its end in MLflow: check, build, open, train, log."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lr_study import Trial
+from lr_study.masking import mask_passwords, mask_tree
+from pipeline.analysis.runs import CONFIRM
+from pipeline.collector import collect_as_usual
+from pipeline.config import Config, as_dict, as_yaml
+from pipeline.config.checks import check_request
+from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, fit, load_checkpoint
+from pipeline.engine.state import State
+from pipeline.run import progress, recording, worker
+from pipeline.run.workload import Workload, build_workload
+from pipeline.tracking.run import TrackedRun, config_digest
+from pipeline.tracking.spool.resume import claim
+from pipeline.tracking.target import TrackingTarget, check_location
+
+log = logging.getLogger("pipeline.run")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a training came to: its run in MLflow, the result, and what it was built from."""
+
+    run: TrackedRun
+    result: FitResult
+    workload: Workload
+
+
+def run_training(
+    config: Config,
+    trial: Trial | None = None,
+    more_tags: Mapping[str, str] | None = None,
+    last_evaluation: int | None = None,
+) -> FinishedRun:
+    """Check, train and track one run.
+
+    Args:
+        config: the resolved configuration.
+        trial: the sweep's trial that this run is, or None.
+        more_tags: further tags for its MLflow run.
+        last_evaluation: end after this evaluation, as a pruned trial does; None trains to the budget's end.
+
+    Raises:
+        RequestError: the request can't be carried out; nothing was written.
+    """
+    check_request(config)
+    check_location(config.tracking.uri)
+    in_sweep = trial is not None
+    world = World(0, config.runtime.workers)
+    workload = build_workload(config, in_sweep, world)
+    total_steps = workload.plan.total_steps
+    if not in_sweep:
+        progress.announce(config, total_steps)
+    run, state = _open_run(config, workload, trial, more_tags or {})
+    with run, progress.reporter(total_steps, quiet=in_sweep) as report:
+        with worker.gathered(config, world, in_sweep, lambda _: run.close("failed", "FAILED")):
+            prune = _prune_rule(config, workload, trial, last_evaluation)
+            result = _train(run, report, config, workload, state, prune)
+            _log_result(run, report, config, workload, result, in_sweep)
+        run.status = result.status
+    report.done(result, run)
+    return FinishedRun(run, result, workload)
+
+
+def _open_run(
+    config: Config, workload: Workload, trial: Trial | None, more_tags: Mapping[str, str]
+) -> tuple[TrackedRun, State | None]:
+    """Open the run and log its request; or resume one that died, with the state that it had reached."""
+    target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
+    # Masked value by value, where it is clear where each ends, then as the text whose digest is logged.
+    text = mask_passwords(as_yaml(mask_tree(as_dict(config))))
+    tags = recording.tags_of(config, trial) | {
+        "config_digest": config_digest(text),
+        "device": recording.device_of(workload),
+        **more_tags,
+    }
+    can_resume = config.resume == "auto"
+    if can_resume and (claimed := claim(target, tags["config_digest"], load_checkpoint)) is not None:
+        spool, state = claimed
+        log.info("Resuming a run that was cut off after %d of its evaluations.", len(state["evaluations"]))
+        return TrackedRun.resumed(target, spool), state
+    run = TrackedRun(
+        target,
+        recording.run_name(config),
+        tags,
+        parent=config.sweep.parent,
+        sweep=config.sweep.name if trial is not None else None,
+        quiet=trial is not None,
+        resumable=can_resume,
+    )
+    with contextlib.ExitStack() as until_entered:
+        until_entered.push(run)  # an error in this block closes the run
+        run.log_text(text, "config/config.yaml")
+        recording.record_request(run, config, workload, trial)
+        until_entered.pop_all()
+    return run, None
+
+
+def _prune_rule(
+    config: Config, workload: Workload, trial: Trial | None, last_evaluation: int | None
+) -> Callable[[Evaluation], bool]:
+    """Whether a run ends after an evaluation."""
+    plan = workload.plan
+
+    def after_last(evaluation: Evaluation) -> bool:
+        # Not at the budget's end: a run that was cut off there may have evaluated the test split already.
+        return evaluation.epoch == last_evaluation and evaluation.epoch < len(plan.evaluation_steps)
+
+    def as_the_pruner_says(evaluation: Evaluation) -> bool:
+        assert trial is not None
+        metric = plan.target[0] if plan.target else config.objective
+        trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
+        return trial.should_prune()
+
+    if trial is None:
+        return after_last
+    if trial.phase == CONFIRM:
+        return lambda evaluation: False  # runs that are compared in pairs all train to the end
+    return as_the_pruner_says
+
+
+def _train(
+    run: TrackedRun,
+    report: progress.Reporter,
+    config: Config,
+    workload: Workload,
+    state: State | None,
+    should_prune: Callable[[Evaluation], bool],
+) -> FitResult:
+    """Train, and log metrics and checkpoints as they come."""
+    # In the spool, which outlives this process: a run that dies is resumed from its checkpoints.
+    checkpoints = Checkpoints(run.spool.files, _checkpoints_to_write(config), config.objective)
+    if state is not None:
+        checkpoints.resume_from_state(state)
+        # A checkpoint is written before its evaluation is logged: log what the dead run did not.
+        for evaluation in state["evaluations"]:
+            run.log_metrics(evaluation["metrics"], evaluation["epoch"])
+
+    def on_evaluation(evaluation: Evaluation) -> None:
+        run.log_metrics(evaluation.metrics, evaluation.epoch)
+        report.evaluation(evaluation)
+
+    collect_as_usual()
+    return fit(
+        *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
+        batch=config.batch,
+        seed=config.seed,
+        micro_batch=workload.micro_batch,
+        noise_sample=workload.noise_sample,
+        on_evaluation=on_evaluation,
+        on_state=checkpoints.update,
+        on_window=report.steps,
+        should_prune=should_prune,
+        resume_from=state,
+        precision=workload.runtime.precision,
+        compiled=workload.runtime.compiled,
+        world=workload.runtime.world,
+    )
+
+
+def _checkpoints_to_write(config: Config) -> str:
+    """The checkpoints that are kept, and those that resuming and the model need."""
+    mode = config.tracking.checkpoints
+    if config.resume == "auto":
+        mode = {"none": "last", "best": "both"}.get(mode, mode)
+    if config.tracking.log_model == "best":
+        mode = {"none": "best", "last": "both"}.get(mode, mode)
+    return mode
+
+
+def _log_result(
+    run: TrackedRun,
+    report: progress.Reporter,
+    config: Config,
+    workload: Workload,
+    result: FitResult,
+    in_sweep: bool,
+) -> None:
+    """Log what is known once at the end: the test split, steps to the target, checkpoints, model and curves."""
+    last = len(result.evaluations)
+    run.log_metrics({"diverged": result.status == "diverged"}, last)
+    if result.has_test:
+        loss, error = evaluate(workload.model, workload.splits.test, world=workload.runtime.world)
+        run.log_metrics({"test/loss": loss, "test/error": error}, last)
+        report.test(loss, error)
+    if workload.plan.target and result.status == "complete":
+        run.log_metrics({"steps_to_target": result.steps}, last)
+    for file in sorted(run.spool.files.glob("*.pt")):
+        if config.tracking.checkpoints in ("both", file.stem):
+            run.log_file(file, "checkpoints")
+    if config.tracking.log_model == "best" and result.status == "complete":
+        recording.log_best_model(run, workload)
+    if not in_sweep:
+        recording.draw_run_curves(run, result.evaluations)

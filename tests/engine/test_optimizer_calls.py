@@ -1,0 +1,111 @@
+"""Optimizer steps without torch's compiler: the same numbers, hooks and gradient modes as torch's own."""
+
+import functools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.engine.optimizer_calls import clear_function, fused_where_it_can_be, step_function
+
+# In a process of its own: others of these tests load the compiler.
+CHECK = """
+import sys, torch
+from torch import nn
+from pipeline.engine.optimizer_calls import clear_function, keep_compiler_unimported, step_function
+
+OURS, HOOKS = {ours}, {hooks}
+if OURS:
+    keep_compiler_unimported()
+for kind in ("SGD", "AdamW", "RMSprop"):
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1, weight_decay=0.01)
+    called = []
+    if HOOKS:
+        optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+        optimizer.register_step_post_hook(lambda *_: called.append("after"))
+    step = step_function(optimizer) if OURS else optimizer.step
+    clear = clear_function(optimizer) if OURS else optimizer.zero_grad
+    for _ in range(3):
+        clear()
+        model(torch.randn(7, 5)).square().mean().backward()
+        step()
+        assert torch.is_grad_enabled()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert called == ["before", "after"] * 3 * HOOKS
+    assert all(p.is_leaf and p.requires_grad for p in model.parameters())
+    print([p.tolist() for p in model.parameters()])
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("hooks", [True, False])
+def test_the_steps_are_torchs_own_and_the_compiler_stays_out(hooks):
+    said = {}
+    for ours in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", CHECK.format(ours=ours, hooks=hooks)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said[ours] = done.stdout.splitlines()
+    assert said[True][:3] == said[False][:3]
+    assert (said[True][3], said[False][3]) == ("False", "True")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.01, nesterov=True),
+        functools.partial(torch.optim.Adam, lr=0.01),
+        functools.partial(torch.optim.AdamW, lr=0.01),
+    ],
+)
+def test_a_fused_optimizer_computes_what_the_plain_one_does(kind, memory_format):
+    weights = []
+    for make in (fused_where_it_can_be, lambda kind, parameters: kind(parameters)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+        model = model.double().to(memory_format=memory_format)
+        optimizer = make(kind, list(model.parameters()))
+        step = step_function(optimizer)
+        for _ in range(10):
+            clear_function(optimizer)()
+            model(torch.randn(16, 3, 8, 8, dtype=torch.float64)).logsumexp(1).mean().backward()
+            step()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert bool(optimizer.defaults["fused"]) == (make is fused_where_it_can_be)
+    torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("said", [{"fused": False}, {"foreach": True}, {"differentiable": True}])
+def test_what_is_said_of_an_optimizers_way_stays(said):
+    make = functools.partial(torch.optim.SGD, lr=0.1, **said)
+    (key,) = said
+    optimizer = fused_where_it_can_be(make, [torch.zeros(2, requires_grad=True)])
+    assert optimizer.defaults[key] == said[key]
+    assert not optimizer.defaults["fused"]
+
+
+def test_an_optimizer_that_cannot_be_fused_is_made_as_it_is():
+    weight = torch.zeros(2, requires_grad=True)
+    assert isinstance(fused_where_it_can_be(functools.partial(torch.optim.Rprop, lr=0.1), [weight]), torch.optim.Rprop)
+    whole = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    optimizer = fused_where_it_can_be(functools.partial(torch.optim.SGD, lr=0.1), [whole])
+    assert not optimizer.defaults["fused"]
+
+
+def test_an_optimizer_that_is_not_wrapped_as_torch_wraps_them_is_called_as_it_is():
+    class Own(torch.optim.Optimizer):
+        def step(self, closure=None):
+            with torch.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    p -= self.param_groups[0]["lr"] * p.grad
+
+    weight = torch.ones(2, requires_grad=True)
+    weight.sum().backward()
+    step_function(Own([weight], {"lr": 0.5}))()
+    assert weight.tolist() == [0.5, 0.5]

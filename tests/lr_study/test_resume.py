@@ -1,0 +1,227 @@
+"""Whatever dies, whenever: the same command goes on, and ends with the table it would have had."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lr_study.storage import open_storage
+from tests.lr_study.app import hand_out_tickets, wait_until
+from tests.lr_study.inprocess import multirun, table, trials_of
+from tests.lr_study.test_sweeper import count_runs
+
+APP = str(Path(__file__).parent / "app.py")
+SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1,2", "hydra.sweeper.n_trials=7", "hydra.sweeper.workers=2")
+# A process that is not there, for the leases in a journal that this very process has written.
+DEAD = 2**22 - 1
+
+
+def as_left_by_the_dead(journal):
+    """A journal's lines, as if another process had written them and died."""
+    return [
+        re.sub(rb'"pid": ?\d+', b'"pid":%d' % DEAD, line) for line in journal.read_bytes().splitlines(keepends=True)
+    ]
+
+
+def check_complete(folder, expected, n_trials=7):
+    trials = trials_of(folder)
+    assert table(folder) == expected
+    assert [t.number for t in trials] == list(range(len(trials)))
+    assert all(t.state.is_finished() for t in trials)
+    assert len(table(folder)) == n_trials
+    for lost in (t for t in trials if t.user_attrs.get("lost")):
+        (retry,) = [t for t in trials if t.user_attrs.get("retry_of") == lost.number]
+        assert (retry.params, retry.user_attrs["replicate"]) == (lost.params, lost.user_attrs["replicate"])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "every"),
+    [("tpe", 9), pytest.param("tpe", 1, marks=pytest.mark.long), ("qmc", 17), ("cmaes", 17)],
+)
+def test_a_sweep_cut_off_after_any_record_ends_with_the_same_table(tmp_path, sampler, every):
+    search = (*SEARCH, f"hydra/sweeper/sampler={sampler}")
+    multirun(tmp_path / "whole", *search)
+    expected = table(tmp_path / "whole")
+    assert len({str(row[1]) for row in expected.values()}) >= 6  # it searches
+    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+    for count in range(0, len(lines), every):
+        folder = tmp_path / f"cut{count}"
+        (folder / "out").mkdir(parents=True)
+        (folder / "out" / "optuna.journal").write_bytes(b"".join(lines[:count]))
+        multirun(folder, *search)
+        check_complete(folder, expected)
+
+
+@pytest.mark.parametrize("every", [47, pytest.param(3, marks=pytest.mark.long)])
+def test_a_journal_cut_at_any_byte_of_its_last_record_is_gone_on_with(tmp_path, every):
+    multirun(tmp_path / "whole", *SEARCH)
+    expected = table(tmp_path / "whole")
+    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+    last = max(i for i, line in enumerate(lines) if b'"op_code":4' in line)
+    whole = b"".join(lines[: last + 1])
+    for cut in range(1, len(lines[last]), every):
+        folder = tmp_path / f"cut{cut}"
+        (folder / "out").mkdir(parents=True)
+        (folder / "out" / "optuna.journal").write_bytes(whole[:-cut])
+        multirun(folder, *SEARCH)
+        check_complete(folder, expected)
+
+
+def test_every_byte_of_a_torn_record_is_cut_off(tmp_path):
+    journal = tmp_path / "optuna.journal"
+    storage = open_storage(str(journal))
+    storage.create_new_study([1], "first")
+    intact = journal.read_bytes()
+    storage.create_new_study([1], "second")
+    whole = journal.read_bytes()
+    for end in range(len(intact), len(whole)):
+        journal.write_bytes(whole[:end])
+        open_storage.cache_clear()
+        again = open_storage(str(journal))
+        again.create_new_study([1], "third")
+        assert [s.study_name for s in again.get_all_studies()] == ["first", "third"]
+
+
+def test_more_trials_later_are_added_and_the_numbering_goes_on(tmp_path):
+    multirun(tmp_path, *SEARCH)
+    first = table(tmp_path)
+    multirun(tmp_path, *SEARCH, "hydra.sweeper.n_trials=10")
+    assert {slot: row for slot, row in table(tmp_path).items() if slot < 7} == first
+    assert [t.number for t in trials_of(tmp_path)] == list(range(10))
+    assert sorted(table(tmp_path)) == list(range(10))
+
+
+def test_another_configuration_under_the_same_name_is_refused_with_the_difference(tmp_path):
+    from lr_study.errors import SweepRequestError
+
+    multirun(tmp_path, *SEARCH)
+    with pytest.raises(SweepRequestError, match=r"sleep: 0\.0, now 0\.5"):
+        multirun(tmp_path, *SEARCH, "sleep=0.5")
+    assert len(trials_of(tmp_path)) == 7
+    multirun(tmp_path, *SEARCH, "sleep=0.5", "hydra.sweeper.may_change=[sleep]")
+
+
+def kill_again_and_again(folder, command, shares):
+    """Start the command, kill -9 it and its workers when so many trials could end, then let it end; its last output."""
+    for share in shares:
+        begun = count_runs(folder)
+        hand_out_tickets(folder / "tickets", share)
+        driver = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            # One more than there are tickets: it runs, whenever the signal comes.
+            wait_until(lambda goal=begun + share: count_runs(folder) > goal, f"{share} trials and one more")
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+    hand_out_tickets(folder / "tickets", 100)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.mark.long
+def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(tmp_path):
+    overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
+    overrides += ("hydra/launcher=processes", "hydra.launcher.n_jobs=2", "tickets=tickets", "hydra.sweeper.n_trials=12")
+    command = [sys.executable, APP, "-m", *overrides]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    hand_out_tickets(tmp_path / "whole" / "tickets", 12)
+    assert subprocess.run(command, cwd=tmp_path / "whole", check=False, capture_output=True).returncode == 0
+    done = kill_again_and_again(tmp_path / "killed", command, (2, 3, 2))
+    assert done.returncode == 0, done.stderr
+    assert sum(bool(t.user_attrs.get("lost")) for t in trials_of(tmp_path / "killed")) >= 3
+    check_complete(tmp_path / "killed", table(tmp_path / "whole"), n_trials=12)
+
+
+def test_a_worker_that_dies_while_it_writes_harms_nobody_else(tmp_path, run_python):
+    overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
+    done = run_python(APP, "-m", *overrides, "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "fails=tear")
+    assert done.returncode == 0, done.stderr
+    states = [t.state for t in trials_of(tmp_path)]
+    assert states == [TrialState.FAIL if t % 3 == 1 else TrialState.COMPLETE for t in range(7)]
+
+
+def test_a_trial_whose_driver_dies_each_time_fails_in_the_end(tmp_path):
+    multirun(tmp_path / "whole", *SEARCH)
+    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+    first_end = next(i for i, line in enumerate(lines) if b'"op_code":6' in line)
+    journal = tmp_path / "out" / "optuna.journal"
+    journal.parent.mkdir()
+    journal.write_bytes(b"".join(lines[:first_end]))
+
+    def dies(cfg):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        # An interruption is nobody's fault, a death may be the trial's.
+        with pytest.raises(KeyboardInterrupt):
+            multirun(tmp_path, *SEARCH, task=dies)
+        text = b"".join(as_left_by_the_dead(journal)).replace(b'"interrupted":true', b'"by hand":true')
+        journal.write_bytes(text)
+    multirun(tmp_path, *SEARCH)
+    failed = [t for t in trials_of(tmp_path) if t.state is TrialState.FAIL and not t.user_attrs.get("lost")]
+    assert len(failed) <= 1
+
+
+def started(folder, *overrides):
+    """A driver that runs in the background on a database in `folder`."""
+    common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
+    storage = f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"
+    return subprocess.Popen(
+        [sys.executable, APP, "-m", *common, storage, *SEARCH, *overrides],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def database_study(folder):
+    return optuna.load_study(study_name="app", storage=f"sqlite:///{folder}/optuna.db")
+
+
+def database_table(folder):
+    study = database_study(folder)
+    counted = [t for t in study.trials if not t.user_attrs.get("lost") and not t.user_attrs.get("void")]
+    assert all(t.state.is_finished() for t in study.trials)
+    return sorted(t.user_attrs["slot"] for t in counted), study.trials
+
+
+def drivers_of(folder):
+    """The drivers that have asked for a trial by now; whoever looks earlier makes the database."""
+    if not count_runs(folder):
+        return set()
+    with contextlib.suppress(Exception):  # somebody writes
+        return {str(t.user_attrs.get("driver")) for t in database_study(folder).trials}
+    return set()
+
+
+@pytest.mark.parametrize("kill_one", [pytest.param(False, marks=pytest.mark.long), True])
+def test_drivers_on_one_database_share_the_work_and_outlive_each_other(tmp_path, kill_one):
+    drivers = [started(tmp_path, "tickets=tickets", "hydra.sweeper.n_trials=18") for _ in range(2)]
+    try:
+        wait_until(lambda: len(drivers_of(tmp_path)) == 2, "the second driver")
+        if kill_one:
+            drivers[0].kill()
+        hand_out_tickets(tmp_path / "tickets", 100)
+        ends = [driver.communicate(timeout=240)[1] for driver in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
+    assert drivers[1].returncode == 0, ends[1]
+    assert kill_one or drivers[0].returncode == 0, ends[0]
+    slots, trials = database_table(tmp_path)
+    assert slots == list(range(18))
+    runs = count_runs(tmp_path)
+    lost = sum(bool(t.user_attrs.get("lost")) for t in trials)
+    assert 18 <= runs <= 18 + lost  # what was lost may not have begun
+    assert len({str(t.user_attrs["driver"]) for t in trials}) == 2

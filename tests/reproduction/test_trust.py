@@ -1,0 +1,168 @@
+"""A logged configuration comes from somewhere: it may build what is listed, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from pipeline.config import as_dict, conf_dir, resolve
+from pipeline.errors import RequestError
+from pipeline.reproduction.trust import IMAGE_SETS, check_trusted, parse_logged
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model=simple_cnn", "optimizer=adamw"),
+        ("model=resnet18", "optimizer=nesterov", "dataset=fashion_mnist"),
+        ("optimizer=adam", "dataset=cifar10"),
+    ],
+)
+def test_the_projects_own_configurations_are_trusted_and_come_back_as_they_were(composed, overrides):
+    config = as_dict(resolve(composed(*overrides)))
+    check_trusted(config)
+    assert parse_logged(OmegaConf.to_yaml(OmegaConf.create(config))) == config
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.optim.RMSprop",
+        "torch.nn.Linear",
+        "torch.nn.Sequential",
+        "torchvision.models.resnet50",
+        "pipeline.models.MLP",
+    ],
+)
+def test_layers_optimizers_and_torchvisions_models_are_trusted(target):
+    check_trusted({"model": {"_target_": target}})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn.os.system",
+        "torch.nn.functional.relu",
+        "torch.nn.modules.module.torch.load",
+        "torch.optim.optimizer.torch.hub.load",
+        "torch.optim.lr_scheduler.LambdaLR",
+        "torch.nn.Module.load_state_dict",
+        "torch.nn.init",
+        "torch.jit.load",
+        "torch.utils.cpp_extension.load",
+        "torch.distributed.rpc.remote",
+        "torchvision.models.get_model",
+        "torchvision.models.resnet50.os",
+        "torchvision.datasets.FakeData",
+        "pipeline.data.splits.torch.load",
+        "pipeline.data.contextlib",
+        "pipeline.models.mlp.MLP",
+        "pipeline.train.main",
+        "hydra.utils.get_method",
+        "hydra.utils.instantiate",
+        "Linear",
+        "",
+        None,
+        7,
+        ["os.system"],
+    ],
+)
+def test_nothing_else_is(target):
+    for config in (
+        {"model": {"_target_": target}},
+        {"optimizer": {"_target_": "torch.optim.SGD", "params": [{"_target_": target}]}},
+        {"model": {"_target_": "torch.nn.Sequential", "a": {"b": {"_target_": target}}}},
+    ):
+        with pytest.raises(RequestError, match="--trust"):
+            check_trusted(config)
+
+
+def test_a_name_that_the_user_trusts_is_built_and_only_that_one():
+    config = {"model": {"_target_": "mine.Net"}}
+    check_trusted(config, ["mine.Net"])
+    with pytest.raises(RequestError, match=r"mine\.Net"):
+        check_trusted(config, ["mine.Ne", "mine"])
+
+
+def reading(source):
+    return {"dataset": {"_target_": "pipeline.data.torchvision_images", "source": source}}
+
+
+@pytest.mark.parametrize(
+    "source", ["utils", "__builtins__", "folder", "os", 3, ["MNIST"], {}, "CIFAR100", "ImageNet", "FakeData", "EMNIST"]
+)
+def test_a_data_set_that_is_none_of_this_projects_is_refused(source):
+    with pytest.raises(RequestError, match=r"dataset\.source"):
+        check_trusted(reading(source))
+
+
+def test_another_one_of_torchvisions_may_be_trusted_by_name_and_nothing_else_of_it():
+    check_trusted(reading("CIFAR100"), ["CIFAR100"])
+    for source in ("utils", "__name__", "os"):
+        with pytest.raises(RequestError, match=r"dataset\.source"):
+            check_trusted(reading(source), [source])
+
+
+def test_the_data_sets_that_are_trusted_are_those_of_the_projects_own_configurations():
+    nodes = [OmegaConf.load(file) for file in Path(conf_dir(), "dataset").glob("*.yaml")]
+    assert sorted(node.source for node in nodes if "source" in node) == sorted(IMAGE_SETS)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"weights": "IMAGENET1K_V1"},
+        {"weights": "DEFAULT"},
+        {"weights_backbone": "DEFAULT"},
+        {"pretrained": True},
+        {"pretrained_backbone": True},
+        {"_args_": ["DEFAULT"]},
+    ],
+)
+def test_weights_that_would_be_downloaded_and_unpickled_are_refused_unless_trusted(asked):
+    node = {"_target_": "torchvision.models.resnet18"} | asked
+    for config in ({"model": node}, {"model": {"_target_": "torch.nn.Sequential", "_args_": [node]}}):
+        with pytest.raises(RequestError, match=r"(?s)downloaded and unpickled.*--trust torchvision\.models\.resnet18"):
+            check_trusted(config)
+        check_trusted(config, ["torchvision.models.resnet18"])
+    check_trusted({"model": {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 3}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!python/object/apply:os.system [id]",
+        "a: &a [1, 2]\nb: [*a, *a]",
+        "a: ${oc.env:HOME}",
+        "a: {b: ['x${now:}']}",
+        "- 1\n- 2",
+        "just text",
+        "a: [1",
+        "1: 2",
+        "a: {1: 2}",
+        "a: 0x" + "f" * 5000,
+        "a: " + "9" * 5000,
+        "a: 9223372036854775808",
+        "a: " + "[" * 100 + "]" * 100,
+        "[" * 100_000,
+        "a: " + "{b: " * 1000 + "1" + "}" * 1000,
+        "a: 2001-01-01",
+        "a: !!timestamp x",
+        "a: !!str 1",
+        "a: !!set {b}",
+        'a: "\\e[31mred"',
+        'a: "\\0"',
+        '"a\\e[31m": 1',
+        "a: " + "x" * 300_000,
+        "",
+    ],
+)
+def test_what_is_no_plain_configuration_is_refused(text):
+    with pytest.raises(RequestError, match=r"config/config\.yaml"):
+        parse_logged(text)

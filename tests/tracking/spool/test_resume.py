@@ -1,0 +1,98 @@
+"""Finding a run to go on with, while others may be sending what it left."""
+
+import threading
+
+import pytest
+
+from pipeline.tracking.spool.record import RESUMED_FROM, Spool
+from pipeline.tracking.spool.resume import claim
+from pipeline.tracking.target import TrackingTarget
+
+
+@pytest.fixture
+def target(tmp_path):
+    return TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "tests")
+
+
+def load(path):
+    return path.read_text() if path.exists() else None
+
+
+def leave(target, digest="d", state="state", end=None, time=1000):
+    """What a run left that was to be gone on with."""
+    tags = {"config_digest": digest}
+    header = {"store": target.label, "experiment": "tests", "name": "a", "time": time, "tags": tags, "resumable": True}
+    spool = Spool.create(target.spool, header)
+    if state is not None:
+        spool.files.mkdir()
+        (spool.files / RESUMED_FROM).write_text(state)
+    if end is not None:
+        spool.append_end(end, "KILLED")
+    spool.release()
+    return spool.path
+
+
+class Sender(threading.Thread):
+    """Holds a record for some time, as another process does that sends it."""
+
+    def __init__(self, path, seconds, over=lambda spool: None):
+        super().__init__()
+        self.path, self.seconds, self.over = path, seconds, over
+        self.holds = threading.Event()
+        self.let_go = threading.Event()
+
+    def __enter__(self):
+        self.start()
+        assert self.holds.wait(10)
+
+    def __exit__(self, *error):
+        self.let_go.set()
+        self.join()
+
+    def run(self):
+        spool = Spool.open(self.path)
+        self.holds.set()
+        self.let_go.wait(self.seconds)
+        self.over(spool)
+        spool.release()
+
+
+@pytest.mark.parametrize("end", [None, "interrupted"])
+def test_a_run_that_is_being_sent_is_waited_for_and_gone_on_with(target, end):
+    path = leave(target, end=end)
+    with Sender(path, 0.5):
+        spool, state = claim(target, "d", load)
+    assert (spool.path, state) == (path, "state")
+    assert not spool.has_ended()
+    spool.release()
+
+
+def test_a_run_that_stays_held_is_given_up_with_a_warning(target, monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 0.2)
+    with Sender(leave(target), 60):
+        assert claim(target, "d", load) is None
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "held still" in said
+
+
+def test_a_run_that_is_sent_to_its_end_meanwhile_is_nothing_to_go_on_with(target, caplog):
+    with Sender(leave(target, state=None), 0.3, over=Spool.remove):
+        assert claim(target, "d", load) is None
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_record_of_another_request_is_not_waited_for(target, monkeypatch):
+    monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 600)
+    mine = leave(target, time=1000)
+    with Sender(leave(target, digest="another", time=2000), 60):
+        spool, _ = claim(target, "d", load)
+    assert spool.path == mine
+    spool.release()
+
+
+def test_the_newest_run_of_the_request_is_taken(target):
+    newest = leave(target, state="newest", time=3000)
+    leave(target, time=2000)
+    spool, state = claim(target, "d", load)
+    assert (spool.path, state) == (newest, "newest")
+    spool.release()

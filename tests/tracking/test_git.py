@@ -1,0 +1,189 @@
+"""The source of a run: commit, difference and new files are kept, whatever their encoding; nothing of it costs a run."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.reproduction.environment_diff import changes_of_place
+from pipeline.tracking import environment, git
+from pipeline.tracking.logged import read_logged
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.store import open_store
+from pipeline.tracking.target import TrackingTarget
+
+
+def run_git(folder, *arguments, text=None):
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, input=text, capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of a user's own with one commit, as the working directory."""
+    folder = tmp_path / "mine"
+    (folder / "package").mkdir(parents=True)
+    (folder / "package" / "net.py").write_text("width = 1\n")
+    (folder / ".gitignore").write_text("ignored.py\n")
+    run_git(folder, "init", "-q")
+    run_git(folder, "add", ".")
+    run_git(folder, "commit", "-q", "-m", "first")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_dirty_trees_difference_and_commit_are_logged(repository, tmp_path):
+    (repository / "package" / "net.py").write_text("width = 2\n")
+    (repository / "package" / "new.py").write_text("class Net: ...\n")
+    target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "source")
+    with TrackedRun(target, "dirty", {}) as run:
+        run.log_environment()
+    assert run.is_sent
+    client = open_store(target.uri, target.experiment).client
+    assert client.get_run(run.id).data.tags["mlflow.source.git.commit"] == run_git(repository, "rev-parse", "HEAD")
+    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text()
+    assert "-width = 1\n+width = 2\n" in difference
+    assert "+class Net: ...\n" in difference
+
+
+def test_the_difference_makes_the_same_tree_of_the_commit_again(repository, tmp_path, monkeypatch):
+    new = {"a.py": "x = 1\n", "b/c d.yaml": "no: end", "b/__init__.py": "", "ünï.py": "ä = '1'\r\n\n"}
+    (repository / "package" / "net.py").write_text("width = 3\n")
+    for name, text in new.items():
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_bytes(text.encode())
+    monkeypatch.chdir(repository / "package")  # what lies above counts, too
+    commit, difference = git.git_state()
+    run_git(tmp_path, "clone", "-q", str(repository), "again")
+    again = tmp_path / "again"
+    run_git(again, "checkout", "-q", commit)
+    run_git(again, "apply", text=difference.encode())
+    assert (again / "package" / "net.py").read_text() == "width = 3\n"
+    assert {name: (again / name).read_bytes().decode() for name in new} == new
+
+
+def test_a_tree_that_stays_as_it_was_is_the_same_when_it_is_read_back(repository, tmp_path):
+    (repository / "package" / "net.py").write_bytes(b"width = 2\r\n# \xff\n")
+    (repository / "new.py").write_bytes(b"uri = 'http://me:' + 'x'\r\nuri = 'http://me:hunter2@h'\x0c\n")
+    uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    with TrackedRun(TrackingTarget(uri, "same"), "same", {"pipeline": "run"}) as run:
+        run.log_text("batch: 1\n", "config/config.yaml")
+        run.log_environment()
+    logged = read_logged(uri, run.id)
+    assert "hunter2" not in logged.difference
+    code = next(c for c in changes_of_place(logged, {"runtime": {"device": "cpu"}}) if c.what == "code")
+    assert code.words == "the same"
+
+
+def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(repository):
+    left_out = (
+        "ignored.py",
+        "key.pem",
+        "table.csv",
+        "mlruns/sweeps/x/multirun.yaml",
+        "venv/x.py",
+        'quo"ted.py',
+        "big.py",
+        "binary.py",
+    )
+    for name in left_out:
+        file = repository / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("S3CRET\n" * (50_000 if name == "big.py" else 1) + ("\0" if name == "binary.py" else ""))
+    (repository / "link.py").symlink_to(repository / "key.pem")
+    (repository / "kept.py").write_text("x = 1\n")
+    _, difference = git.git_state()
+    assert "+++ b/kept.py" in difference
+    assert "S3CRET" not in difference
+    assert "link.py" not in difference
+
+
+def test_a_difference_that_is_far_too_long_is_cut(repository, monkeypatch):
+    monkeypatch.setattr(git, "LONGEST", 1000)
+    for number in range(20):
+        (repository / f"m{number:02d}.py").write_text("x = 1\n" * 20)
+    _, difference = git.git_state()
+    assert len(difference) < 1100
+    assert difference.endswith("# … and more new files, left out: too long\n")
+    (repository / "package" / "net.py").write_text("x = 1\n" * 1000)
+    assert git.git_state()[1].endswith("# … and more, left out: too long\n")
+
+
+def test_a_file_that_is_not_utf_8_costs_no_run(repository, tmp_path):
+    (repository / "package" / "net.py").write_bytes("# Breite in Fuß\nwidth = 2\n".encode("latin-1"))
+    (repository / "new.py").write_bytes("# größer\n".encode("latin-1"))
+    target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "source")
+    with TrackedRun(target, "latin-1", {}) as run:
+        run.log_environment()
+    assert run.is_sent
+    client = open_store(target.uri, target.experiment).client
+    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text(encoding="utf-8")
+    assert "+width = 2" in difference
+    assert "+# Breite in Fu�\n" in difference
+    assert "+# gr��er\n" in difference
+
+
+def test_a_users_own_diff_program_and_colours_are_not_asked(repository):
+    run_git(repository, "config", "diff.external", "echo S3CRET")
+    run_git(repository, "config", "color.ui", "always")
+    (repository / "package" / "net.py").write_text("width = 2\n")
+    _, difference = git.git_state()
+    assert "-width = 1\n+width = 2\n" in difference
+    assert "S3CRET" not in difference
+
+
+def test_outside_a_repository_or_without_git_there_is_at_most_this_packages_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert git.git_state() == (None, "")
+
+
+@pytest.mark.parametrize("broken", ["environment.installed_packages", "environment.machine", "git.git_state"])
+def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog, broken):
+    def failing():
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(f"pipeline.tracking.{broken}", failing)
+    target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "broken")
+    with TrackedRun(target, "broken", {}) as run:
+        run.log_environment()
+        run.log_metrics({"a": 1.0}, 1)
+    assert "can't be told, and is left out (UnicodeDecodeError" in caplog.text
+    found = open_store(target.uri, target.experiment).client.get_run(run.id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) @ 2.20GHz\n\nprocessor\t: 1\nmodel name\t: other\n",
+            "Intel(R) Xeon(R) @ 2.20GHz",
+        ),
+        ("processor: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
+        ("processor: 0\nCPU implementer: 0x41\nCPU part: 0xd0c\n", "arm64 implementer 0x41 part 0xd0c"),
+        ("", "arm64"),
+        (None, "arm64"),
+    ],
+)
+def test_the_processor_is_named_as_far_as_the_system_tells(tmp_path, monkeypatch, said, model):
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(environment, "CPUINFO", str(tmp_path / "cpuinfo"))
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert environment.cpu_model() == model
+
+
+def test_the_machine_is_plain_data_with_the_processors_model():
+    machine = json.loads(json.dumps(environment.machine()))
+    assert machine["cpu"]
+    assert machine["python"].startswith("3.")
+
+
+def test_a_command_line_of_any_bytes_can_be_tracked(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train", "name=\udcff"])
+    environment.command_line().encode()
