@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.analysis.runs import Run, write_table
+from pipeline.analysis.runs import Run
+from pipeline.analysis.run_table import write_table
 from pipeline.report import main as report
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.stats.confirmation import points_to_confirm
 from pipeline.analysis.stats.results import Answer
 from pipeline.search.sampler import Point, next_point
@@ -70,7 +70,7 @@ class Truth:
 def sweep(truth: Truth) -> Answer:
     """Search, confirm, and judge a simulated workload."""
     runs = [run for batch in BATCHES for run in _search(truth, batch)]
-    terms = Terms(Margin(MARGIN), base_batch=BASE)
+    terms = AnalysisSettings(Margin(MARGIN), base_batch=BASE)
     for batch, lr in points_to_confirm(runs, BASE):
         runs += [truth.run(batch, float(np.log2(lr)), seed, "confirm") for seed in FRESH]
     return analyse(runs, terms)
@@ -108,7 +108,7 @@ def judge_one(law: str, noise: float, number: int) -> dict[str, object]:
     slope = answer.exponent
     if law in ("linear", "sqrt") and slope is not None:
         covers["exponent"] = slope.low <= {"linear": 1.0, "sqrt": 0.5}[law] <= slope.high
-    return {"cells": cells, "covers": covers, "winner": answer.winner}
+    return {"cells": cells, "covers": covers, "winner": answer.selected_law}
 
 
 def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:

@@ -2,19 +2,18 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.analysis.runs import by_workload, read_table
+from pipeline.analysis.runs import by_workload
 from pipeline.analysis.stats.advice import Question, advise, to_json
-from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.stats.answer import AnalysisSettings, analyse
 from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.run_table import read_table
 from pipeline.analysis.text.advice import print_advice
-from pipeline.command import run_command
+from pipeline.command import add_store_arguments, run_command
 from pipeline.errors import RequestError
 from pipeline.recipe.scaling import check_batch, check_positive
-from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI, answer_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", help="name of a sweep in MLflow")
     parser.add_argument("--table", help="a CSV or JSON-lines file with the columns batch, lr, value")
     parser.add_argument("--json", help="write the advice to this file")
-    parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help="MLflow experiment (default: %(default)s)")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
-    parser.add_argument("--tracking-uri", default=uri, help="MLflow's store (default: MLFLOW_TRACKING_URI or mlruns/)")
+    add_store_arguments(parser)
     return parser
 
 
@@ -105,9 +102,10 @@ def _answer(options: argparse.Namespace, from_batch: int) -> Answer | None:
         runs = by_workload(read_table(Path(options.table)))
 
         def answers_from(base_batch: int | None) -> dict[str, Answer]:
-            return {name: analyse(found, Terms(base_batch=base_batch)) for name, found in runs.items()}
+            return {name: analyse(found, AnalysisSettings(base_batch=base_batch)) for name, found in runs.items()}
 
     elif options.sweep is not None:
+        from pipeline.sweep.answer import answer_sweep
         from pipeline.tracking.store import open_existing_store
 
         store = open_existing_store(options.tracking_uri, options.experiment)

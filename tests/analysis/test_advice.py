@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.analysis.stats.advice import MEANT_FOR, Question, advise, advise_by_rule, bend_above_line, to_json
-from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.stats.advice import MEANT_FOR, Question, advise, apply_rule, curvature_allowance, to_json
+from pipeline.analysis.stats.answer import AnalysisSettings, analyse
 from pipeline.analysis.text.advice import print_advice, sentences
 from pipeline.recipe.scaling import RULES
 from tests.analysis.simulate import study
@@ -31,7 +31,7 @@ def runs_of(law, sizes, seed=0, **options):
 
 
 def evidence_of(runs, start, end, lr=0.05, **options):
-    return advise(Question(start, lr, end), analyse(runs, Terms(**options))).evidence
+    return advise(Question(start, lr, end), analyse(runs, AnalysisSettings(**options))).evidence
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_rule_that_lacks_a_parameter_says_which_and_gives_no_number():
 
 
 def test_adam_sde_says_why_where_it_is_impossible():
-    advice = advise_by_rule("adam_sde", Question(64, 0.001, 640, **ADAM))
+    advice = apply_rule("adam_sde", Question(64, 0.001, 640, **ADAM))
     assert (advice.lr, advice.betas, advice.eps) == (None, None, None)
     assert "κ(1−β) = 1 with β = 0.9" in advice.reason
     assert "at most 639" in advice.reason
@@ -80,7 +80,7 @@ def test_adam_sde_says_why_where_it_is_impossible():
 @pytest.mark.parametrize("question", [Question(1, 1e300, 10**400), Question(10**9, 1e-320, 1, exponent=2.0)])
 def test_what_no_computer_can_hold_is_no_advice(question):
     for rule in ("linear", "power"):
-        assert advise_by_rule(rule, question).lr is None
+        assert apply_rule(rule, question).lr is None
 
 
 def test_the_customary_rules_follow_the_optimizer():
@@ -123,7 +123,7 @@ def test_interpolation_is_a_straight_line_of_paired_draws_in_octaves(measured):
     share = math.log2(200 / 128) / 2
     quantiles = np.quantile((1 - share) * low + share * high, (0.5, 0.025, 0.975))
     estimate = advise(Question(64, 0.1, 200), answer).evidence.best_lr
-    quantiles[2] += bend_above_line(2, share)
+    quantiles[2] += curvature_allowance(2, share)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(tuple(2**quantiles))
 
 
@@ -137,7 +137,7 @@ def test_the_allowance_for_a_bend_is_that_of_the_saturating_law():
         for share in (0.25, 0.5, 0.9):
             line = (1 - share) * law(places) + share * law(places + apart)
             above = (law(places + share * apart) - line).max()
-            assert above - 1e-9 <= bend_above_line(apart, share) <= 1.05 * above
+            assert above - 1e-9 <= curvature_allowance(apart, share) <= 1.05 * above
 
 
 def test_the_interval_holds_a_law_that_bends_between_the_neighbours():
@@ -153,7 +153,7 @@ def test_a_bend_under_the_old_batch_lowers_the_ratio(measured):
     low, high = (cell.curve.argmins() for cell in answer.batches if cell.batch in (128, 512))
     evidence = advise(Question(256, 0.1, 512), answer).evidence
     assert evidence.ratio_between == (128, 512)
-    lowest = np.quantile(high - (low + high) / 2, 0.025) - bend_above_line(2, 0.5)
+    lowest = np.quantile(high - (low + high) / 2, 0.025) - curvature_allowance(2, 0.5)
     assert evidence.ratio.low == pytest.approx(2**lowest)
 
 

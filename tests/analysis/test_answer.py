@@ -10,11 +10,14 @@ import pytest
 from rich.console import Console
 
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import Estimate
 from pipeline.analysis.stats.verdict import holm
-from pipeline.analysis.text.questions import answer_questions
-from pipeline.analysis.text.render import columns, print_answer, rows, summary, to_json, to_markdown
+from pipeline.analysis.text.render import print_answer, to_markdown
+from pipeline.analysis.text.report_json import to_json
+from pipeline.analysis.text.summary import summary
+from pipeline.analysis.text.table import columns, rows
 from pipeline.errors import RequestError
 from tests.analysis.simulate import study
 
@@ -40,7 +43,7 @@ def verdicts(answer, rule="linear"):
 
 
 def test_where_linear_is_exactly_true_it_holds_and_the_others_break():
-    answer = analyse(table(linear), Terms(configured_base=64))
+    answer = analyse(table(linear), AnalysisSettings(configured_base=64))
     assert set(verdicts(answer).values()) <= {"holds", "undecided"}
     assert list(verdicts(answer).values()).count("holds") >= 5
     assert verdicts(answer, "fixed")[1024] == "censored"  # two octaves below what was tried there
@@ -52,7 +55,7 @@ def test_where_linear_is_exactly_true_it_holds_and_the_others_break():
 
 def test_what_lies_between_the_fitted_window_and_the_end_of_what_was_tried_is_at_least_so_bad():
     far = [Run(1024, float(2**x), 0.2 * math.exp(0.03 * (x - math.log2(1.6)) ** 2), 0) for x in np.linspace(-4, 0, 9)]
-    answer = analyse([*table(linear), *far], Terms(configured_base=64))
+    answer = analyse([*table(linear), *far], AnalysisSettings(configured_base=64))
     fixed, sqrt = (answer.batches[-1].rules[rule] for rule in ("fixed", "sqrt"))
     assert (fixed.verdict, fixed.reason, fixed.regret_high) == ("breaks", "at least", math.inf)
     assert sqrt.verdict == "breaks"
@@ -60,7 +63,7 @@ def test_what_lies_between_the_fitted_window_and_the_end_of_what_was_tried_is_at
 
 def test_where_the_best_lr_saturates_linear_breaks_above_and_holds_near_the_base():
     far = [Run(1024, lr, 0.2 * math.exp(0.15 * math.log2(lr / saturating(1024)) ** 2), 0) for lr in (1.4, 2.0)]
-    answer = analyse([*table(saturating), *far], Terms(configured_base=64))
+    answer = analyse([*table(saturating), *far], AnalysisSettings(configured_base=64))
     assert verdicts(answer)[1024] == verdicts(answer)[512] == "breaks"
     assert answer.breaks_at in (256, 512)
     assert answer.holds_from <= 64 <= answer.holds_up_to < answer.breaks_at
@@ -70,12 +73,14 @@ def test_where_the_best_lr_saturates_linear_breaks_above_and_holds_near_the_base
 def test_noise_gives_undecided_and_no_false_breaks():
     # Linear is exactly true; at this noise hardly anything can be told, and nothing false must be.
     for seed in range(5):
-        answer = analyse(table(linear, seed=seed, noise=0.15, seed_sd=0.1, trials=20), Terms(configured_base=64))
+        answer = analyse(
+            table(linear, seed=seed, noise=0.15, seed_sd=0.1, trials=20), AnalysisSettings(configured_base=64)
+        )
         assert "breaks" not in verdicts(answer).values()
 
 
 def test_the_rules_lr_starts_from_the_base_batchs_own_best():
-    answer = analyse(table(linear), Terms(base_batch=128))
+    answer = analyse(table(linear), AnalysisSettings(base_batch=128))
     best = next(cell.best_lr for cell in answer.batches if cell.batch == 128)
     for cell in answer.batches:
         assert cell.rules["linear"].lr == pytest.approx(best * cell.batch / 128, rel=0.05)
@@ -84,7 +89,7 @@ def test_the_rules_lr_starts_from_the_base_batchs_own_best():
 
 def test_a_rules_lr_at_or_above_the_lowest_failing_one_breaks_because_it_diverges():
     runs = table(lambda size: min(linear(size), 0.2), wall=0.7)
-    answer = analyse(runs, Terms(configured_base=64))
+    answer = analyse(runs, AnalysisSettings(configured_base=64))
     result = next(cell.rules["linear"] for cell in answer.batches if cell.batch == 1024)
     assert (result.verdict, result.reason) == ("breaks", "diverges")
     assert all(cell.failing_lr is None or cell.failing_lr >= 0.7 for cell in answer.batches)
@@ -109,37 +114,37 @@ def test_an_lr_at_which_any_seed_failed_is_inadmissible():
 
 def test_without_an_estimate_at_the_base_there_is_no_verdict():
     runs = [r for r in table(linear) if r.batch != 64 or r.lr < 0.07]
-    answer = analyse(runs, Terms(configured_base=64))
+    answer = analyse(runs, AnalysisSettings(configured_base=64))
     assert set(verdicts(answer).values()) == {"censored"}
     assert answer.holds_up_to is None
-    assert "can't be said" in summary(answer)[0]
+    assert summary(answer)[0].startswith("Can't say")
 
 
 def test_the_margin_is_a_share_of_the_base_batchs_best_loss_or_absolute():
     runs = table(linear)
-    share = analyse(runs, Terms(configured_base=64))
+    share = analyse(runs, AnalysisSettings(configured_base=64))
     best = next(cell.best_value for cell in share.batches if cell.batch == 64)
     assert share.margin == pytest.approx(0.05 * best)
-    assert analyse(runs, Terms(Margin(0.5, False))).margin == 0.5
-    everything_goes = verdicts(analyse(runs, Terms(Margin(10.0, False))), "fixed")
+    assert analyse(runs, AnalysisSettings(Margin(0.5, False))).margin == 0.5
+    everything_goes = verdicts(analyse(runs, AnalysisSettings(Margin(10.0, False))), "fixed")
     assert set(everything_goes.values()) == {"holds", "censored"}
     assert everything_goes[1024] == "censored"  # two octaves below what was tried there
 
 
 def test_the_base_batch_is_the_one_asked_for_else_the_configured_else_the_smallest():
     runs = table(linear)
-    assert analyse(runs, Terms(base_batch=256)).base_batch == 256
-    assert analyse(runs, Terms(configured_base=64)).base_batch == 64
-    assert analyse(runs, Terms(configured_base=63)).base_batch == 16
+    assert analyse(runs, AnalysisSettings(base_batch=256)).base_batch == 256
+    assert analyse(runs, AnalysisSettings(configured_base=64)).base_batch == 64
+    assert analyse(runs, AnalysisSettings(configured_base=63)).base_batch == 16
     with pytest.raises(RequestError, match="16, 32, 64"):
-        analyse(runs, Terms(base_batch=63))
+        analyse(runs, AnalysisSettings(base_batch=63))
     with pytest.raises(RequestError):
         analyse([])
 
 
 def test_cells_of_fewer_than_fifty_steps_are_flagged():
     runs = [Run(r.batch, r.lr, r.value, r.seed, steps=3200 // r.batch) for r in table(linear)]
-    answer = analyse(runs, Terms(configured_base=64))
+    answer = analyse(runs, AnalysisSettings(configured_base=64))
     assert [cell.batch for cell in answer.batches if cell.starved] == [128, 256, 512, 1024]
     assert "1024 †" in [row[0] for row in rows(answer)]
     assert any("fewer than 50" in line for line in summary(answer))
@@ -161,7 +166,9 @@ def test_holm_tests_the_smallest_p_value_hardest_and_stops_at_the_first_failure(
 
 def test_the_json_is_json_and_has_the_documented_keys():
     answer = to_json(
-        analyse(table(saturating, wall=1.0), Terms(configured_base=64, objective="val/loss", budget="5 epochs"))
+        analyse(
+            table(saturating, wall=1.0), AnalysisSettings(configured_base=64, objective="val/loss", budget="5 epochs")
+        )
     )
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert {"base_batch", "margin", "seed_sd", "budget", "objective", "batches", "exponent"} <= set(answer)
@@ -187,13 +194,16 @@ def test_the_loss_at_the_best_lr_is_not_that_of_the_luckiest_point_of_the_curve(
 
 
 def test_a_holds_that_sqrt_or_fixed_shares_is_marked_as_not_distinguishing():
-    answer = analyse(table(linear), Terms(Margin(0.3), configured_base=64))
-    alike = {cell.batch: cell.alike for cell in answer.batches}
+    answer = analyse(table(linear), AnalysisSettings(Margin(0.3), configured_base=64))
+    alike = {cell.batch: cell.also_hold for cell in answer.batches}
     assert alike[64] == alike[128] == ("sqrt", "fixed")
     assert alike[1024] == ()
     marks = {row[0]: row[-3] for row in rows(answer)}
     assert (marks["128"], marks["64 *"], marks["1024"]) == ("holds ≈", "holds", "holds")
-    assert any(line.startswith("≈ Not distinguishing: where linear holds, so does sqrt at") for line in summary(answer))
+    assert any(
+        line.startswith("≈ These runs can't tell the rules apart: where linear holds, so does sqrt at")
+        for line in summary(answer)
+    )
     assert to_json(answer)["batches"][3]["not_distinguishing"] == ["sqrt", "fixed"]
 
 
@@ -205,10 +215,12 @@ def test_what_alone_keeps_a_verdict_open_is_said():
         Run(256, float(2.0**x), 0.2 * math.exp(0.5 * (x - math.log2(0.4)) ** 2 + rng.normal(0, 0.003)), seed=0)
         for x in np.linspace(-3.3, 0.7, 60)
     ]
-    answer = analyse([*flat, *sharp], Terms(Margin(0.05), base_batch=64))
+    answer = analyse([*flat, *sharp], AnalysisSettings(Margin(0.05), base_batch=64))
     result = answer.batches[1].rules["linear"]
     assert (result.verdict, result.reason) == ("undecided", "holds if the base's best LR is as found")
-    assert any(line.startswith("Open only because the best LR at 64 is not known") for line in summary(answer))
+    assert any(
+        line.startswith("Undecided only because the best LR at 64 is known no better") for line in summary(answer)
+    )
 
 
 def test_the_test_loss_at_the_best_lr_stands_in_the_table_where_it_is_known():
@@ -223,12 +235,12 @@ def test_the_test_loss_at_the_best_lr_stands_in_the_table_where_it_is_known():
 
 
 def test_the_stability_limit_is_an_interval_and_a_band_that_meets_an_end_is_open():
-    walled = {row[0]: row for row in rows(analyse(table(linear, wall=0.7), Terms(configured_base=64)))}
+    walled = {row[0]: row for row in rows(analyse(table(linear, wall=0.7), AnalysisSettings(configured_base=64)))}
     place = columns(analyse(table(linear))).index("stability")
     stable, failing = map(float, walled["512"][place].split("…"))
     assert 0.3 < stable < 0.7 <= failing < 1.5
     assert walled["16"][place].startswith("> ")
-    everything = rows(analyse(table(linear), Terms(Margin(10.0, False))))
+    everything = rows(analyse(table(linear), AnalysisSettings(Margin(10.0, False))))
     assert all(row[3].startswith("≥ ") for row in everything)
 
 
@@ -244,7 +256,7 @@ def test_seeds_differ_by_what_runs_of_different_seeds_do_at_one_lr():
 
 def test_other_objectives_get_the_same_share_of_their_best_and_not_an_absolute_margin_in_another_unit():
     runs = [replace(run, error=run.value / 100, train_loss=run.value) for run in table(linear)]
-    absolute = analyse(runs, Terms(Margin(0.01, False), configured_base=64, objective="val/loss"))
+    absolute = analyse(runs, AnalysisSettings(Margin(0.01, False), configured_base=64, objective="val/loss"))
     assert [judged.name for judged in absolute.objectives] == ["val/loss", "val/error", "train/loss"]
     first, error, _ = absolute.objectives
     assert (error.verdicts, error.others) == (first.verdicts, first.others)
@@ -305,7 +317,7 @@ def test_text_from_a_table_is_printed_as_it_is():
 
 
 def test_markdown_has_a_row_for_each_batch():
-    text = to_markdown(analyse(table(linear), Terms(configured_base=64)))
+    text = to_markdown(analyse(table(linear), AnalysisSettings(configured_base=64)))
     assert text.startswith("**The linear rule, from batch 64,")
     assert [line.split("|")[1].strip(" *") for line in text.splitlines() if line.startswith("| ")][1:] == [
         str(s) for s in SIZES

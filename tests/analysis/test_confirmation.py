@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.analysis.runs import Run, read_table
-from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.runs import Run
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.stats.confirmation import compare, points_to_confirm
-from pipeline.analysis.stats.results import BREAKS_ALONE
-from pipeline.analysis.text.render import to_json
+from pipeline.analysis.stats.results import BREAKS_WITHOUT_HOLM
+from pipeline.analysis.run_table import read_table
+from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import summary
 from tests.analysis.simulate import study
 
@@ -56,7 +57,7 @@ def test_a_seed_without_its_partner_and_a_search_run_are_no_pair():
 
 def test_what_is_to_run_is_each_rules_lr_and_the_best_one_below_the_failing():
     runs = searched(lambda size: 0.1 * size / 64)
-    anchor = analyse(runs, Terms(base_batch=64)).batches[1].best_lr
+    anchor = analyse(runs, AnalysisSettings(base_batch=64)).batches[1].best_lr
     points = points_to_confirm(runs, 64)
     assert [batch for batch, _ in points].count(64) == 1  # all rules start there
     at_256 = [lr for batch, lr in points if batch == 256]
@@ -75,15 +76,15 @@ def test_confirmation_moves_neither_the_best_lr_nor_what_is_to_run():
 
 def test_a_fresh_seed_that_fails_bounds_the_lr_and_leaves_the_searchs_best_and_its_pairs():
     runs = confirmed(lambda size: 0.1 * size / 64)
-    before = analyse(runs, Terms(base_batch=64)).batches[-1]
+    before = analyse(runs, AnalysisSettings(base_batch=64)).batches[-1]
     failing = [*runs, Run(256, before.best_lr * 1.6, math.nan, seed=1007, status="diverged", phase="confirm")]
-    after = analyse(failing, Terms(base_batch=64)).batches[-1]
+    after = analyse(failing, AnalysisSettings(base_batch=64)).batches[-1]
     assert after.best_lr == before.best_lr
     assert after.failing_lr == before.best_lr * 1.6
     assert after.ci_high <= after.failing_lr
     assert after.rules["fixed"].evidence == "confirmed"
     at_the_best = Run(256, before.best_lr, math.nan, seed=1007, status="diverged", phase="confirm")
-    ruled_out = analyse([*runs, at_the_best], Terms(base_batch=64)).batches[-1]
+    ruled_out = analyse([*runs, at_the_best], AnalysisSettings(base_batch=64)).batches[-1]
     assert ruled_out.best_lr is None or ruled_out.best_lr < before.best_lr
 
 
@@ -111,7 +112,9 @@ def test_one_batch_size_has_nothing_to_confirm():
 
 
 def test_fresh_seeds_in_pairs_decide_what_the_seeds_own_differences_would_hide():
-    answer = analyse(confirmed(lambda size: 0.1 * size / 64, curvature=0.06), Terms(Margin(0.05), base_batch=64))
+    answer = analyse(
+        confirmed(lambda size: 0.1 * size / 64, curvature=0.06), AnalysisSettings(Margin(0.05), base_batch=64)
+    )
     last = answer.batches[-1].rules
     assert last["linear"].evidence == last["fixed"].evidence == "confirmed"
     assert last["linear"].seeds == 5
@@ -120,7 +123,7 @@ def test_fresh_seeds_in_pairs_decide_what_the_seeds_own_differences_would_hide()
 
 
 def test_an_undecided_rule_says_how_many_seeds_would_decide():
-    answer = analyse(confirmed(lambda size: 0.1 * size / 64, noise=0.3), Terms(Margin(0.05), base_batch=64))
+    answer = analyse(confirmed(lambda size: 0.1 * size / 64, noise=0.3), AnalysisSettings(Margin(0.05), base_batch=64))
     undecided = [c.rules["linear"] for c in answer.batches if c.rules["linear"].verdict == "undecided"]
     assert undecided
     assert all(rule.more_seeds is None or rule.more_seeds >= 1 for rule in undecided)
@@ -135,25 +138,28 @@ def test_a_break_that_only_the_number_of_batch_sizes_leaves_open_is_said():
     for batch, lr in points_to_confirm(runs, 64):
         worse = gap + 0.02 * by_luck if batch == 256 and lr > 0.3 else 0.0 * by_luck
         runs += [fresh(batch, lr, 0.2 + worse[seed], seed) for seed in range(5)]
-    terms = Terms(Margin(0.002, False), base_batch=64)
+    terms = AnalysisSettings(Margin(0.002, False), base_batch=64)
     alone = analyse([run for run in runs if run.batch != 16], terms)
     both = analyse(runs, terms)
     assert alone.batches[-1].rules["linear"].verdict == "breaks"
     result = both.batches[-1].rules["linear"]
-    assert (result.verdict, result.reason) == ("undecided", BREAKS_ALONE)
-    assert any("2 batch sizes are judged at once (Holm): alone it breaks at 256" in line for line in summary(both))
+    assert (result.verdict, result.reason) == ("undecided", BREAKS_WITHOUT_HOLM)
+    assert any(
+        "2 batch sizes are judged at once (Holm's correction): judged alone, linear breaks at 256" in line
+        for line in summary(both)
+    )
 
 
 def test_looks_share_the_level_and_more_than_planned_are_owned_up_to():
     runs = searched(lambda size: 0.1 * size / 64)
-    assert analyse(runs, Terms(planned_looks=2)).level == pytest.approx(0.025)
-    unplanned = analyse(runs, Terms(looks=3, planned_looks=1))
+    assert analyse(runs, AnalysisSettings(planned_looks=2)).level == pytest.approx(0.025)
+    unplanned = analyse(runs, AnalysisSettings(looks=3, planned_looks=1))
     assert any("Looked at 3 times, 1 planned" in line for line in summary(unplanned))
 
 
 def test_goyals_table_says_what_goyal_said():
     # Goyal et al. 2017, arXiv:1706.02677, table 2 and figure 3: top-1 error in percent, mean and sd over five runs.
-    answer = analyse(read_table(Path(__file__).parent / "goyal.csv"), Terms(Margin(0.24, False)))
+    answer = analyse(read_table(Path(__file__).parent / "goyal.csv"), AnalysisSettings(Margin(0.24, False)))
     large = answer.batches[-1]
     assert {rule: result.verdict for rule, result in large.rules.items()} == {
         "linear": "holds",
@@ -171,6 +177,6 @@ def test_published_means_are_called_so_also_where_there_are_enough_for_a_curve()
         for size in (64, 128)
         for i in range(9)
     ]
-    answer = analyse(runs, Terms(base_batch=64))
+    answer = analyse(runs, AnalysisSettings(base_batch=64))
     assert {result.evidence for cell in answer.batches for result in cell.rules.values()} <= {"published", ""}
     assert not any("fresh seeds" in line for line in summary(answer))

@@ -17,7 +17,7 @@ from pipeline.analysis.figures.regret import regret_figure
 from pipeline.analysis.figures.steps import perfect_scaling_ends, steps_figure
 from pipeline.analysis.figures.style import batch_axis, draw_curves, new_figure, plain, plain_ticks, to_svg
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import Margin, Terms, analyse
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.stats.results import BatchResult, Law, RuleResult
 from tests.analysis.simulate import study
 
@@ -44,7 +44,7 @@ def numbers(figure):
 @pytest.fixture(scope="module")
 def seven():
     runs = table((16, 32, 64, 128, 256, 512, 1024), wall=1.0)
-    return runs, analyse(runs, Terms(base_batch=64, objective="val/loss"))
+    return runs, analyse(runs, AnalysisSettings(base_batch=64, objective="val/loss"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ ODD_LR = [*table((32, 64), trials=12), Run(32, math.inf, 1.0, status="diverged")
     ids=["too few", "failed", "infinite", "unfinished", "zeros", "negative", "huge", "odd lr"],
 )
 def test_tables_that_hold_no_answer_still_have_their_figures(tmp_path, runs):
-    answer = analyse(runs, Terms(Margin(0.01, False)))
+    answer = analyse(runs, AnalysisSettings(Margin(0.01, False)))
     draw_all(answer, runs, tmp_path)
     for name in ("answer", "losses"):
         assert "nan" not in (tmp_path / f"{name}.svg").read_text().lower()
@@ -133,9 +133,9 @@ def test_kinds_of_runs_are_named_in_the_legend_where_they_occur(seven):
 def test_the_best_law_is_drawn_beside_the_rules(seven):
     runs, answer = seven
     law = Law("broken_line", {}, 1.0, 0.95, 0.5, tuple(cell.best_lr or 0.1 for cell in answer.batches))
-    likeliest = replace(answer, laws=(law,), winner=None)
+    likeliest = replace(answer, laws=(law,), selected_law=None)
     assert "likeliest law, weight 0.95: broken line" in words(map_figure(likeliest, runs))
-    named = words(map_figure(replace(likeliest, winner="broken_line"), runs))
+    named = words(map_figure(replace(likeliest, selected_law="broken_line"), runs))
     assert "law: broken line" in named
     assert "likeliest" not in named
 
@@ -193,7 +193,7 @@ def test_steps_to_target_are_drawn_where_they_were_measured():
         for run in table((64, 128, 256, 512, 1024, 2048), floor=2000 / 64, noise=0.01)
     ]
     assert steps_figure(analyse(runs)) is None
-    figure = steps_figure(analyse(runs, Terms(objective="steps to target")))
+    figure = steps_figure(analyse(runs, AnalysisSettings(objective="steps to target")))
     assert "perfect scaling" in words(figure)
     assert "steps to target (optimizer steps)" in words(figure)
 

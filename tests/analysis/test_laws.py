@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.analysis.stats.laws import LAWS, Optima, exponent, fit_laws, winner
-from pipeline.analysis.stats.published import law_of, read_optima
-from pipeline.analysis.text.summary import law_sentences
+from pipeline.analysis.stats.laws import LAWS, Optima, fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.published import fit_published, read_optima
+from pipeline.analysis.text.laws import law_sentences
 from pipeline.errors import RequestError
 from pipeline.recipe import scaling
 
@@ -46,7 +46,7 @@ def test_the_exponent_is_that_of_generalised_least_squares():
     inverse = np.linalg.inv(found.covariance)
     covariance = np.linalg.inv(x.T @ inverse @ x)
     expected = (covariance @ x.T @ inverse @ found.octaves)[1]
-    slope = exponent(found)
+    slope = fit_exponent(found)
     assert slope.value == pytest.approx(expected)
     assert slope.high - slope.low == pytest.approx(2 * stats.norm.ppf(0.975) * math.sqrt(covariance[1, 1]))
     power = next(law for law in fit_laws(found, 64, [8, 64]) if law.rule == "power")
@@ -56,7 +56,7 @@ def test_the_exponent_is_that_of_generalised_least_squares():
 def test_a_saturating_law_is_found_with_its_noise_scale_and_named():
     found = known(-np.log2(1 + 100 / BATCHES), sd=0.05)
     laws = fit_laws(found, 64, [8, 64, 1024])
-    assert winner(laws) == laws[0].rule == "saturating"
+    assert select_law(laws) == laws[0].rule == "saturating"
     estimate = laws[0].parameters["noise_scale"]
     assert estimate.low < 100 < estimate.high < 4 * estimate.low
     assert laws[0].lrs == pytest.approx([2 ** -math.log2(1 + 100 / b) for b in (8, 64, 1024)], rel=0.05)
@@ -68,7 +68,7 @@ def test_a_noise_scale_that_the_data_do_not_bound_is_not_identifiable():
     saturating = next(law for law in laws if law.rule == "saturating")
     assert saturating.note == "not identifiable"
     assert saturating.parameters["noise_scale"].high == math.inf
-    assert winner(laws) is None
+    assert select_law(laws) is None
 
 
 def test_intervals_cover_as_often_as_they_say():
@@ -83,18 +83,18 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_too_few_batch_sizes_name_nothing():
-    assert exponent(known([1.0, 2.0])) is None
+    assert fit_exponent(known([1.0, 2.0])) is None
     assert fit_laws(known([1.0, 2.0]), 8, [8]) == ()
     for count in range(3, 9):  # linear is exactly true, and power contains it
-        assert winner(fit_laws(known(np.log2(BATCHES[:count]), sd=0.1), 8, [8])) is None
+        assert select_law(fit_laws(known(np.log2(BATCHES[:count]), sd=0.1), 8, [8])) is None
 
 
 def test_a_law_that_does_not_fit_is_not_named_however_much_worse_the_others_are():
     wiggly = -np.log2(1 + 100 / BATCHES) + 0.15 * np.array([1, -1, 1, -1, 1, -1, 1, -1])
     laws = fit_laws(known(wiggly, sd=0.05), 64, [64])
     assert laws[0].weight > 0.9
-    assert laws[0].misfit < 0.05
-    assert winner(laws) is None
+    assert laws[0].fit_p_value < 0.05
+    assert select_law(laws) is None
     assert any("None of 7 laws fits; the least bad" in line for line in law_sentences(known(wiggly), None, laws, None))
 
 
@@ -103,7 +103,7 @@ def test_without_intervals_the_exponent_has_students_t_and_no_law_is_preferred(t
     octaves = np.array([0.0, 0.6, 0.9, 1.6])
     rows = [f"{int(b)},{2**o}" for b, o in zip(BATCHES[:4], octaves, strict=True)]
     path.write_text("\n".join(["batch,best_lr", *rows]) + "\n")
-    slope, laws, best = law_of(read_optima(path), None)
+    slope, laws, best = fit_published(read_optima(path), None)
     expected = stats.linregress(np.log2(BATCHES[:4]), octaves)
     assert slope.value == pytest.approx(expected.slope)
     assert slope.high - slope.value == pytest.approx(stats.t.ppf(0.975, 2) * expected.stderr)
@@ -114,18 +114,18 @@ def test_without_intervals_the_exponent_has_students_t_and_no_law_is_preferred(t
 def test_optima_come_as_json_lines_too(tmp_path):
     path = tmp_path / "optima.jsonl"
     path.write_text("".join(json.dumps({"batch": int(b), "best_lr": 0.1 * b}) + "\n" for b in BATCHES))
-    assert law_of(read_optima(path), None)[0].value == pytest.approx(1)
+    assert fit_published(read_optima(path), None)[0].value == pytest.approx(1)
 
 
 def test_a_table_of_published_optima_gets_the_law_alone(tmp_path):
     path = tmp_path / "optima.csv"
     lines = [f"{int(b)},{0.1 * (b / 64) ** 0.5}" for b in BATCHES]
     path.write_text("\n".join(["batch,best_lr", *reversed(lines)]) + "\n")
-    slope, _, _ = law_of(read_optima(path), None)
+    slope, _, _ = fit_published(read_optima(path), None)
     assert slope.value == pytest.approx(0.5, abs=1e-6)
     lines = [f"{int(b)},{lr},{0.9 * lr},{1.1 * lr}" for b in BATCHES for lr in [0.1 * (b / 64) ** 0.5]]
     path.write_text("\n".join(["batch,best_lr,ci_low,ci_high", *lines]) + "\n")
-    slope, laws, _ = law_of(read_optima(path), None)
+    slope, laws, _ = fit_published(read_optima(path), None)
     assert slope.value == pytest.approx(0.5, abs=1e-6)
     # Power contains sqrt, and so does surge far from its noise scale.
     assert laws[0].rule == "sqrt"

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.analysis.page.page import render_page
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import Terms, analyse
-from pipeline.analysis.stats.results import Estimate, Judged, Law, Question
+from pipeline.analysis.stats.answer import AnalysisSettings, analyse
+from pipeline.analysis.stats.results import AnsweredQuestion, Estimate, Law, SensitivityCheck
 from tests.analysis.simulate import study
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -63,7 +63,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def answer(runs):
-    return analyse(runs, Terms(base_batch=64, objective="val/loss"))
+    return analyse(runs, AnalysisSettings(base_batch=64, objective="val/loss"))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_ids_are_unique_and_references_lead_somewhere(page, text):
 
 def test_names_from_outside_are_escaped(answer, runs):
     evil = [replace(runs[0], status="</script><b>", seed=None), *runs[1:]]
-    said = (Question("<i>?", "a & b", "</dd>"),)
+    said = (AnsweredQuestion("<i>?", "a & b", "</dd>"),)
     text = render_page(replace(answer, questions=said, objective='"<u>'), evil, "<title>")
     assert not {"b", "i", "u"} & {tag for tag, _ in Page(text).elements}
     assert "&lt;title&gt;" in text
@@ -149,21 +149,21 @@ def test_the_figures_take_the_pages_colours(text):
 def test_laws_questions_and_other_verdicts_have_their_tables(answer, runs):
     sizes = [cell.batch for cell in answer.batches]
     law = Law("power", {"exponent": Estimate(0.5, 0.4, math.inf)}, 1.0, 0.95, 0.5, (0.1,) * len(sizes), "a note")
-    judged = Judged(
+    judged = SensitivityCheck(
         "val/error", None, dict.fromkeys(sizes, "breaks"), None, None, 128, {"sqrt": dict.fromkeys(sizes, "holds")}
     )
     full = replace(
         answer,
         laws=(law,),
-        winner="power",
-        anchors=(replace(judged, name=f"from batch {sizes[0]}"),),
+        selected_law="power",
+        other_bases=(replace(judged, name=f"from batch {sizes[0]}"),),
         objectives=(judged,),
-        questions=(Question("Q", "A", "E"),),
+        questions=(AnsweredQuestion("Q", "A", "E"),),
     )
     words = " ".join(Page(render_page(full, runs)).words)
     for expected in ("exponent 0.5 (0.4 … ∞)", "a note", "power ✓", "val/error", "nowhere", "Questions"):
         assert expected in words
-    nothing = replace(answer, laws=(), questions=(), anchors=(), objectives=())
+    nothing = replace(answer, laws=(), questions=(), other_bases=(), objectives=())
     bare = " ".join(Page(render_page(nothing, runs)).words)
     assert "Questions" not in bare
     assert "Laws" not in bare

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from pipeline.analysis.runs import Run, choices_of, mark_stalled, read_table, write_table
+from pipeline.analysis.runs import Run, mark_stalled, parse_cell_name
+from pipeline.analysis.run_table import read_table, write_table
 from pipeline.errors import RequestError
 
 
@@ -67,10 +68,10 @@ def test_a_byte_order_mark_and_measures_that_are_no_numbers_do_no_harm(tmp_path)
 
 
 def test_choices_with_commas_in_them_are_told_apart():
-    wide, narrow = (choices_of(f"batch=64,model.hidden=[64,{size}],name='a,b'") for size in (32, 16))
+    wide, narrow = (parse_cell_name(f"batch=64,model.hidden=[64,{size}],name='a,b'") for size in (32, 16))
     assert wide == {("batch", "64"), ("model.hidden", "[64,32]"), ("name", "'a,b'")}
     assert wide != narrow
-    assert choices_of("") == frozenset()
+    assert parse_cell_name("") == frozenset()
 
 
 @pytest.mark.parametrize("line", ["{", "[1, 2]", "64,0.1,0.5"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import advise
-from pipeline.analysis.runs import write_table
+from pipeline.analysis.run_table import write_table
 from pipeline.command import run_command
 from tests.analysis.simulate import study
 

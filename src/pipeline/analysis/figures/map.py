@@ -30,7 +30,7 @@ from pipeline.analysis.figures.style import (
     side_room,
 )
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.results import RULES, Answer, BatchResult
+from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # How far above the batch's own best, in margins; doubling, so that the valley and the flanks both show.
 LEVELS = (0, 1, 2, 4, 8, 16)
@@ -163,7 +163,7 @@ def _draw_rules(axes: Axes, answer: Answer, room: float) -> None:
         return
     sizes = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
     for rule, (color, dashes) in RULE_STYLES.items():
-        lrs = anchor * (sizes / answer.base_batch) ** RULES[rule]
+        lrs = anchor * (sizes / answer.base_batch) ** JUDGED_RULES[rule]
         axes.plot(sizes, lrs, ls=dashes, color=color, path_effects=HALO, scalex=False, scaley=False, zorder=2)
 
 

@@ -16,7 +16,7 @@ from pipeline.analysis.figures.style import (
     ratio_axis,
     side_room,
 )
-from pipeline.analysis.stats.results import RULES, Answer, BatchResult
+from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # Octaves that are shown at least, either side of the rule: nobody should mistake a small difference for a large one.
 LEAST = 1.2
@@ -54,7 +54,7 @@ def legend(answer: Answer) -> list[Line2D]:
     handles = []
     if answer.laws:
         law = answer.laws[0]
-        kind = "law" if law.rule == answer.winner else f"likeliest law, weight {law.weight:.2f}"
+        kind = "law" if law.rule == answer.selected_law else f"likeliest law, weight {law.weight:.2f}"
         handles.append(Line2D([], [], color=BLUE, ls=LAW, lw=1.2, label=f"{kind}: {law.rule.replace('_', ' ')}"))
     marks = verdict_marks.legend(_verdict(cell) for cell in answer.batches if cell.best_lr is not None)
     for mark in marks:
@@ -66,7 +66,7 @@ def _draw_rules(axes: Axes, answer: Answer) -> None:
     room = 2 ** side_room(answer.batches)
     ends = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
     for rule, (color, dashes) in RULE_STYLES.items():
-        ratio = (ends / answer.base_batch) ** (RULES[rule] - 1)
+        ratio = (ends / answer.base_batch) ** (JUDGED_RULES[rule] - 1)
         axes.plot(ends, ratio, ls=dashes, color=color, scalex=False, scaley=False, zorder=2)
 
 

@@ -13,7 +13,7 @@ from pipeline.analysis.page.inline_svg import inline_svg
 from pipeline.analysis.page.tables import batch_table, judged_table, law_table
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.text.render import summary
+from pipeline.analysis.text.summary import summary
 
 RunUrl = Callable[[str], str]
 
@@ -59,7 +59,7 @@ def render_page(answer: Answer, runs: Sequence[Run], title: str = "", run_url: R
         batch_table(answer),
         _questions(answer),
         law_table(answer),
-        judged_table("Verdicts from other batch sizes", "from", answer.anchors),
+        judged_table("Verdicts from other batch sizes", "from", answer.other_bases),
         judged_table("Verdicts by other objectives", "objective", answer.objectives),
     ]
     here = files("pipeline.analysis.page")

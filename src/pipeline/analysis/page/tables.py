@@ -4,8 +4,8 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.analysis.stats.results import Answer, Estimate, Judged
-from pipeline.analysis.text.render import columns, rows
+from pipeline.analysis.stats.results import Answer, Estimate, SensitivityCheck
+from pipeline.analysis.text.table import columns, rows
 
 VERDICTS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×", "censored": "△"}
 
@@ -21,14 +21,14 @@ def law_table(answer: Answer) -> str:
     body = []
     for law in answer.laws:
         parameters = "; ".join(f"{name.replace('_', ' ')} {estimate(value)}" for name, value in law.parameters.items())
-        name = law.rule.replace("_", " ") + (" ✓" if law.rule == answer.winner else "")
-        numbers = [f"{law.aic:.1f}", f"{law.weight:.2f}", f"{law.misfit:.2g}"]
+        name = law.rule.replace("_", " ") + (" ✓" if law.rule == answer.selected_law else "")
+        numbers = [f"{law.aic:.1f}", f"{law.weight:.2f}", f"{law.fit_p_value:.2g}"]
         body.append([_cell(name), _cell(parameters, "text"), *map(_cell, numbers), _cell(law.note, "text")])
     head = ("law", "parameters, 95 % interval", "AIC", "weight", "p of the misfit", "note")
     return _table("Laws for the best LR", head, body)
 
 
-def judged_table(title: str, first: str, judged: Sequence[Judged]) -> str:
+def judged_table(title: str, first: str, judged: Sequence[SensitivityCheck]) -> str:
     """The rules' verdicts at each batch size, linear's first, for each way to judge; nothing where there is none."""
     sizes = sorted({size for one in judged for size in one.verdicts})
     body = []

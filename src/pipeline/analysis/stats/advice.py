@@ -107,11 +107,11 @@ class Advice:
 
 def advise(question: Question, answer: Answer | None = None) -> Advice:
     """Answer `question` by each rule, and by the evidence of `answer` where there is one."""
-    rules = tuple(advise_by_rule(rule, question) for rule in MEANT_FOR)
+    rules = tuple(apply_rule(rule, question) for rule in MEANT_FOR)
     return Advice(question, rules, None if answer is None else weigh_evidence(question, answer))
 
 
-def advise_by_rule(rule: str, question: Question) -> RuleAdvice:
+def apply_rule(rule: str, question: Question) -> RuleAdvice:
     """The LR, and Adam's betas and eps, that `rule` gives; or the reason why it gives none."""
     common = (rule, MEANT_FOR[rule], rule in CUSTOMARY["adam" if question.betas else "sgd"])
     needed = ("betas",) if rule == "adam_sde" else RULES[rule].parameters
@@ -204,17 +204,17 @@ def _find(cells: Sequence[BatchResult], batch: int) -> _Optimum:
     apart = math.log2(right.batch / left.batch)
     share = math.log2(batch / left.batch) / apart
     octaves = (1 - share) * left.curve.argmins() + share * right.curve.argmins()
-    bend = bend_above_line(apart, share)
+    bend = curvature_allowance(apart, share)
     return _Optimum(octaves, bend, _estimate(octaves, higher=bend), (left.batch, right.batch))
 
 
-def bend_above_line(apart: float, share: float) -> float:
+def curvature_allowance(apart: float, share: float) -> float:
     """Octaves by which the best LR may lie above the line between two batch sizes, `share` of the way from one.
 
     The rules saturating and surge both bend at the noise scale. In the middle of a line over it they lie
     log2 cosh(apart · ln 2 / 4) above: 0.02 octave for batches one octave `apart`, 0.09 for two, 0.32 for four.
 
-    >>> round(bend_above_line(2, 0.5), 3)
+    >>> round(curvature_allowance(2, 0.5), 3)
     0.085
     """
     return 4 * share * (1 - share) * math.log2(math.cosh(apart * math.log(2) / 4))

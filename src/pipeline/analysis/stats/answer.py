@@ -6,14 +6,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.analysis.runs import CONFIRM, Run, by_objective, published
-from pipeline.analysis.stats.cells import Cell, describe
+from pipeline.analysis.runs import CONFIRM, Run, by_objective, published_means
+from pipeline.analysis.stats.batch_fit import BatchFit, fit_batch
 from pipeline.analysis.stats.confirmation import same_lr
-from pipeline.analysis.stats.laws import exponent, fit_laws, optima, winner
+from pipeline.analysis.stats.laws import estimate_optima, fit_exponent, fit_laws, select_law
 from pipeline.analysis.stats.power import detectable_error
-from pipeline.analysis.stats.results import MOST_ANCHORS, RULES, STEPS_TO_TARGET, Answer, BatchResult, Estimate, Judged
-from pipeline.analysis.stats.verdict import LEVEL, contiguous, judge
-from pipeline.analysis.text.questions import answer_questions
+from pipeline.analysis.stats.questions import answer_questions
+from pipeline.analysis.stats.results import (
+    JUDGED_RULES,
+    MAX_OTHER_BASES,
+    STEPS_TO_TARGET,
+    Answer,
+    BatchResult,
+    Estimate,
+    SensitivityCheck,
+)
+from pipeline.analysis.stats.verdict import LEVEL, holding_range, judge
 from pipeline.errors import RequestError
 
 
@@ -41,7 +49,7 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Terms:
+class AnalysisSettings:
     """On what terms a table is judged, besides its runs.
 
     Attributes:
@@ -63,7 +71,7 @@ class Terms:
     planned_looks: int = 1
 
 
-def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
+def analyse(runs: Sequence[Run], terms: AnalysisSettings = AnalysisSettings()) -> Answer:
     """Analyse a table of runs of one workload; stalled ones already marked (`table.mark_stalled`).
 
     Raises:
@@ -77,8 +85,8 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
     cells = _cells(runs, sizes)
     margin = terms.margin.absolute(cells[base].result.best_value)
     judged = judge(cells, base, margin, level)
-    holds_from, holds_up_to, breaks_at = contiguous(_verdicts(judged, "linear"), base)
-    found = optima(list(cells.values()), np.random.default_rng(0))
+    holds_from, holds_up_to, breaks_at = holding_range(_verdicts(judged, "linear"), base)
+    found = estimate_optima(list(cells.values()), np.random.default_rng(0))
     below = found.only(found.batches < (breaks_at or math.inf))
     laws = fit_laws(found, base, sizes)
     answer = Answer(
@@ -89,14 +97,14 @@ def analyse(runs: Sequence[Run], terms: Terms = Terms()) -> Answer:
         margin_source=terms.margin_source,
         seed_sd=_seed_sd(cells[base]),
         batches=tuple(judged[size] for size in sizes),
-        exponent=exponent(found),
-        exponent_to_break=exponent(below) if breaks_at else None,
+        exponent=fit_exponent(found),
+        exponent_to_break=fit_exponent(below) if breaks_at else None,
         holds_from=holds_from,
         holds_up_to=holds_up_to,
         breaks_at=breaks_at,
         laws=laws,
-        winner=winner(laws),
-        anchors=_other_anchors(cells, base, margin, level),
+        selected_law=select_law(laws),
+        other_bases=_other_anchors(cells, base, margin, level),
         objectives=_objectives(runs, terms, base, level, cells[base].result.best_value),
         objective=terms.objective,
         budget=terms.budget,
@@ -120,31 +128,31 @@ def choose_base(sizes: Sequence[int], asked: int | None, configured: int | None)
     return sizes[0], "the smallest that was run"
 
 
-def _cells(runs: Sequence[Run], sizes: Sequence[int]) -> dict[int, Cell]:
+def _cells(runs: Sequence[Run], sizes: Sequence[int]) -> dict[int, BatchFit]:
     by_size: dict[int, list[Run]] = {size: [] for size in sizes}
     for run in runs:
         by_size[run.batch].append(run)
-    return {size: describe(by_size[size]) for size in sizes}
+    return {size: fit_batch(by_size[size]) for size in sizes}
 
 
-def _judged(name: str, slope: Estimate | None, batches: Mapping[int, BatchResult], base: int) -> Judged:
+def _judged(name: str, slope: Estimate | None, batches: Mapping[int, BatchResult], base: int) -> SensitivityCheck:
     linear = _verdicts(batches, "linear")
-    others = {rule: _verdicts(batches, rule) for rule in RULES if rule != "linear"}
-    return Judged(name, slope, linear, *contiguous(linear, base), others)
+    others = {rule: _verdicts(batches, rule) for rule in JUDGED_RULES if rule != "linear"}
+    return SensitivityCheck(name, slope, linear, *holding_range(linear, base), others)
 
 
 def _verdicts(batches: Mapping[int, BatchResult], rule: str) -> dict[int, str]:
     return {size: cell.rules[rule].verdict for size, cell in batches.items()}
 
 
-def _seed_sd(cell: Cell) -> float | None:
+def _seed_sd(cell: BatchFit) -> float | None:
     """By how much single runs of different seeds differ at the best LR; None where there are no two seeds.
 
     Fresh seeds at just that LR, where there are any; else the search's near it, with the curve's slope taken out;
     of published means it is what they say themselves.
     """
     best, curve, near = cell.result.best_lr, cell.result.curve, cell.near_best()
-    if known := [run.value_sd for run in published(near) if run.value_sd is not None]:
+    if known := [run.value_sd for run in published_means(near) if run.value_sd is not None]:
         return math.sqrt(float(np.mean(np.square(known))))
     fresh = [run for run in near if best and run.phase == CONFIRM and same_lr(run.lr, best)]
     runs = fresh if len(fresh) > 1 else [run for run in near if run.phase != CONFIRM]
@@ -156,9 +164,11 @@ def _seed_sd(cell: Cell) -> float | None:
     return float(np.std([run.value for run in runs] * np.exp(at_best - slope), ddof=1))
 
 
-def _other_anchors(cells: Mapping[int, Cell], base: int, margin: float | None, level: float) -> tuple[Judged, ...]:
+def _other_anchors(
+    cells: Mapping[int, BatchFit], base: int, margin: float | None, level: float
+) -> tuple[SensitivityCheck, ...]:
     """The rules' verdicts from every other batch size that has a best LR, within the same margin."""
-    if len(cells) > MOST_ANCHORS:
+    if len(cells) > MAX_OTHER_BASES:
         return ()
     found = []
     for size, cell in cells.items():
@@ -169,8 +179,8 @@ def _other_anchors(cells: Mapping[int, Cell], base: int, margin: float | None, l
 
 
 def _objectives(
-    runs: Sequence[Run], terms: Terms, base: int, level: float, best_value: float | None
-) -> tuple[Judged, ...]:
+    runs: Sequence[Run], terms: AnalysisSettings, base: int, level: float, best_value: float | None
+) -> tuple[SensitivityCheck, ...]:
     """The same question by every objective that the table has; none where there is only one.
 
     The margin is the same share of each one's best: an absolute one is in the unit of the first alone.
@@ -186,13 +196,13 @@ def _objectives(
     for name, table in tables.items():
         cells = _cells(table, sorted({run.batch for run in table}))
         margin = terms.margin if name == terms.objective else Margin(share)
-        slope = exponent(optima(list(cells.values()), np.random.default_rng(0)))
+        slope = fit_exponent(estimate_optima(list(cells.values()), np.random.default_rng(0)))
         batches = judge(cells, base, margin.absolute(cells[base].result.best_value), level)
         found.append(_judged(name, slope, batches, base))
     return tuple(found)
 
 
-def _with_power(answer: Answer, cells: Mapping[int, Cell], level: float) -> tuple[BatchResult, ...]:
+def _with_power(answer: Answer, cells: Mapping[int, BatchFit], level: float) -> tuple[BatchResult, ...]:
     rng = np.random.default_rng(0)
     strict = level / max(1, len(cells) - 1)
     base = cells[answer.base_batch]

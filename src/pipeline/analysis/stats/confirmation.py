@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from pipeline.analysis.runs import CONFIRM, Run, published
-from pipeline.analysis.stats.cells import describe
-from pipeline.analysis.stats.results import RULES
+from pipeline.analysis.runs import CONFIRM, Run, published_means
+from pipeline.analysis.stats.batch_fit import fit_batch
+from pipeline.analysis.stats.results import JUDGED_RULES
 
 # Two LRs this close (in octaves) are the same: they went through text.
 SAME = 1e-3
 # The most further seeds that are worth naming.
-MOST_SEEDS = 1000
+MAX_MORE_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Comparison:
 
     def seeds_to_decide(self, margin: float, level: float) -> int | None:
         """How many seeds in all would put the bound on one side of the margin, were mean and sd to stay."""
-        counts = np.arange(2, MOST_SEEDS + 1)
+        counts = np.arange(2, MAX_MORE_SEEDS + 1)
         half = stats.t.ppf(1 - level, counts - 1) * self.sd / np.sqrt(counts)
         enough = np.flatnonzero(half < abs(self.mean - margin))
         return int(counts[enough[0]]) if len(enough) else None
@@ -80,7 +80,7 @@ def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None
     Args:
         runs: of one batch size.
     """
-    if published(runs):
+    if published_means(runs):
         return _compare_published(runs, lr)
     if same_lr(lr, best_lr):
         return None
@@ -112,7 +112,7 @@ def _compare_published(runs: Sequence[Run], lr: float) -> Comparison | None:
 
     A mean without a standard deviation gets the largest of its neighbours'.
     """
-    known = [run for run in published(runs) if run.n is not None and run.n > 1]
+    known = [run for run in published_means(runs) if run.n is not None and run.n > 1]
     here = [run for run in known if same_lr(run.lr, lr)]
     others = [run for run in known if not same_lr(run.lr, lr)]
     sds = [run.value_sd for run in known if run.value_sd is not None]
@@ -142,7 +142,9 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
         base: the batch size that the rules start from.
     """
     searched = [run for run in runs if run.phase != CONFIRM]
-    cells = {size: describe([run for run in searched if run.batch == size]) for size in {run.batch for run in searched}}
+    cells = {
+        size: fit_batch([run for run in searched if run.batch == size]) for size in {run.batch for run in searched}
+    }
     anchor = cells[base].result.best_lr if base in cells else None
     if anchor is None or len(cells) < 2:
         return []
@@ -151,7 +153,7 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
         result = cells[size].result
         if result.best_lr is None:
             continue
-        lrs = [result.best_lr] + [anchor * (size / base) ** exponent for exponent in RULES.values()]
+        lrs = [result.best_lr] + [anchor * (size / base) ** exponent for exponent in JUDGED_RULES.values()]
         admissible = [lr for lr in lrs if result.failing_lr is None or lr < result.failing_lr]
         points += [(size, lr) for lr in _distinct(admissible)]
     return points

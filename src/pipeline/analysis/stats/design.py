@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.analysis.runs import CONFIRM, Run
-from pipeline.analysis.stats.cells import Cell, describe
+from pipeline.analysis.stats.batch_fit import BatchFit, fit_batch
 from pipeline.analysis.stats.confirmation import points_to_confirm
-from pipeline.analysis.stats.laws import exponent, optima
+from pipeline.analysis.stats.laws import estimate_optima, fit_exponent
 from pipeline.analysis.stats.power import detectable_error
-from pipeline.analysis.stats.results import RULES, Estimate
+from pipeline.analysis.stats.results import JUDGED_RULES, Estimate
 from pipeline.analysis.stats.verdict import LEVEL, judge
 
 # Simulated sweeps; the figures are their medians.
@@ -45,7 +45,7 @@ class Design:
     @property
     def runs(self) -> int:
         """How many runs it takes: at the base batch the rules' LRs and the best one are the same."""
-        points = (len(self.batches) - 1) * (len(RULES) + 1) + 1
+        points = (len(self.batches) - 1) * (len(JUDGED_RULES) + 1) + 1
         return len(self.batches) * self.trials + (points * self.confirm_seeds if len(self.batches) > 1 else 0)
 
 
@@ -77,18 +77,18 @@ def expect(design: Design) -> Expectation:
         for batch, lr in points_to_confirm(runs, design.base) if design.confirm_seeds else ():
             octaves = math.log2(lr) - _best(design, batch)
             runs += [_run(design, batch, octaves, 1000 + i, CONFIRM, rng) for i in range(design.confirm_seeds)]
-        cells = {batch: describe([run for run in runs if run.batch == batch]) for batch in design.batches}
+        cells = {batch: fit_batch([run for run in runs if run.batch == batch]) for batch in design.batches}
         # The simulated loss is 1 at its best.
         margin = design.margin
         judged = judge(cells, design.base, margin)
         for batch, cell in cells.items():
-            judged_cell = Cell(judged[batch], cell.runs, cell.joint)
+            judged_cell = BatchFit(judged[batch], cell.runs, cell.joint)
             level = LEVEL / max(1, len(design.batches) - 1)
             found = detectable_error(judged_cell, cells[design.base], margin, level, rng)
             errors[batch].append(math.inf if found is None else found)
             low, high = cell.result.ci_low, cell.result.ci_high
             widths[batch].append(math.log2(high / low) if low and high else math.inf)
-        slope = exponent(optima(list(cells.values()), rng))
+        slope = fit_exponent(estimate_optima(list(cells.values()), rng))
         slopes += [slope] if slope is not None else []
     typical = float(np.median([slope.high - slope.low for slope in slopes])) if slopes else None
     return Expectation(_medians(widths), _medians(errors), typical)

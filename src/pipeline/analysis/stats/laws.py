@@ -8,12 +8,12 @@ import numpy as np
 from scipy import stats
 
 from pipeline.analysis.runs import CONFIRM
-from pipeline.analysis.stats.cells import Cell
+from pipeline.analysis.stats.batch_fit import BatchFit
 from pipeline.analysis.stats.curve import GRID, fit_curve
 from pipeline.analysis.stats.results import Estimate, Law
 
 # Below this Akaike weight no law is named; nor is one whose residuals are this unlikely, were it true.
-WINNING_WEIGHT, MISFIT = 0.9, 0.05
+MIN_WEIGHT, MIN_FIT_P_VALUE = 0.9, 0.05
 # With fewer batch sizes a formula with a parameter of its own fits whatever there is.
 FEWEST_OPTIMA = 3
 # A batch size (noise scale, break) whose 95 % interval is wider than so many octaves is not identified.
@@ -47,7 +47,7 @@ class Optima:
         return Optima(self.batches[keep], self.octaves[keep], self.covariance[np.ix_(keep, keep)], self.freedom)
 
 
-def optima(cells: Sequence[Cell], rng: np.random.Generator) -> Optima:
+def estimate_optima(cells: Sequence[BatchFit], rng: np.random.Generator) -> Optima:
     """Best LRs, with the posteriors' variances, and correlations from leaving out the same seeds everywhere.
 
     Seeds are common to all batch sizes, so their luck may move several optima at once; the correlation is
@@ -61,7 +61,7 @@ def optima(cells: Sequence[Cell], rng: np.random.Generator) -> Optima:
     return Optima(batches, np.median(draws, axis=1), correlation * np.outer(sds, sds))
 
 
-def _shared_luck(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
+def _shared_luck(cells: Sequence[BatchFit], rng: np.random.Generator) -> np.ndarray:
     """[n, n] correlation of the optima through common seeds."""
     seeds = sorted({run.seed for cell in cells for run in cell.runs if run.seed is not None and run.phase != CONFIRM})
     groups = [set(seeds[start::MOST_GROUPS]) for start in range(min(len(seeds), MOST_GROUPS))]
@@ -86,7 +86,7 @@ def _shared_luck(cells: Sequence[Cell], rng: np.random.Generator) -> np.ndarray:
     return shrunk
 
 
-def exponent(found: Optima) -> Estimate | None:
+def fit_exponent(found: Optima) -> Estimate | None:
     """α of best LR ∝ batch^α with its 95 % interval; None with fewer than three batch sizes."""
     if len(found.batches) < FEWEST_OPTIMA:
         return None
@@ -121,9 +121,9 @@ def fit_laws(found: Optima, base: int, batches: Sequence[int]) -> tuple[Law, ...
     )
 
 
-def winner(laws: Sequence[Law]) -> str | None:
+def select_law(laws: Sequence[Law]) -> str | None:
     """The law that the data single out, or None."""
-    return laws[0].rule if laws and laws[0].weight >= WINNING_WEIGHT and laws[0].misfit >= MISFIT else None
+    return laws[0].rule if laws and laws[0].weight >= MIN_WEIGHT and laws[0].fit_p_value >= MIN_FIT_P_VALUE else None
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ def _fit(rule: str, found: Optima, base: int, batches: Sequence[int]) -> Law:
     # The covariance is known, not fitted, so there is no small-sample term: with one, laws without a parameter of their
     # own would win at few batch sizes whatever the data say.
     aic = float(chi2[best]) + 2 * k
-    misfit = float(stats.chi2.sf(chi2[best], n - k))
+    fit_p_value = float(stats.chi2.sf(chi2[best], n - k))
     lrs = 2.0 ** (constants[best] + formula.octaves(np.array(batches, dtype=float), own[best : best + 1])[0])
-    return Law(rule, parameters, aic, 0.0, misfit, tuple(float(lr) for lr in lrs), note)
+    return Law(rule, parameters, aic, 0.0, fit_p_value, tuple(float(lr) for lr in lrs), note)
 
 
 def _candidates(formula: _Formula, batches: np.ndarray) -> np.ndarray:

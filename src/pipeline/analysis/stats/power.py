@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from pipeline.analysis.stats.cells import Cell
+from pipeline.analysis.stats.batch_fit import BatchFit
 from pipeline.analysis.stats.confirmation import compare
 from pipeline.analysis.stats.curve import Curve
 
@@ -18,7 +18,7 @@ _STEPS = np.arange(0.125, 4.01, 0.125)
 
 
 def detectable_error(
-    cell: Cell, base: Cell, margin: float | None, level: float, rng: np.random.Generator
+    cell: BatchFit, base: BatchFit, margin: float | None, level: float, rng: np.random.Generator
 ) -> float | None:
     """Octaves by which a rule's LR must be wrong for this design to say `breaks` in 80 % of simulations.
 
@@ -57,7 +57,7 @@ def detectable_error(
     return None if None in sides else max(side for side in sides if side is not None)
 
 
-def _noise(cell: Cell) -> tuple[int, float]:
+def _noise(cell: BatchFit) -> tuple[int, float]:
     """How many pairs of fresh seeds there are, and the standard deviation of a pair's difference."""
     result = cell.result
     assert result.best_lr is not None

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analysis.runs import number_in, read_rows
-from pipeline.analysis.stats.laws import Optima, exponent, fit_laws, winner
+from pipeline.analysis.stats.laws import Optima, fit_exponent, fit_laws, select_law
 from pipeline.analysis.stats.results import Estimate, Law
+from pipeline.analysis.run_table import parse_number, read_rows
 from pipeline.errors import RequestError
 
 # Fewer optima leave nothing to see how well a law fits.
@@ -48,7 +48,7 @@ def read_optima(path: Path) -> Optima | None:
 
 def _read_row(row: Mapping[str, Any], where: str) -> dict[str, float]:
     names = ("batch", "best_lr", "ci_low", "ci_high")
-    values = {name: number_in(name, row[name], where) for name in names if row.get(name)}
+    values = {name: parse_number(name, row[name], where) for name in names if row.get(name)}
     if missing := [name for name in names[:2] if name not in values]:
         raise RequestError(f"{where}: no {missing[0]}.\nA table of optima needs batch and best_lr.")
     if not all(0 < value < math.inf for value in values.values()) or values.get("ci_low", 0) > values.get(
@@ -60,7 +60,7 @@ def _read_row(row: Mapping[str, Any], where: str) -> dict[str, float]:
     return values
 
 
-def law_of(found: Optima, base: int | None) -> tuple[Estimate | None, tuple[Law, ...], str | None]:
+def fit_published(found: Optima, base: int | None) -> tuple[Estimate | None, tuple[Law, ...], str | None]:
     """Exponent, laws and the one that is singled out, if any.
 
     Args:
@@ -69,4 +69,4 @@ def law_of(found: Optima, base: int | None) -> tuple[Estimate | None, tuple[Law,
     """
     batches = [int(batch) for batch in found.batches]
     laws = fit_laws(found, batches[0] if base is None else base, batches)
-    return exponent(found), laws, winner(laws)
+    return fit_exponent(found), laws, select_law(laws)

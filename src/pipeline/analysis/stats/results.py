@@ -11,18 +11,18 @@ FEW_STEPS = 50
 # The objective's name where the budget is a target.
 STEPS_TO_TARGET = "steps to target"
 # An exponent whose 95 % interval is wider says nothing of a law.
-WIDEST_EXPONENT = 0.4
+MAX_EXPONENT_WIDTH = 0.4
 # The most batch sizes for which verdicts are repeated from every other base: their number is squared.
-MOST_ANCHORS = 20
+MAX_OTHER_BASES = 20
 # What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
 # is not known well enough.
-BREAKS_ALONE = "breaks if no other batch size is judged"
-BREAKS_FROM_POINT, HOLDS_FROM_POINT = (
+BREAKS_WITHOUT_HOLM = "breaks if no other batch size is judged"
+BREAKS_IF_BASE_KNOWN, HOLDS_IF_BASE_KNOWN = (
     "breaks if the base's best LR is as found",
     "holds if the base's best LR is as found",
 )
 # The rules that are judged, as exponents of batch / base batch.
-RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
+JUDGED_RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class BatchResult:
         best_value, test_value: the objective and the test loss at the best LR.
         steps: optimizer steps of its runs; `starved` below `FEW_STEPS`.
         stable_lr, failing_lr: the largest LR below the lowest at which any seed failed, and that LR.
-        rules: by name, see `RULES`.
+        rules: by name, see `JUDGED_RULES`.
         detectable: octaves by which an LR must be wrong for this design to say `breaks` in 80 % of cases.
         noise_scale: tr Σ / |G|² of the runs near the best LR, as last measured, in examples; None where it was not.
         seeds: how many the search had, where they are known.
@@ -111,7 +111,7 @@ class BatchResult:
         return self.steps is not None and self.steps < FEW_STEPS
 
     @property
-    def alike(self) -> tuple[str, ...]:
+    def also_hold(self) -> tuple[str, ...]:
         """Other rules that hold where linear does: there, that it holds is no evidence for it."""
         if not self.rules or self.rules["linear"].verdict != "holds":
             return ()
@@ -134,7 +134,7 @@ class Law:
         parameters: by name: `lr_at_base`; and `exponent`, `noise_scale` (examples) or `break_batch`.
         aic: Akaike's criterion; smaller is better.
         weight: its share of the Akaike weights of all laws.
-        misfit: p-value of the residuals, were the law true.
+        fit_p_value: p-value of the chi-square test of the residuals, if the law is true.
         lrs: the law's LR at each batch size of the answer.
         note: `not identifiable` where a parameter's interval is too wide to be given.
     """
@@ -143,13 +143,13 @@ class Law:
     parameters: Mapping[str, Estimate]
     aic: float
     weight: float
-    misfit: float
+    fit_p_value: float
     lrs: tuple[float, ...]
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Judged:
+class SensitivityCheck:
     """How far the rules hold by another objective, or from another batch size.
 
     Attributes:
@@ -169,7 +169,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Question:
+class AnsweredQuestion:
     """A question that courses answer by rule of thumb, answered from this sweep's own numbers."""
 
     question: str
@@ -190,8 +190,8 @@ class Answer:
             linear breaks; None where it can't be fitted.
         holds_from, holds_up_to: the contiguous range around the base in which linear holds.
         breaks_at: the smallest batch size above the base at which linear breaks.
-        laws: fitted formulas, the best first; `winner` is the first one's name where its weight is 0.9 or more.
-        anchors: linear's verdicts with each other batch size as the base.
+        laws: fitted formulas, the best first; `selected_law` is the first one's name where its weight is 0.9 or more.
+        other_bases: linear's verdicts with each other batch size as the base.
         objectives: the same question by each objective that the table has, the one in `objective` first.
         questions: with answers.
         objective, budget: what the runs were judged by, and what was kept equal.
@@ -212,10 +212,10 @@ class Answer:
     margin_source: str = ""
     exponent_to_break: Estimate | None = None
     laws: tuple[Law, ...] = ()
-    winner: str | None = None
-    anchors: tuple[Judged, ...] = ()
-    objectives: tuple[Judged, ...] = ()
-    questions: tuple[Question, ...] = ()
+    selected_law: str | None = None
+    other_bases: tuple[SensitivityCheck, ...] = ()
+    objectives: tuple[SensitivityCheck, ...] = ()
+    questions: tuple[AnsweredQuestion, ...] = ()
     objective: str = "value"
     budget: str = ""
     seeds: int = 0

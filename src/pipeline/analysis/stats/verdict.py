@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.analysis.runs import published
-from pipeline.analysis.stats.cells import Cell, band, band_is_open
-from pipeline.analysis.stats.confirmation import MOST_SEEDS, Comparison, compare
+from pipeline.analysis.runs import published_means
+from pipeline.analysis.stats.batch_fit import BatchFit, band, band_is_open
+from pipeline.analysis.stats.confirmation import MAX_MORE_SEEDS, Comparison, compare
 from pipeline.analysis.stats.results import (
-    BREAKS_ALONE,
-    BREAKS_FROM_POINT,
-    HOLDS_FROM_POINT,
-    RULES,
+    BREAKS_IF_BASE_KNOWN,
+    BREAKS_WITHOUT_HOLM,
+    HOLDS_IF_BASE_KNOWN,
+    JUDGED_RULES,
     BatchResult,
     RuleResult,
 )
@@ -27,7 +27,9 @@ from pipeline.analysis.stats.results import (
 LEVEL = 0.05
 
 
-def judge(cells: Mapping[int, Cell], base: int, margin: float | None, level: float = LEVEL) -> dict[int, BatchResult]:
+def judge(
+    cells: Mapping[int, BatchFit], base: int, margin: float | None, level: float = LEVEL
+) -> dict[int, BatchResult]:
     """Each cell's result with its band, and with each rule's verdict.
 
     Args:
@@ -37,7 +39,7 @@ def judge(cells: Mapping[int, Cell], base: int, margin: float | None, level: flo
         level: one-sided, of each verdict.
     """
     rules: dict[int, dict[str, RuleResult]] = {size: {} for size in cells}
-    for rule, exponent in RULES.items():
+    for rule, exponent in JUDGED_RULES.items():
         regrets = {size: _Regret.of(cell, cells[base], exponent) for size, cell in cells.items()}
         chances = {
             size: regret.chance_within(margin)
@@ -68,7 +70,7 @@ class _Regret:
         paired: fresh seeds' comparison, where there is one.
     """
 
-    cell: Cell
+    cell: BatchFit
     lr: float | None = None
     draws: np.ndarray | None = None
     outside: np.ndarray | None = None
@@ -77,7 +79,7 @@ class _Regret:
     paired: Comparison | None = None
 
     @classmethod
-    def of(cls, cell: Cell, base: Cell, exponent: float) -> "_Regret":
+    def of(cls, cell: BatchFit, base: BatchFit, exponent: float) -> "_Regret":
         anchor = base.result.best_lr
         if anchor is None:
             return cls(cell)
@@ -166,20 +168,20 @@ class _Regret:
     def _why_open(self, margin: float, level: float, strict: float) -> str:
         """What alone keeps the verdict open; empty where several things do."""
         if self.chance_within(margin) <= level:
-            return BREAKS_ALONE
+            return BREAKS_WITHOUT_HOLM
         if self.from_point is None:
             return ""
         known = replace(self, draws=self.from_point, outside=np.full(len(self.from_point), self.clipped))
         if known.chance_within(margin) <= strict:
-            return BREAKS_FROM_POINT
-        return HOLDS_FROM_POINT if known.chance_beyond(margin) <= level else ""
+            return BREAKS_IF_BASE_KNOWN
+        return HOLDS_IF_BASE_KNOWN if known.chance_beyond(margin) <= level else ""
 
     def _measured(self, level: float) -> RuleResult:
         """LR, loss and regret, by pairs where there are any."""
         assert self.lr is not None
         if self.paired is not None:
             bounds = self.paired.bound(level, upper=False), self.paired.bound(level, upper=True)
-            evidence = "published" if published(self.cell.runs) else "confirmed"
+            evidence = "published" if published_means(self.cell.runs) else "confirmed"
             regret = (self.lr, self.paired.loss, self.paired.mean, *bounds)
             return RuleResult(*regret, evidence=evidence, seeds=self.paired.seeds)
         # A draw that fails counts as infinitely worse; between finite and infinite nothing is interpolated.
@@ -200,7 +202,7 @@ class _Regret:
         if self.draws is not None and not self.clipped:
             further.append(self._more_for_the_curve(self.draws, margin, level, breaks))
         needed = max(further, default=math.inf)
-        return None if needed > MOST_SEEDS else max(1, math.ceil(needed))
+        return None if needed > MAX_MORE_SEEDS else max(1, math.ceil(needed))
 
     def _more_for_the_curve(self, draws: np.ndarray, margin: float, level: float, breaks: bool) -> float:
         """Further seeds until the posterior decides, if its quantiles draw near its median as the root of the seeds.
@@ -230,7 +232,7 @@ def holm(chances: Mapping[int, float], level: float = LEVEL) -> set[int]:
     return breaking
 
 
-def contiguous(verdicts: Mapping[int, str], base: int) -> tuple[int | None, int | None, int | None]:
+def holding_range(verdicts: Mapping[int, str], base: int) -> tuple[int | None, int | None, int | None]:
     """From which batch size to which a rule holds without a gap around the base, and where it first breaks above it."""
     sizes = sorted(verdicts)
     index = sizes.index(base)

@@ -23,13 +23,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline.recipe.statuses import CRASHED
 from pipeline.tracking.spool.durable import sync_path, sync_tree
 
 Record = dict[str, Any]
 # Bytes that hold the record of an end, whatever stands before it.
 TAIL = 4096
-# The ends that a run may be gone on with from, and the file among its artifacts that holds where it was.
-CUT_OFF = ("failed", "interrupted", "lost")
+# The file among a run's artifacts that a resumed run starts from.
 RESUMED_FROM = "last.pt"
 
 
@@ -205,7 +205,7 @@ class Spool:
 
     def is_resumable(self) -> bool:
         """Whether the run ended before its time, asked to be gone on with then, and left a state to do so from."""
-        return self.ending() in CUT_OFF and bool(self.header.get("resumable")) and (self.files / RESUMED_FROM).is_file()
+        return self.ending() in CRASHED and bool(self.header.get("resumable")) and (self.files / RESUMED_FROM).is_file()
 
     def is_sent(self) -> bool:
         """Whether an earlier sending got to the end of it, and set nothing aside."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analysis.runs import CONFIRM, Run, published
+from pipeline.analysis.runs import CONFIRM, Run, published_means
 from pipeline.analysis.stats.curve import Curve, fit_curve
 from pipeline.analysis.stats.results import BatchResult
 
@@ -16,7 +16,7 @@ NEAR_OCTAVES = 0.5
 
 
 @dataclass(frozen=True)
-class Cell:
+class BatchFit:
     """A batch size, before any rule is judged.
 
     Attributes:
@@ -40,7 +40,7 @@ class Cell:
         return [r for r in self.runs if best and r.usable and abs(math.log2(r.lr / best)) <= NEAR_OCTAVES]
 
 
-def describe(runs: Sequence[Run]) -> Cell:
+def fit_batch(runs: Sequence[Run]) -> BatchFit:
     """Everything about one batch size that doesn't depend on the others.
 
     Args:
@@ -66,7 +66,7 @@ def describe(runs: Sequence[Run]) -> Cell:
         curve=curve,
         **(_best(curve, admissible, failing) or _best_published(admissible)),
     )
-    return Cell(result, tuple(runs), joint)
+    return BatchFit(result, tuple(runs), joint)
 
 
 def _lowest_failing(runs: Sequence[Run]) -> float:
@@ -108,7 +108,7 @@ def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str,
 
 def _best_published(runs: Sequence[Run]) -> dict[str, Any]:
     """The lowest published mean, without an interval, where there are means and too few for a curve."""
-    means = published(runs)
+    means = published_means(runs)
     if not means:
         return {}
     best = min(means, key=lambda run: run.value)
