@@ -52,7 +52,7 @@ def test_a_rule_without_its_parameter_or_with_anothers_is_refused():
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones():
-    with pytest.raises(RequestError, match="linear, fixed, sqrt, power, saturating, adam_sde, surge"):
+    with pytest.raises(RequestError, match="fixed, linear, sqrt, power, saturating, adam_sde, surge"):
         scale_factor(Scaling(rule="liner", base_batch=64), 128)
 
 

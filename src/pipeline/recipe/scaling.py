@@ -1,7 +1,12 @@
 """Learning-rate scaling rules: from (base LR, base batch, batch) to an LR.
 
 Notation: ``κ = batch / base_batch``. A rule returns a *factor* on the base LR, which is 1 at the base batch.
-To add a rule, write its function with its source and list it in `RULES`.
+
+To add a rule:
+1. Write its function, with its source, and its entry in `RULES`. `python -m pipeline.advise` then lists it, and with a
+   `judged_exponent` every report gives verdicts on it.
+2. Add `conf/scaling/NAME.yaml`, so that `scaling=NAME` chooses it.
+3. For a formula that reports should fit to the best LRs, add it to `LAWS` in `pipeline.analysis.stats.laws`.
 """
 
 import math
@@ -65,26 +70,50 @@ def _surge(batch: int, base_batch: int, *, noise_scale: float) -> float:
     return denominator(base_batch) / denominator(batch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A scaling rule: ``factor(batch, base_batch, **parameters)`` and the names of its parameters."""
+    """A scaling rule, as used in training, in advice and in the analysis.
+
+    Attributes:
+        factor: ``factor(batch, base_batch, **parameters)``, the factor on the base LR.
+        meant_for: optimizers and batch sizes that it was derived for, in a few words.
+        parameters: the fields of `Scaling` that it needs.
+        customary_for: `sgd` or `adam`, where it is the usual rule for that kind of optimizer.
+        scales_adam: whether it changes Adam's betas and eps, too: see `scale_betas` and `scale_eps`.
+        judged_exponent: α where the factor is κ^α and reports should give verdicts on the rule. After a search, fresh
+            seeds run the LR of each judged rule, so every further one costs runs.
+    """
 
     factor: Callable[..., float]
+    meant_for: str
     parameters: tuple[str, ...] = ()
+    customary_for: str | None = None
+    scales_adam: bool = False
+    judged_exponent: float | None = None
 
 
 RULES: Mapping[str, Rule] = {
-    "linear": Rule(_linear),
-    "fixed": Rule(_fixed),
-    "sqrt": Rule(_sqrt),
-    "power": Rule(_power, ("exponent",)),
-    "saturating": Rule(_saturating, ("noise_scale",)),
-    # The LR follows sqrt; `scale_betas` and `scale_eps` do the rest.
-    "adam_sde": Rule(_sqrt),
-    "surge": Rule(_surge, ("noise_scale",)),
+    "fixed": Rule(factor=_fixed, meant_for="any: the control", judged_exponent=0.0),
+    "linear": Rule(factor=_linear, meant_for="SGD, below the noise scale", customary_for="sgd", judged_exponent=1.0),
+    "sqrt": Rule(factor=_sqrt, meant_for="Adam-like", customary_for="adam", judged_exponent=0.5),
+    "power": Rule(factor=_power, meant_for="any, with a fitted exponent", parameters=("exponent",)),
+    "saturating": Rule(factor=_saturating, meant_for="SGD, all batch sizes", parameters=("noise_scale",)),
+    "adam_sde": Rule(factor=_sqrt, meant_for="Adam, while κ(1−β) < 1", customary_for="adam", scales_adam=True),
+    "surge": Rule(factor=_surge, meant_for="Adam-like", parameters=("noise_scale",)),
 }
 PARAMETERS = ("exponent", "noise_scale")
 WEIGHT_DECAY_MODES = ("fixed", "per_epoch")
+
+
+def find_rule(name: str) -> Rule:
+    """Return the rule of that name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if name not in RULES:
+        raise RequestError(f"scaling.rule={name}: no such rule.\nChoose one of: {', '.join(RULES)}.")
+    return RULES[name]
 
 
 def scale_factor(scaling: Scaling, batch: int) -> float:
@@ -96,24 +125,21 @@ def scale_factor(scaling: Scaling, batch: int) -> float:
     >>> scale_factor(Scaling(rule="linear", base_batch=64), batch=256)
     4.0
     """
-    rule = scaling.rule
-    if rule not in RULES:
-        raise RequestError(f"scaling.rule={rule}: no such rule.\nChoose one of: {', '.join(RULES)}.")
+    rule = find_rule(scaling.rule)
     check_batch("batch", batch)
     check_batch("scaling.base_batch", scaling.base_batch)
     given = {name: getattr(scaling, name) for name in PARAMETERS if getattr(scaling, name) is not None}
-    wanted = RULES[rule].parameters
-    if missing := [name for name in wanted if name not in given]:
-        raise RequestError(f"scaling={rule} needs scaling.{missing[0]}.\nSet it: scaling.{missing[0]}=NUMBER.")
-    if unused := [name for name in given if name not in wanted]:
-        allowed = ", ".join(wanted) or "none"
+    if missing := [name for name in rule.parameters if name not in given]:
+        raise RequestError(f"scaling={scaling.rule} needs scaling.{missing[0]}.\nSet it: scaling.{missing[0]}=NUMBER.")
+    if unused := [name for name in given if name not in rule.parameters]:
+        used = ", ".join(rule.parameters) or "none"
         raise RequestError(
-            f"scaling.{unused[0]}={given[unused[0]]} is not used by the rule {rule} (its parameters: {allowed})."
+            f"scaling.{unused[0]}={given[unused[0]]} is not used by the rule {scaling.rule} (its parameters: {used})."
             "\nLeave it out, or choose the rule that uses it."
         )
     for name, value in given.items():
         check_positive(f"scaling.{name}", value)
-    return RULES[rule].factor(batch, scaling.base_batch, **given)
+    return rule.factor(batch, scaling.base_batch, **given)
 
 
 def scale_lr(scaling: Scaling, base_lr: float, batch: int) -> float:
@@ -132,7 +158,7 @@ def scale_betas(scaling: Scaling, betas: Sequence[float], batch: int) -> tuple[f
     Raises:
         RequestError: κ(1−β) reaches 1 under adam_sde, where no such β exists.
     """
-    if scaling.rule != "adam_sde":
+    if not find_rule(scaling.rule).scales_adam:
         return tuple(betas)
     kappa = batch / scaling.base_batch
     for beta in betas:
@@ -149,7 +175,7 @@ def scale_betas(scaling: Scaling, betas: Sequence[float], batch: int) -> tuple[f
 
 def scale_eps(scaling: Scaling, eps: float, batch: int) -> float:
     """Adam's ε at `batch`: ε/√κ for adam_sde (Malladi et al. 2022), unchanged for the other rules."""
-    return eps / math.sqrt(batch / scaling.base_batch) if scaling.rule == "adam_sde" else eps
+    return eps / math.sqrt(batch / scaling.base_batch) if find_rule(scaling.rule).scales_adam else eps
 
 
 def scale_weight_decay(scaling: Scaling, weight_decay: float, batch: int) -> float:

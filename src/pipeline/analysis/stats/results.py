@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.analysis.stats.curve import Curve
+from pipeline.recipe.scaling import RULES
 
 # A cell with fewer optimizer steps shows step starvation, not a property of the gradient's noise.
 FEW_STEPS = 50
@@ -21,8 +22,12 @@ BREAKS_IF_BASE_KNOWN, HOLDS_IF_BASE_KNOWN = (
     "breaks if the base's best LR is as found",
     "holds if the base's best LR is as found",
 )
-# The rules that are judged, as exponents of batch / base batch.
-JUDGED_RULES = {"linear": 1.0, "sqrt": 0.5, "fixed": 0.0}
+# The rules on which verdicts are given: their exponents of batch / base batch by name, the steepest rule first.
+JUDGED_RULES = {
+    name: rule.judged_exponent
+    for name, rule in sorted(RULES.items(), key=lambda item: item[1].judged_exponent or 0.0, reverse=True)
+    if rule.judged_exponent is not None
+}
 
 
 @dataclass(frozen=True)
