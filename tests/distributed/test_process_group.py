@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import resolve
 from pipeline.distributed import peers
 from pipeline.distributed.process_group import LoopbackStore
 from pipeline.engine import World
@@ -40,6 +41,11 @@ with group(store, asked["rank"], asked["count"]):
         time.sleep(8)
     os._exit(7)
 """
+
+
+@pytest.fixture
+def config(composed):
+    return resolve(composed("runtime.workers=2"))
 
 
 @pytest.fixture
@@ -87,10 +93,10 @@ def test_a_store_is_reached_over_loopback_alone():
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's tables")
-def test_workers_meet_on_loopback_alone(stand_in):
+def test_workers_meet_on_loopback_alone(stand_in, config):
     stand_in(HELPS)
     before = listening()
-    with worker.gathered({}, World(0, 2), in_sweep=False):
+    with worker.gathered(config, World(0, 2), in_sweep=False):
         opened = listening() - before
         assert all_reduced() == 2
     assert len(opened) >= 2, "the store, and what gloo opens"
@@ -104,32 +110,32 @@ def test_workers_meet_on_loopback_alone(stand_in):
         (f"os.kill(os.getpid(), {signal.SIGKILL:d})", r"Worker 1 of 2 was killed \(SIGKILL\)"),
     ],
 )
-def test_a_worker_that_dies_before_they_have_met_is_noticed_and_the_next_run_can_meet(stand_in, ends, said, capfd):
+def test_a_worker_that_dies_before_they_have_met_is_noticed_and_the_next_run_can_meet(stand_in, ends, said, config, capfd):
     stand_in(ends)
     started = time.monotonic()
-    with pytest.raises(RunError, match=said), worker.gathered({}, World(0, 2), in_sweep=False):
+    with pytest.raises(RunError, match=said), worker.gathered(config, World(0, 2), in_sweep=False):
         pytest.fail("they have met")
     assert time.monotonic() - started < 15, "most of it is the import of torch"
     assert not [thread for thread in threading.enumerate() if thread.name == "meeting workers"], "none waits on"
     assert capfd.readouterr().err == ""
     stand_in(HELPS)
-    with worker.gathered({}, World(0, 2), in_sweep=False):
+    with worker.gathered(config, World(0, 2), in_sweep=False):
         assert all_reduced() == 2
 
 
-def wait_for_one_that_is_gone(last_words):
-    with worker.gathered({}, World(0, 2), in_sweep=False, last_words=last_words):
+def wait_for_one_that_is_gone(config, last_words):
+    with worker.gathered(config, World(0, 2), in_sweep=False, last_words=last_words):
         assert all_reduced() == 2
         all_reduced()
 
 
-def test_where_the_main_thread_waits_on_the_run_is_closed_and_the_process_ended(stand_in, monkeypatch):
+def test_where_the_main_thread_waits_on_the_run_is_closed_and_the_process_ended(stand_in, config, monkeypatch):
     stand_in(DIES_UNNOTICED)
     monkeypatch.setattr(peers, "NOTICE_SECONDS", 1.0)
     done = []
     monkeypatch.setattr(peers.os, "_exit", lambda code: done.append((code, time.monotonic())))
     with pytest.raises(RunError, match=r"failed \(exit code 7\)"):
-        wait_for_one_that_is_gone(done.append)
+        wait_for_one_that_is_gone(config, done.append)
     said, (code, ended) = done
     assert said.startswith("Worker 1 of 2 failed (exit code 7)")
     assert code == 1
