@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 
 from pipeline.analysis.figures.all import draw_all
-from pipeline.analysis.runs import read_table
-from pipeline.analysis.stats.answer import Margin, Terms, analyse
-from pipeline.analysis.text.render import print_answer, to_json
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.run_table import read_table
+from pipeline.analysis.text.render import print_answer
+from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import headline
-from pipeline.report import DEFAULT_EXPERIMENT, DEFAULT_URI
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import find_parent, sweep_names
+from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DIGITS = "experiment=linear_rule"
@@ -66,7 +67,7 @@ def analyse_again(name: str) -> None:
     """Write the answer and the figures of a study's table, which stay where they are."""
     target = RESULTS / name
     before = json.loads((target / "report.json").read_text())
-    terms = Terms(
+    terms = AnalysisSettings(
         Margin(),
         "fixed beforehand",
         configured_base=before["base_batch"],

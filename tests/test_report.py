@@ -64,9 +64,18 @@ def test_a_wrong_request_is_refused(tmp_path, arguments, names):
     ("rows", "says"),
     [
         ("64,0.1,0.5,0,complete\n64,0.2,0.4,0,complete\n", "One batch size says nothing about a rule"),
-        ("64,0.1,0.5,0,complete\n128,0.1,0.4,0,complete\n", "can't be said: batch 64 has no best LR"),
-        ("64,0.1,nan,0,diverged\n128,0.1,nan,0,diverged\n", "can't be said: batch 64 has no best LR"),
-        ("64,0.1,nan,0,lost\n128,0.1,,0,interrupted\n", "can't be said: batch 64 has no best LR"),
+        (
+            "64,0.1,0.5,0,complete\n128,0.1,0.4,0,complete\n",
+            "Can't say whether the linear rule holds: batch 64 has no best LR",
+        ),
+        (
+            "64,0.1,nan,0,diverged\n128,0.1,nan,0,diverged\n",
+            "Can't say whether the linear rule holds: batch 64 has no best LR",
+        ),
+        (
+            "64,0.1,nan,0,lost\n128,0.1,,0,interrupted\n",
+            "Can't say whether the linear rule holds: batch 64 has no best LR",
+        ),
     ],
 )
 def test_a_thin_table_gets_a_report_of_what_cannot_be_said(tmp_path, capsys, rows, says):

@@ -72,7 +72,7 @@ def swept(tmp_path_factory):
 def test_it_ends_with_a_table_and_an_answer(swept):
     _, done = swept
     assert "best LR" in done.stdout
-    assert "The linear rule" in done.stdout or "Whether the linear rule holds" in done.stdout
+    assert "The linear rule" in done.stdout or "whether the linear rule holds" in done.stdout
     assert "16/16 trials" in done.stderr
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from pipeline.analysis.stats.cells import Cell
-from pipeline.analysis.stats.results import WIDEST_EXPONENT, Answer, BatchResult, Question
+from pipeline.analysis.stats.batch_fit import BatchFit
+from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, Answer, AnsweredQuestion, BatchResult
 
 CANNOT_TELL = "This sweep cannot tell."
 
 
-def answer_questions(answer: Answer, cells: Sequence[Cell]) -> tuple[Question, ...]:
+def answer_questions(answer: Answer, cells: Sequence[BatchFit]) -> tuple[AnsweredQuestion, ...]:
     """The four questions with their answers and evidence.
 
     Args:
@@ -20,10 +20,10 @@ def answer_questions(answer: Answer, cells: Sequence[Cell]) -> tuple[Question, .
         cells: with the runs, in order of batch size.
     """
     return (
-        Question("Does a larger batch need a larger learning rate?", *_larger(answer)),
-        Question("May the learning rate stay when the batch shrinks?", *_stays(answer)),
-        Question("Does a too large learning rate break convergence?", *_too_large(answer)),
-        Question("Do small batches generalise better?", *_generalise(cells)),
+        AnsweredQuestion("Does a larger batch need a larger learning rate?", *_larger(answer)),
+        AnsweredQuestion("May the learning rate stay when the batch shrinks?", *_stays(answer)),
+        AnsweredQuestion("Does a too large learning rate break convergence?", *_too_large(answer)),
+        AnsweredQuestion("Do small batches generalise better?", *_generalise(cells)),
     )
 
 
@@ -38,7 +38,7 @@ def _larger(answer: Answer) -> tuple[str, str]:
     if slope.low > 0:
         if not slope.low <= 1 <= slope.high:
             return "Yes, but not in proportion.", evidence
-        narrow = slope.high - slope.low <= WIDEST_EXPONENT
+        narrow = slope.high - slope.low <= MAX_EXPONENT_WIDTH
         return ("Yes, in proportion." if narrow else "Yes; by how much can't be said."), evidence
     if slope.high < 0:
         return "No: a smaller one.", evidence
@@ -97,7 +97,7 @@ def _too_large(answer: Answer) -> tuple[str, str]:
     return "Yes.", evidence + "."
 
 
-def _generalise(cells: Sequence[Cell]) -> tuple[str, str]:
+def _generalise(cells: Sequence[BatchFit]) -> tuple[str, str]:
     """Test loss at the best LRs of the smallest and the largest batch that have one, by seed."""
     tests = {cell.batch: by_seed for cell in cells if len(by_seed := _by_seed(cell, "test_loss")) >= 2}
     if len(tests) < 2:
@@ -124,13 +124,13 @@ def _generalise(cells: Sequence[Cell]) -> tuple[str, str]:
     return CANNOT_TELL, evidence
 
 
-def _gap_by_seed(cell: Cell) -> dict[int, float]:
+def _gap_by_seed(cell: BatchFit) -> dict[int, float]:
     """Test minus training loss near the best LR, for each seed that has both."""
     test, train = _by_seed(cell, "test_loss"), _by_seed(cell, "train_loss")
     return {seed: test[seed] - train[seed] for seed in test.keys() & train.keys()}
 
 
-def _by_seed(cell: Cell, column: str) -> dict[int, float]:
+def _by_seed(cell: BatchFit, column: str) -> dict[int, float]:
     """Mean of a column over each seed's runs within half an octave of the best LR."""
     values: dict[int, list[float]] = {}
     for run in cell.near_best():

@@ -1,0 +1,36 @@
+"""Pieces of sentences that several modules use: lists of batch sizes, numbers with their interval."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from pipeline.analysis.stats.results import BatchResult, Estimate
+
+# Longer series of batch sizes are written as a range.
+MOST_LISTED = 3
+
+
+def list_batches(cells: Sequence[BatchResult]) -> str:
+    """List batch sizes as `32, 64`."""
+    return ", ".join(str(cell.batch) for cell in cells)
+
+
+def list_batches_where(cells: Sequence[BatchResult], condition: Callable[[BatchResult], bool]) -> str:
+    """List the batch sizes that meet `condition`; four or more neighbours become a range, `32 … 256`."""
+    parts: list[str] = []
+    for is_met, group in itertools.groupby(cells, key=condition):
+        series = list(group)
+        if is_met:
+            parts.append(list_batches(series) if len(series) <= MOST_LISTED else range_of(series))
+    return ", ".join(parts)
+
+
+def range_of(cells: Sequence[BatchResult]) -> str:
+    """Write the first and the last batch size as `32 … 256`."""
+    return f"{cells[0].batch} … {cells[-1].batch}"
+
+
+def estimate_text(estimate: Estimate, digits: str = ".2f", label: str = "95 %: ") -> str:
+    """Write a number with its interval: `0.51 (95 %: 0.45 … 0.56)`."""
+    high = "∞" if math.isinf(estimate.high) else f"{estimate.high:{digits}}"
+    return f"{estimate.value:{digits}} ({label}{estimate.low:{digits}} … {high})"
