@@ -1,4 +1,4 @@
-"""The sampler: brackets the best LR, then spreads points around it."""
+"""SpreadSampler brackets the best LR, then spreads trials around it."""
 
 import math
 
@@ -14,7 +14,10 @@ LOW, HIGH = 0.1 / 32, 0.1 * 32
 
 
 def search(loss, trials=24, seeds=3, at_once=1, low=LOW, high=HIGH):
-    """Run a study as the sweeper does: start queued, seeds in turn, `at_once` trials asked before any is told."""
+    """Run a study as the sweeper does: queue the start, take the seeds in turn, keep `at_once` trials running.
+
+    Returns log2 of the LR of each trial.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=SpreadSampler())
     study.enqueue_trial({"lr": 0.1})
@@ -35,6 +38,7 @@ def search(loss, trials=24, seeds=3, at_once=1, low=LOW, high=HIGH):
 
 
 def bowl(best, wall=math.inf, noise=0.0):
+    """A loss curve with its minimum at `best` octaves, on which runs diverge from `wall` on."""
     rng = np.random.default_rng(0)
 
     def loss(x, seed):
@@ -48,17 +52,16 @@ def bowl(best, wall=math.inf, noise=0.0):
 START = math.log2(0.1)
 
 
-def test_it_tries_the_start_then_a_quarter_and_four_times_it():
+def test_it_tries_the_start_first_then_a_quarter_of_it_and_four_times_it():
     assert search(bowl(START))[:3] == pytest.approx([START, START - 2, START + 2])
 
 
 @pytest.mark.parametrize("shift", [-4.5, -3, -1, 0, 1.3, 3, 4.5])
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_most_trials_end_up_within_an_octave_and_a_half_of_the_best(shift, at_once):
+def test_most_trials_lie_within_1_75_octaves_of_the_best_on_both_sides(shift, at_once):
     octaves = search(bowl(START + shift, noise=0.02), at_once=at_once)
     near = [x for x in octaves if abs(x - START - shift) <= 1.75]
     assert len(near) >= 15
-    # and on both sides of it, so that the minimum is bracketed
     assert min(near) < START + shift < max(near)
 
 
@@ -69,7 +72,7 @@ def test_it_stays_below_the_lowest_lr_that_failed():
     assert max(octaves[8:]) < wall
 
 
-def test_it_goes_down_while_everything_fails():
+def test_it_lowers_the_lr_while_every_trial_fails():
     octaves = search(bowl(START - 4, wall=START - 3))
     assert sum(x < START - 3 for x in octaves) >= 18
 
@@ -82,13 +85,13 @@ def test_no_lr_is_tried_twice_with_the_same_seed():
 
 
 @pytest.mark.parametrize("shift", [-9, 9])
-def test_it_never_leaves_the_interval(shift):
+def test_it_stays_in_the_interval(shift):
     octaves = search(bowl(START + shift))
     assert min(octaves) >= math.log2(LOW) - 1e-9
     assert max(octaves) <= math.log2(HIGH) + 1e-9
 
 
-def test_the_same_results_give_the_same_proposals():
+def test_equal_results_give_equal_proposals():
     assert search(bowl(START + 1, noise=0.1)) == search(bowl(START + 1, noise=0.1))
 
 
@@ -100,7 +103,7 @@ def test_other_parameters_are_sampled_at_random_from_the_seed():
     assert ask(1) == ask(1) != ask(2)
 
 
-def test_trials_without_a_result_are_no_points_but_running_ones_are():
+def test_running_trials_count_as_points_but_failed_ones_without_a_result_do_not():
     study = optuna.create_study(sampler=SpreadSampler())
     space = {"lr": FloatDistribution(LOW, HIGH, log=True)}
     study.enqueue_trial({"lr": 0.1})

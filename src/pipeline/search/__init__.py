@@ -1,4 +1,4 @@
-"""This project's way of searching a learning rate."""
+"""How this project searches a learning rate: an Optuna sampler and an Optuna pruner, chosen in conf/hydra/sweeper."""
 
 from pipeline.search.pruner import FarPruner
 from pipeline.search.sampler import SpreadSampler

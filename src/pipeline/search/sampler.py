@@ -1,12 +1,14 @@
-"""A sampler for one learning rate: bracket the optimum, then spread points around it.
+"""A sampler for one learning rate (LR): it brackets the optimum, then spreads trials around it.
 
-What a study needs is not its single best trial but a loss curve that is well known around its minimum, so
-that the minimum's position can be estimated with an interval. The points are therefore spread on purpose.
+The report estimates where the loss curve has its minimum, and how certain that is. This needs points on both
+sides of the minimum, so the sampler spreads them on purpose and doesn't only seek the single best trial.
+Positions are in octaves: log2 of the LR.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -14,138 +16,154 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.search.lr_bins import bin_by_lr
+from pipeline.recipe.statuses import FAILED
 
 # Octaves either side of the start that are tried first: a quarter and four times its LR.
 FIRST_STEP = 2.0
-# Where points are put around the fitted optimum, in octaves, in the order in which they are filled up.
+# Positions around the fitted optimum in octaves, in the order in which they are filled.
 SPREAD = (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5)
-# Each point is moved by up to this many octaves, so that none repeats another: the same LR and seed would give
-# the very same run again, and two places tell more about a curve than one.
+# Each point is moved by up to this many octaves. The same LR and seed would repeat the same run, and distinct LRs
+# tell more about the curve.
 JITTER = 0.2
+# Multiples of the golden ratio, modulo 1, fill an interval evenly, however many there are.
 GOLDEN_RATIO = 0.6180339887498949
-# Points further than this from the best one don't shape the fit: the curves are no parabolas.
+# Points further than this from the best one are left out of the fit: the curve is a parabola only near its minimum.
 FIT_OCTAVES = 2.5
-FAILED = ("diverged", "stalled")
+
+Item = TypeVar("Item")
 
 
 class SpreadSampler(RandomSampler):
-    """Start where the study starts, bracket the minimum, then spread trials around the fitted optimum.
+    """Try the start (which the sweeper queues), bracket the minimum, then spread trials around the fitted optimum.
 
-    The order is: the start (queued by the sweeper), a quarter and four times it; further out, two octaves at
-    a time, while the best point is the outermost; then wherever around the pooled fit the fewest points lie,
-    below the lowest LR that failed. Trials that are still running count as points. Other parameters
-    than one float on a log scale are sampled at random.
+    The order is: a quarter of the start's LR and four times it; two octaves further out each time, while the best
+    point is the outermost one; then the position near the fitted optimum that has the fewest points, below the
+    lowest LR that failed. Running trials count as points. Parameters that are not a float on a log scale are
+    sampled at random.
 
     Args:
-        seed: for those other parameters.
+        seed: for the parameters that are sampled at random.
     """
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The next value of `param_name`."""
+        """Return the next value of `param_name`."""
         distribution = param_distribution
         if not isinstance(distribution, FloatDistribution) or not distribution.log:
             return super().sample_independent(study, trial, param_name, distribution)
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and param_name in t.params]
-        points = [Point.of(t, param_name) for t in others if t.state is not TrialState.FAIL]
+        points = [
+            Point.of(other, param_name)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and param_name in other.params and other.state is not TrialState.FAIL
+        ]
         low, high = math.log2(distribution.low), math.log2(distribution.high)
         octave = next_point(points, low, high, trial.user_attrs.get("replicate"))
         return float(np.clip(2.0**octave, distribution.low, distribution.high))
 
 
+@dataclass(frozen=True)
 class Point:
-    """A trial as the search sees it: log2 of the LR, and its loss if it has one and did not fail."""
+    """A trial at one position.
 
-    def __init__(self, x: float, loss: float | None, seed: object = None, failed: bool = False) -> None:
-        self.x = x
-        self.loss = loss
-        self.seed = seed
-        self.failed = failed
+    Attributes:
+        x: log2 of its LR.
+        log_loss: natural logarithm of its loss; None while it runs, and where it has no usable loss.
+        seed: the replicate that it trained.
+        failed: whether it diverged or stalled.
+    """
+
+    x: float
+    log_loss: float | None
+    seed: object = None
+    failed: bool = False
 
     @classmethod
-    def of(cls, trial: FrozenTrial, name: str) -> "Point":
+    def of(cls, trial: FrozenTrial, param_name: str) -> "Point":
+        """Take the point from an Optuna trial."""
         failed = trial.user_attrs.get("status") in FAILED
-        usable = trial.state is TrialState.COMPLETE and not failed and trial.value is not None and trial.value > 0
-        loss = math.log(trial.value) if usable else None  # type: ignore[arg-type]
-        return cls(math.log2(trial.params[name]), loss, trial.user_attrs.get("replicate"), failed)
+        value = trial.value if trial.state is TrialState.COMPLETE and not failed else None
+        log_loss = math.log(value) if value is not None and value > 0 else None
+        return cls(math.log2(trial.params[param_name]), log_loss, trial.user_attrs.get("replicate"), failed)
 
 
 def next_point(points: Sequence[Point], low: float, high: float, seed: object = None) -> float:
-    """Where to put the next trial, one of `seed`, in log2 LR between `low` and `high`."""
+    """Return log2 of the LR, between `low` and `high`, that the next trial of `seed` should have."""
     if not points:
         return (low + high) / 2
-    failing = min((p.x for p in points if p.failed), default=math.inf)
-    outward = _bracket(points, low, min(high, failing))
+    lowest_failure = min((p.x for p in points if p.failed), default=math.inf)
+    outward = _bracket(points, low, min(high, lowest_failure))
     if outward is not None:
         return outward
-    usable = [p for p in points if p.loss is not None and p.x < failing]
-    if not usable and failing < math.inf:
-        return max(low, failing - FIRST_STEP)
+    usable = [p for p in points if p.log_loss is not None and p.x < lowest_failure]
+    if not usable and lowest_failure < math.inf:
+        return max(low, lowest_failure - FIRST_STEP)
     center = _fitted_optimum(usable) if usable else points[0].x
-    # What lies at or above the lowest failure is wasted.
-    ceiling = min(high, failing - 0.25)
-    # The multiples of the golden ratio, modulo 1, fill an interval evenly however many there are.
+    # A trial at or above the lowest LR that failed would be wasted.
+    ceiling = min(high, lowest_failure - 0.25)
     jitter = JITTER * (2 * (len(points) * GOLDEN_RATIO % 1) - 1)
     candidates = [x for offset in SPREAD if low <= (x := center + offset + jitter) <= ceiling]
     if not candidates:
         return min(max(ceiling - FIRST_STEP / 4 + jitter, low), high)
-    return min(candidates, key=lambda x: (_beside(points, x, seed), _beside(points, x)))
+    # Each position gets a run of every seed before any position gets a second run of one seed.
+    same_seed = [p for p in points if seed is None or p.seed == seed]
+    return min(candidates, key=lambda x: (_count_near(same_seed, x), _count_near(points, x)))
+
+
+def bin_by_lr(runs: Iterable[Item], log2_lr: Callable[[Item], float]) -> dict[float, list[Item]]:
+    """Group runs by log2 of their LR, rounded to a quarter of an octave: runs in one bin count as one LR."""
+    bins: dict[float, list[Item]] = {}
+    for run in runs:
+        bins.setdefault(round(log2_lr(run) * 4) / 4, []).append(run)
+    return bins
 
 
 def _bracket(points: Sequence[Point], low: float, high: float) -> float | None:
-    """A point further out, while the minimum isn't bracketed by what was tried or is being tried; else None."""
+    """Return a position further out, or None where trials lie on both sides of the minimum already."""
     start = points[0].x
-    tried = [p.x for p in points]
     for first in (start - FIRST_STEP, start + FIRST_STEP):
-        if low <= first <= high and not _near(tried, first):
+        if low <= first <= high and not _count_near(points, first):
             return first
-    done = [p for p in points if p.loss is not None]
-    if not done:
-        # All have failed, or none has ended: only a smaller LR can help.
-        return max(low, min(tried) - FIRST_STEP) if any(p.failed for p in points) else None
-    best = min(_mean_by_place(done).items(), key=lambda item: item[1])[0]
-    if best <= min(tried) + 0.25 and best - FIRST_STEP >= low:
+    lowest, highest = min(p.x for p in points), max(p.x for p in points)
+    finished = [p for p in points if p.log_loss is not None]
+    if not finished:
+        # Only a smaller LR can help where trials failed; where none has ended, there is nothing to learn from.
+        return max(low, lowest - FIRST_STEP) if any(p.failed for p in points) else None
+    best = _best_bin(finished)
+    if best <= lowest + 0.25 and best - FIRST_STEP >= low:
         return best - FIRST_STEP
-    if best >= max(tried) - 0.25 and best + FIRST_STEP <= high:
+    if best >= highest - 0.25 and best + FIRST_STEP <= high:
         return best + FIRST_STEP
     return None
 
 
-def _beside(points: Sequence[Point], x: float, seed: object = None) -> int:
-    """How many points, of one seed or of all, lie within a quarter of an octave of `x`."""
-    return sum(abs(p.x - x) < 0.25 and (seed is None or p.seed == seed) for p in points)
+def _count_near(points: Sequence[Point], x: float) -> int:
+    return sum(abs(p.x - x) < 0.25 for p in points)
 
 
-def _near(tried: Sequence[float], x: float) -> bool:
-    return any(abs(other - x) < 0.25 for other in tried)
-
-
-def _mean_by_place(points: Sequence[Point]) -> Mapping[float, float]:
-    """Mean log loss of the points in each quarter of an octave: seeds at one LR are pooled."""
-    return {x: float(np.mean([p.loss for p in group])) for x, group in bin_by_lr(points, lambda p: p.x).items()}
+def _best_bin(points: Sequence[Point]) -> float:
+    """Return the position with the lowest mean log loss: the seeds at one LR are pooled."""
+    bins = bin_by_lr(points, lambda p: p.x)
+    return min(bins, key=lambda x: float(np.mean([p.log_loss for p in bins[x]])))
 
 
 def _fitted_optimum(points: Sequence[Point]) -> float:
-    """The minimum of a parabola through the points near the best, with an offset for each seed.
+    """Return the minimum of a parabola through the points near the best, with an offset for each seed.
 
-    Good enough to place points by, and no more: the report estimates the optimum otherwise.
+    This is good enough to place points. The report has an estimator of its own.
     """
-    means = _mean_by_place(points)
-    best = min(means, key=lambda x: means[x])
+    best = _best_bin(points)
     near = [p for p in points if abs(p.x - best) <= FIT_OCTAVES]
-    if len({round(p.x * 4) for p in near}) < 4:
+    if len(bin_by_lr(near, lambda p: p.x)) < 4:
         return best
     x = np.array([p.x for p in near]) - best
-    y = np.array([p.loss for p in near])
+    y = np.array([p.log_loss for p in near])
     seeds = sorted({str(p.seed) for p in near})
     offsets = np.array([[str(p.seed) == seed for seed in seeds] for p in near], dtype=float)
     design = np.column_stack([np.ones_like(x), x, x**2, offsets])
-    # A ridge on the offsets only: a seed that was drawn once can't tell its offset from the curve.
+    # The ridge penalty holds the offsets near zero: one run of a seed can't tell its offset from the curve.
     ridge = np.diag([1e-6, 1e-6, 1e-6, *[0.5] * len(seeds)])
-    coefficients = np.linalg.solve(design.T @ design + ridge, design.T @ y)
-    slope, curvature = coefficients[1], coefficients[2]
+    _, slope, curvature, *_ = np.linalg.solve(design.T @ design + ridge, design.T @ y)
     if curvature <= 0:
         return best
     return best + float(np.clip(-slope / (2 * curvature), -1.5, 1.5))
