@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "config": {"recipe"},
     "distributed": set(),
     "engine": {"recipe", "data", "distributed"},
-    "search": set(),
+    "search": {"recipe"},
     "analysis": {"recipe"},
-    "tracking": {"analysis"},  # for the table of runs
+    "tracking": {"recipe", "analysis"},  # for the statuses and the table of runs
     "run": {"recipe", "config", "data", "distributed", "engine", "tracking", "analysis"},
     "sweep": {"config", "distributed", "tracking", "analysis", "engine", "run"},
     "reproduction": {"config", "data", "models", "engine", "tracking", "run"},
@@ -41,8 +41,8 @@ FRAMEWORKS = {
     "mlflow": {"tracking"},
     "optuna": {"search", "lr_study"},
 }
-# What other packages may import of the sweeper: all of it is for `sweep`, these two are for everybody.
-SWEEPER_FOR_ALL = {"lr_study.masking", "lr_study.available_cores"}
+# What other packages may import of the sweeper: all of it is for `sweep`, these helpers are for everybody.
+SWEEPER_FOR_ALL = {"lr_study.masking", "lr_study.available_cores", "lr_study.errors", "lr_study.reason_of"}
 SWEEPER_IMPORTERS = {"run", "sweep", "commands"}
 
 

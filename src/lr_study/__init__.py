@@ -3,7 +3,7 @@
 Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
 """
 
-from lr_study.errors import SweepFailedError
+from lr_study.errors import SweepFailedError, reason_of
 from lr_study.hooks import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
 from lr_study.masking import MaskingFormatter, mask_passwords, mask_tree
 from lr_study.process import available_cores
@@ -24,4 +24,5 @@ __all__ = [
     "current_trial",
     "mask_passwords",
     "mask_tree",
+    "reason_of",
 ]

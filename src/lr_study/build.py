@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, QMCSampler
 from optuna.study import StudyDirection
 
-from lr_study.errors import SweepRequestError
+from lr_study.errors import SweepRequestError, reason_of
 
 
 def directions_of(options: DictConfig) -> list[StudyDirection]:
@@ -74,18 +74,10 @@ def _make(what: str, target: Any, arguments: Any, base: type) -> Any:
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = instantiate(arguments(), _convert_="all")
     except Exception as error:
-        raise SweepRequestError(f"{given}: {reason(error)}.\n{_hint(what)}") from error
+        raise SweepRequestError(f"{given}: {reason_of(error)}.\n{_hint(what)}") from error
     if not isinstance(made, base):
         raise SweepRequestError(f"{given} is not an Optuna {what}.\n{_hint(what)}")
     return made
-
-
-def reason(error: BaseException) -> str:
-    """The innermost cause, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].rstrip(".")
 
 
 def _hint(what: str) -> str:

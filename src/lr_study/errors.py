@@ -1,11 +1,44 @@
-"""What can go wrong with a sweep as a whole."""
+"""The sweeper's errors, and the reason in any error."""
+
+import re
 
 from hydra.errors import HydraException
 
+from lr_study.masking import mask_passwords
+
+# The most characters of a reason.
+LONGEST_REASON = 240
+# What the system said, somewhere in the long texts that network libraries and databases make of it.
+_SYSTEM = re.compile(
+    r"Connection refused|timed out|Name or service not known|Network is unreachable|disk is full"
+    r"|too many \d+ error responses"
+)
+
 
 class SweepRequestError(HydraException):
-    """The sweep that was asked for can't be run; nothing was started."""
+    """The requested sweep can't run; nothing was started."""
 
 
 class SweepFailedError(RuntimeError):
-    """Too many trials raised an error; what was finished is kept."""
+    """Too many trials raised an error. Finished trials are kept."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line why `error` was raised.
+
+    Returns:
+        The first line of its innermost cause, without a full stop and without passwords, at most 240 characters; the
+        name of the class where there is no text. Of a longer line only what the system said, if that is in it.
+    """
+    # A pool of processes adds the worker's traceback as a cause, whose text is many lines.
+    while error.__cause__ is not None and not type(error.__cause__).__name__.endswith("RemoteTraceback"):
+        error = error.__cause__
+    text = str(error).strip()
+    if not text:
+        return type(error).__name__
+    # Masked before it is cut: half a password is still a secret.
+    line = mask_passwords(text.splitlines()[0]).rstrip(".")
+    if len(line) <= LONGEST_REASON:
+        return line
+    said = _SYSTEM.search(line)
+    return said.group() if said else line[: LONGEST_REASON - 1] + "…"

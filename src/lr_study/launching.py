@@ -8,7 +8,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from lr_study.cell_loader import CellLoader
-from lr_study.masking import mask_passwords
+from lr_study.errors import reason_of
 from lr_study.study import Job
 from lr_study.trial import TrialTask
 
@@ -48,14 +48,14 @@ class Launching:
         overrides = [_overrides(job, everywhere) for job in jobs]
         returned, error = self._launch(overrides, numbers[0], jobs)
         if error is not None:
-            log.warning("A wave was broken off (%s); what it left is run one at a time.", _first_line(error))
+            log.warning("A wave was broken off (%s); what it left is run one at a time.", reason_of(error))
         for job, own, number in zip(jobs, overrides, numbers, strict=True):
             if not job.study.is_running(job):
                 continue
             _, error = self._launch([own], number, [job])
             if job.study.is_running(job):
                 cause = "its process ended without a result"
-                job.study.fail(job, cause if error is None else f"its process died: {_first_line(error)}")
+                job.study.fail(job, cause if error is None else f"its process died: {reason_of(error)}")
         return returned
 
     def _launch(
@@ -75,7 +75,3 @@ def _overrides(job: Job, everywhere: Sequence[str]) -> list[str]:
     given = {key for key, _ in job.study.cell.overrides}
     added = [override for override in everywhere if override.split("=", 1)[0] not in given]
     return [*(text for _, text in job.study.cell.overrides), *added, *job.values]
-
-
-def _first_line(error: BaseException) -> str:
-    return mask_passwords((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from lr_study.build import directions_of, make_pruner, make_sampler, reason
-from lr_study.errors import SweepRequestError
+from lr_study.build import directions_of, make_pruner, make_sampler
+from lr_study.errors import SweepRequestError, reason_of
 from lr_study.intervals import Intervals
 from lr_study.space import Request
 
@@ -47,11 +47,11 @@ def try_out(request: Request, options: DictConfig) -> None:
     except ImportError as error:
         raise SweepRequestError(
             f"hydra.sweeper.sampler._target_={options.sampler._target_}: it needs a package that is not installed "
-            f"({error.name or reason(error)}).\nInstall it, or choose another sampler: hydra/sweeper/sampler=tpe."
+            f"({error.name or reason_of(error)}).\nInstall it, or choose another sampler: hydra/sweeper/sampler=tpe."
         ) from error
     except Exception as error:
         raise SweepRequestError(
-            f"hydra.sweeper.sampler._target_={options.sampler._target_}: it can't search here ({reason(error)})."
+            f"hydra.sweeper.sampler._target_={options.sampler._target_}: it can't search here ({reason_of(error)})."
             "\nChoose another sampler: hydra/sweeper/sampler=tpe."
         ) from error
 

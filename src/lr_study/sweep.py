@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lr_study.cell_loader import CellLoader
-from lr_study.errors import SweepRequestError
+from lr_study.errors import SweepRequestError, reason_of
 from lr_study.hooks import Hooks, Outcome, Sweep
 from lr_study.masking import mask_passwords, mask_tree
 from lr_study.process import command_line
@@ -158,13 +158,11 @@ def _storage_url(configured: str | None, default: Path) -> str:
 
 
 def _open(open_storage: Any, url: str) -> Any:
-    from lr_study.build import reason
-
     try:
         return open_storage(url)
     except Exception as error:
         raise SweepRequestError(
-            f"hydra.sweeper.storage={mask_passwords(url)}: Optuna can't use it ({reason(error)})."
+            f"hydra.sweeper.storage={mask_passwords(url)}: Optuna can't use it ({reason_of(error)})."
         ) from error
 
 
