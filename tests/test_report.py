@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import report
-from pipeline.analysis.runs import Run
 from pipeline.errors import RequestError
 
 HEADER = "batch,lr,value,seed,status\n"
@@ -115,22 +114,6 @@ def test_a_workloads_name_with_slashes_makes_no_folders(tmp_path):
     report.main(["--table", table, "--json", str(tmp_path / "a.json"), "--figures", str(tmp_path / "figures")])
     assert (tmp_path / "a-data=a-b.json").exists()
     assert (tmp_path / "figures" / "data=a-b" / "answer.png").exists()
-
-
-def test_a_run_is_stalled_by_what_its_own_workload_learned(monkeypatch):
-    def run(optimizer, lr, train_loss, guess):
-        params[f"{optimizer}{lr}"] = {"dataset.guess_loss": str(guess)}
-        other = {"optimizer": optimizer}
-        return Run(64, lr, train_loss, 0, train_loss=train_loss, run_id=f"{optimizer}{lr}", other=other)
-
-    params = {}
-    runs = [run("adamw", 0.001, 0.2, 2.3), run("adamw", 1.0, 2.3, 2.3), run("sgd", 0.003, 2.29, 2.3)]
-    monkeypatch.setattr("pipeline.tracking.sweep.read_runs", lambda store, sweep: (runs, params))
-    found = report._read_sweep(None, "sweep")
-    assert {name: [r.status for r in marked] for name, (marked, _) in found.items()} == {
-        "optimizer=adamw": ["complete", "stalled"],
-        "optimizer=sgd": ["complete"],
-    }
 
 
 def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):

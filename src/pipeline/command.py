@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted; 143 terminated.
 """
 
+import argparse
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from lr_study import SweepFailedError
 from lr_study.masking import mask_passwords
 from pipeline.collector import collect_seldom
 from pipeline.errors import RequestError, RunError, request_error_behind
+from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -42,6 +44,13 @@ def run_command(main: Callable[[], object]) -> NoReturn:
             raise
         exit_with_request_error(message)
     sys.exit(0)
+
+
+def add_store_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name MLflow's store and experiment."""
+    parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help="MLflow experiment (default: %(default)s)")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    parser.add_argument("--tracking-uri", default=uri, help="MLflow's store (default: MLFLOW_TRACKING_URI or mlruns/)")
 
 
 def exit_with_request_error(message: str) -> NoReturn:

@@ -15,10 +15,11 @@ from rich.table import Table
 from pipeline.command import printable, run_command
 from pipeline.config import Config
 from pipeline.errors import RequestError
-from pipeline.report import DEFAULT_URI
+from pipeline.recipe.statuses import CUT_SHORT
 from pipeline.reproduction.environment_diff import change_of_data, changes_of_place
 from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, compare
 from pipeline.reproduction.restore import configuration
+from pipeline.tracking.target import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 # Rows of the table of differences that are shown.
 ROWS = 20
-# Runs that ended before their budget did are compared as far as they came.
-CUT_SHORT = ("pruned", "interrupted", "lost", "failed", "running")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -142,7 +142,7 @@ def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_ta
 def written(monkeypatch):
     """A report that is easily written, and says so."""
     done = []
-    monkeypatch.setattr("pipeline.report.write_report", lambda *arguments: done.append(arguments) or {})
+    monkeypatch.setattr("pipeline.sweep.reporting.write_report", lambda *arguments: done.append(arguments) or {})
     return done
 
 

@@ -1,0 +1,1 @@
+"""What this project does around a sweep: checks before it, confirmation after the search, the report at the end."""

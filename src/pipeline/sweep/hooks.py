@@ -1,4 +1,4 @@
-"""What this project does around a sweep: check the request, keep a parent run in MLflow, report at the end."""
+"""The hooks through which a sweep of this project checks its request, tracks itself in MLflow, and reports."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from lr_study import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
-from pipeline.analysis.runs import CONFIRM, choices_of
+from lr_study.worker_processes import dismiss_workers
 from pipeline.config import Config, as_dict, flatten, resolve
 from pipeline.config.checks import check_request, warn_linear_adam
 from pipeline.distributed.torchrun import torchrun_rank
@@ -24,32 +24,28 @@ if TYPE_CHECKING:
     from lr_study.space import Cell
     from pipeline.tracking.store import Store
 
-log = logging.getLogger("pipeline.sweep.hooks")
-# Seconds between two lines of progress.
-QUIET_SECONDS = 5.0
-# A trial that has ended may be sending still; other drivers' trials, which go on, are not waited for longer.
-LAST_WORDS_SECONDS = 10.0
+log = logging.getLogger("pipeline.sweep")
+# Seconds between two lines of progress where there is no terminal.
+PROGRESS_SECONDS = 5.0
+# Seconds to wait for trials that have ended but are still sending records to MLflow.
+SENDING_SECONDS = 10.0
 
 
 class SweepHooks(Hooks):
-    """The sweeper's hooks; see `lr_study`."""
+    """The sweeper calls these methods in the order in which they stand; see `lr_study.Hooks`."""
 
     def __init__(self) -> None:
         self._started_at = time.monotonic()
-        self._said_at = 0.0
+        self._reported_at = 0.0
 
     def check(self, cells: Sequence["Cell"]) -> None:
-        """Refuse what can't be trained in any cell: values, tracking place, data, model, optimizer."""
-        if (rank := torchrun_rank()) is not None:
-            if rank[0] > 0:
-                worker.leave_the_word_to_the_first()
-            raise RequestError(
-                f"torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
-                f"runtime.workers={rank[1]}: each trial starts its own."
-            )
+        """Refuse the sweep where any cell can't be trained: values, tracking target, data, model, optimizer."""
+        _refuse_torchrun()
         configs = [_task_config(cell.config) for cell in cells]
         if configs[0].resume is not None:
-            raise RequestError("resume is for single runs.\nA sweep is gone on with by the same command; leave it out.")
+            raise RequestError(
+                "resume is for single runs.\nLeave it out: the same command again resumes a sweep."
+            )
         for config in configs:
             check_request(config)
         check_location(configs[0].tracking.uri)
@@ -57,17 +53,17 @@ class SweepHooks(Hooks):
         warn_linear_adam(configs[0])
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
-        """Open the parent run; trials are told its id and the sweep's name."""
+        """Open the sweep's parent run; returns the overrides that tell each trial its id and the sweep's name."""
         from pipeline.tracking.sweep import Parent
 
-        base = _task_config(sweep.cells[0].config)
-        self._target = TrackingTarget(base.tracking.uri, base.tracking.experiment)
+        config = _task_config(sweep.cells[0].config)
+        self._target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
         self._parent = Parent(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
-        common = {key: value for key, value in flatten(as_dict(base)).items() if key not in swept}
+        common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
         self._parent.describe(common, [cell.name for cell in sweep.cells])
         self._name = sweep.name
-        self._keeps_model = base.tracking.log_model == "best"
+        self._keeps_model = config.tracking.log_model == "best"
         direction = sweep.config.hydra.sweeper.direction
         self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
         log.info(
@@ -75,78 +71,67 @@ class SweepHooks(Hooks):
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
         )
         self._started_at = time.monotonic()
-        # Where MLflow is away there is no id yet: the trials' runs find their parent by the sweep's name, later.
+        # While MLflow is away the parent has no id yet: the trials find it later, by the sweep's name.
         return {"sweep.name": sweep.name, "sweep.parent": self._parent.id or "null"}
 
     def wave_done(self, progress: Progress) -> None:
-        """Say how far it is: rewriting one line on a terminal, a line now and then elsewhere."""
+        """Show the progress: on a terminal by rewriting one line, elsewhere with a line now and then."""
         now = time.monotonic()
-        seconds = now - self._started_at
         failed = f", {progress.failed} failed" if progress.failed else ""
-        line = f"{progress.finished}/{progress.total} trials{failed}, {seconds:.0f} s"
+        line = f"{progress.finished}/{progress.total} trials{failed}, {now - self._started_at:.0f} s"
+        is_last = progress.finished >= progress.total
         if sys.stderr.isatty():
-            end = "\n" if progress.finished >= progress.total else ""
-            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
-        elif now - self._said_at > QUIET_SECONDS or progress.finished >= progress.total:
-            self._said_at = now
+            print(f"\r\x1b[K{line}", end="\n" if is_last else "", file=sys.stderr, flush=True)
+        elif is_last or now - self._reported_at > PROGRESS_SECONDS:
+            self._reported_at = now
             log.info(line)
 
     def abandoned(self, trials: Sequence[Abandoned]) -> None:
-        """Close the MLflow runs of trials whose process could not."""
+        """Close the MLflow runs of trials whose process died."""
         from pipeline.tracking.sweep import close_abandoned
 
-        with self._or_later("What died is closed later"):
-            store = self._caught_up_store()
+        with self._or_later("Runs of trials that died are closed later"):
+            store = self._store_with_all_records()
             for trial in trials:
                 close_abandoned(store, self._name, trial.study, trial.number, trial.status)
 
     def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
-        """Fresh seeds at each rule's LR and at the best one, where the search was of the LR alone."""
-        count = _task_config(sweep.cells[0].config).report.confirm_seeds
-        searched = [[dimension.key for dimension in cell.dimensions] for cell in sweep.cells]
-        if count == 0 or any(keys != ["optimizer.lr"] for keys in searched):
-            return []
-        from pipeline.report import points_of_sweep
+        """The confirming trials, where the search was of the LR alone."""
+        from pipeline.sweep.confirmation import confirming_trials
 
-        points = []
+        seeds = _task_config(sweep.cells[0].config).report.confirm_seeds
+        searched = [[dimension.key for dimension in cell.dimensions] for cell in sweep.cells]
+        if seeds == 0 or any(keys != ["optimizer.lr"] for keys in searched):
+            return []
         with self._or_later("The confirmation has to wait: run the same command again then"):
-            points = list(points_of_sweep(self._caught_up_store(), self._name, count))
-        cells = {choices_of(cell.name): cell.name for cell in sweep.cells}
-        return [
-            FixedTrial(cells[choices], {"optimizer.lr": lr}, str(seed), CONFIRM)
-            for choices, lr, seeds in points
-            for seed in seeds
-            if choices in cells
-        ]
+            return confirming_trials(self._store_with_all_records(), self._name, sweep.cells, seeds)
+        return []
 
     def ended(self, outcome: Outcome) -> None:
         """Report where the sweep is complete, and close the parent run."""
-        from lr_study.worker_processes import dismiss_workers
-
-        dismiss_workers()  # they take a second or two to end, and their memory is of use to the report
+        dismiss_workers()  # they take a second or two to end, and the report can use their memory
         try:
             if outcome.status == "complete":
                 with self._or_later("The report has to wait: run the same command again then"):
-                    self._report(self._caught_up_store())
+                    self._report(self._store_with_all_records())
         finally:
             self._parent.end(outcome.status)
 
     @contextlib.contextmanager
     def _or_later(self, otherwise: str) -> Iterator[None]:
-        """Where MLflow is away, leave the block and say what waits: the trials are done, and recorded."""
+        """Where MLflow is away, leave the block and say what has to wait: the trials themselves are recorded."""
         from pipeline.tracking.store import AwayError
 
         try:
             yield
         except AwayError as error:
-            # Not a warning: the parent's run gives the one that this deserves.
-            log.info("%s %s.", error, otherwise)
+            log.info("%s %s.", error, otherwise)  # no warning: the parent's run has warned already
 
-    def _caught_up_store(self) -> "Store":
-        """The store, once all that the trials recorded is in it.
+    def _store_with_all_records(self) -> "Store":
+        """The store, once everything that the trials recorded is in it.
 
         Raises:
-            AwayError: it can't be, now.
+            AwayError: something can't be sent now.
         """
         from pipeline.tracking.spool.recovery import upload_unsent
         from pipeline.tracking.store import answering, open_store
@@ -154,8 +139,8 @@ class SweepHooks(Hooks):
         with answering(self._target.uri):
             store = open_store(self._target.uri, self._target.experiment)
             sent = upload_unsent(self._target.spool, self._target.uri)
-            deadline = time.monotonic() + LAST_WORDS_SECONDS
-            while sent.alive > 1 and not sent.kept and time.monotonic() < deadline:  # the parent's is always open
+            deadline = time.monotonic() + SENDING_SECONDS
+            while sent.alive > 1 and not sent.kept and time.monotonic() < deadline:  # 1 is the parent's own
                 time.sleep(0.1)
                 sent = upload_unsent(self._target.spool, self._target.uri)
             if sent.kept:
@@ -164,7 +149,7 @@ class SweepHooks(Hooks):
 
     def _report(self, store: "Store") -> None:
         from pipeline.analysis.text.render import print_answer
-        from pipeline.report import write_report
+        from pipeline.sweep.reporting import write_report
         from pipeline.tracking.store import AwayError
 
         if (parent := self._parent.id) is None:
@@ -181,11 +166,23 @@ class SweepHooks(Hooks):
 
         kept = keep_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
         if kept is None:
-            log.warning("No trial stored a model, and so the sweep's run has none.")
+            log.warning("No trial stored a model, so the sweep's run has none.")
             return
-        best, better = kept
+        run, better = kept
         which = f"the best trial but {better}, which stored none" if better else "the best trial"
-        log.info("Model of %s, run %s: runs:/%s/model.", which, best, parent)
+        log.info("Model of %s, run %s: runs:/%s/model.", which, run, parent)
+
+
+def _refuse_torchrun() -> None:
+    if (place := torchrun_rank()) is None:
+        return
+    rank, size = place
+    if rank > 0:
+        worker.leave_the_word_to_the_first()
+    raise RequestError(
+        "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
+        f"runtime.workers={size}: each trial starts its own."
+    )
 
 
 def _task_config(config: DictConfig) -> Config:

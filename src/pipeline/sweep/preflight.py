@@ -1,79 +1,80 @@
-"""Builds what configurations ask for, in other processes than the sweep's driver, and says what can't be built.
+"""Builds what a sweep's configurations ask for, before the first trial, and says what can't be built.
 
-The driver of a sweep imports no torch. Where its trials run in processes of this machine (hydra/launcher=cores), these
-build, a share each: they have torch and the data set at hand then when the first trial comes. Elsewhere it is
-`python -m pipeline.sweep.preflight`, with the configurations as a JSON list on stdin; the answer on stdout is JSON too:
- a message, or null where all is well.
+The sweep's driver imports no torch, so other processes build. With hydra/launcher=cores these are the launcher's own
+worker processes, a share of the configurations each: they have torch and the data set loaded when their first trial
+comes. Elsewhere it is `python -m pipeline.sweep.preflight`, which reads the configurations as a JSON list on stdin and
+prints a JSON string, the first refusal, or null.
 """
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lr_study.worker_processes import TARGET, workers
 from pipeline.collector import collect_seldom
 from pipeline.config import Config, as_dict, from_dict
-from pipeline.distributed import child
 from pipeline.errors import RequestError
 
 
-def check_buildable(configs: list[Config], launcher: Mapping[str, Any]) -> None:
-    """Build each of the resolved `configs`, without training, in other processes.
+def check_buildable(configs: Sequence[Config], launcher: Mapping[str, Any]) -> None:
+    """Build each of `configs`, without training, in other processes.
 
     Args:
-        configs: from `pipeline.config.resolve`.
+        configs: one for each cell.
         launcher: the node `hydra.launcher`.
 
     Raises:
         RequestError: the first one that can't be built.
     """
-    messages = _ask_workers(configs, launcher) or [_ask_process(configs)]
-    for message in messages:
+    for message in _ask_workers(configs, launcher) or [_ask_process(configs)]:
         if message is not None:
             raise RequestError(message)
 
 
-def _ask_workers(configs: list[Config], launcher: Mapping[str, Any]) -> list[str | None]:
-    """The answers of the launcher's own workers; none where it has no more than the driver's process."""
+def _ask_workers(configs: Sequence[Config], launcher: Mapping[str, Any]) -> list[str | None]:
+    """The answers of the launcher's worker processes; none where the launcher has only the driver's process."""
     from joblib import delayed, effective_n_jobs
-
-    from lr_study.worker_processes import TARGET, workers
 
     if launcher["_target_"] != TARGET or (count := effective_n_jobs(launcher["n_jobs"])) == 1:
         return []
-    run = workers(launcher["n_jobs"], "generator")
-    answers = run(delayed(build_and_get_ready)(configs[i::count]) for i in range(count))
-    _import_tracking(configs[0])  # the driver needs it too, and has nothing to do meanwhile
+    # Every worker gets one at least: trials run on all of them, and a second build beside the first costs no time.
+    shares = [configs[i::count] or configs[:1] for i in range(count)]
+    answers = workers(launcher["n_jobs"], "generator")(delayed(build_and_import)(share) for share in shares)
+    _import_tracking(configs[0].tracking.uri)  # the driver needs it too, and would only wait now
     return list(answers)
 
 
-def build_and_get_ready(configs: list[Config]) -> str | None:
-    """What can't be built, or None; goes on importing what a first trial needs beside it."""
+def build_and_import(configs: Sequence[Config]) -> str | None:
+    """The first refusal or None; goes on importing, in a thread, what a first trial needs beside the build."""
     collect_seldom()
     message = first_refusal(configs)
     if message is None:
-        threading.Thread(target=_import_tracking, args=configs[:1], name="getting ready", daemon=True).start()
+        uri = configs[0].tracking.uri
+        threading.Thread(target=_import_tracking, args=[uri], name="importing MLflow", daemon=True).start()
     return message
 
 
-def _import_tracking(config: Config) -> None:
+def _import_tracking(uri: str) -> None:
     with contextlib.suppress(ImportError):  # the trial itself says what is missing
         import pipeline.tracking.spool.uploader  # noqa: F401
         from pipeline.tracking.store import import_for
 
-        import_for(config.tracking.uri)
+        import_for(uri)
 
 
-def _ask_process(configs: list[Config]) -> str | None:
+def _ask_process(configs: Sequence[Config]) -> str | None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.sweep.preflight"],
         input=json.dumps([as_dict(config) for config in configs]),
         capture_output=True,
         text=True,
-        env=child.environment(),
+        # This process's import path: the working directory is on it.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
         check=False,
     )
     if done.returncode != 0:
@@ -82,8 +83,8 @@ def _ask_process(configs: list[Config]) -> str | None:
     return message
 
 
-def first_refusal(configs: list[Config]) -> str | None:
-    """Build `configs` in this process; what the first refusal says, or None."""
+def first_refusal(configs: Sequence[Config]) -> str | None:
+    """Build `configs` in this process; the message of the first refusal, or None."""
     from pipeline.engine import World
     from pipeline.run.workload import build_workload
 
@@ -98,7 +99,7 @@ def first_refusal(configs: list[Config]) -> str | None:
 def main() -> None:
     """Read configurations, build them, print the first refusal."""
     configs = [from_dict(tree) for tree in json.load(sys.stdin)]
-    # What user code prints while it is built must not mix with the answer.
+    # What a user's code prints while it is built must not mix with the answer.
     with contextlib.redirect_stdout(sys.stderr):
         message = first_refusal(configs)
     print(json.dumps(message))

@@ -12,8 +12,9 @@ from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
 
 SQLITE = "sqlite:///"
-# Where runs go unless somebody says otherwise: conf/tracking/local.yaml has the same.
+# The defaults; conf/tracking/local.yaml has the same.
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
+DEFAULT_EXPERIMENT = "lr-batch"
 DATABASES = ("postgresql", "mysql", "mssql")
 
 

@@ -1,0 +1,66 @@
+"""The answer to a sweep that MLflow holds: its runs, analysed by workload."""
+
+from collections.abc import Mapping
+
+from pipeline.analysis.runs import Run, by_workload, mark_stalled
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer
+from pipeline.config.checks import parse_margin
+from pipeline.tracking.store import Store
+from pipeline.tracking.sweep import count_looks, note_look, read_runs
+
+# The source of a margin that came with the command: its author may have seen the data before.
+GIVEN_NOW = "given with this report"
+
+
+def answer_sweep(
+    store: Store, sweep: str, margin: Margin | None = None, base_batch: int | None = None, is_look: bool = False
+) -> dict[str, tuple[Answer, list[Run]]]:
+    """Analyse a sweep, finished or not.
+
+    Args:
+        store: where the sweep is tracked.
+        sweep: its name.
+        margin, base_batch: in place of the sweep's own.
+        is_look: whether somebody judges the sweep by this answer; looks are counted on the sweep's run.
+
+    Returns:
+        For each workload (`optimizer=adamw`, where such a choice was swept; else one, named ``) its answer and runs.
+
+    Raises:
+        RequestError: there is no such sweep, or none of its runs has ended.
+    """
+    workloads = runs_by_workload(store, sweep)
+    if is_look:
+        note_look(store, sweep, sum(len(runs) for runs, _ in workloads.values()))
+    looks = max(1, count_looks(store, sweep))
+    return {
+        name: (analyse(runs, _terms(params, margin, base_batch, looks)), runs)
+        for name, (runs, params) in workloads.items()
+    }
+
+
+def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Mapping[str, str]]]:
+    """For each workload of a sweep its runs, stalled ones marked, and the params of one of them."""
+    runs, params = read_runs(store, sweep)
+    workloads: dict[str, tuple[list[Run], Mapping[str, str]]] = {}
+    for name, found in by_workload(runs).items():
+        first = params[found[0].run_id]
+        workloads[name] = mark_stalled(found, float(first["dataset.guess_loss"])), first
+    return workloads
+
+
+def _terms(params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int) -> AnalysisSettings:
+    """The terms on which a workload is judged, from the params of one of its runs."""
+    kind = params["budget.kind"]
+    amount = params.get(f"budget.{kind}")
+    return AnalysisSettings(
+        margin=margin or Margin(*parse_margin(params["report.margin"])),
+        margin_source=GIVEN_NOW if margin else "fixed beforehand",
+        base_batch=base_batch,
+        configured_base=int(params["scaling.base_batch"]),
+        objective=STEPS_TO_TARGET if kind == "target" else params["objective"],
+        budget="target" if kind == "target" else f"{float(amount):g} {kind}" if amount else "",
+        looks=looks,
+        planned_looks=int(params.get("report.looks", 1)),
+    )

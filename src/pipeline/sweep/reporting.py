@@ -1,0 +1,48 @@
+"""The report of a finished sweep: figures, page, tables and JSON on its run in MLflow."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from pipeline.analysis.figures.all import draw_all
+from pipeline.analysis.page.page import render_page
+from pipeline.analysis.runs import workload_file_name
+from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.run_table import write_table
+from pipeline.analysis.text.render import to_markdown
+from pipeline.analysis.text.report_json import to_json
+from pipeline.analysis.text.summary import headline
+from pipeline.sweep.answer import answer_sweep
+from pipeline.tracking.store import Store
+from pipeline.tracking.sweep import log_report, tag_stalled
+
+
+def write_report(store: Store, sweep: str, parent_id: str) -> dict[str, Answer]:
+    """Analyse a sweep and put the report on its parent run; returns the answer to each of its workloads."""
+    answers = answer_sweep(store, sweep, is_look=True)
+    everything = [run for _, runs in answers.values() for run in runs]
+    tag_stalled(store, everything)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_table(everything, Path(scratch) / "runs.csv")
+        for name, (answer, runs) in answers.items():
+            folder, title = Path(scratch) / workload_file_name(name), f"{sweep} {name}".strip()
+            draw_all(answer, runs, folder, headline(answer))
+            (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
+            (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
+        description = "\n".join(
+            f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer)
+            for name, (answer, _) in answers.items()
+        )
+        best_lrs = {
+            _metric_name(name): {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
+            for name, (answer, _) in answers.items()
+        }
+        log_report(store, parent_id, scratch, description, best_lrs)
+    return {name: answer for name, (answer, _) in answers.items()}
+
+
+def _metric_name(workload: str) -> str:
+    """The metric of a workload's best LRs; MLflow's names may not hold `=`."""
+    name = re.sub(r"[^\w. /-]+", ":", workload)
+    return f"best_lr/{name}" if workload else "best_lr"
