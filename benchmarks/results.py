@@ -14,12 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.analysis.figures.all import draw_all
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.figures.registry import save_figures
 from pipeline.analysis.run_table import read_table
+from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.text.render import print_answer
 from pipeline.analysis.text.report_json import to_json
-from pipeline.analysis.text.summary import headline
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.sweep import find_parent, sweep_names
 from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
@@ -78,7 +77,7 @@ def analyse_again(name: str) -> None:
     answer = analyse(runs, terms)
     (target / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
     with tempfile.TemporaryDirectory() as scratch:
-        for path in draw_all(answer, runs, Path(scratch), headline(answer)):
+        for path in save_figures(answer, runs, Path(scratch)):
             if path.suffix == ".png":
                 shutil.copyfile(path, target / path.name)
     print_answer(answer, name)

@@ -6,19 +6,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.analysis.figures.all import draw_all
+from pipeline.analysis.figures.registry import save_figures
 from pipeline.analysis.page.page import render_page
+from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import Run, by_workload, workload_file_name
 from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.stats.laws import Optima
 from pipeline.analysis.stats.published import fit_published, read_optima
 from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.run_table import read_table
 from pipeline.analysis.text.design import add_design_arguments, print_plan, read_design
 from pipeline.analysis.text.laws import law_sentences
 from pipeline.analysis.text.render import print_answer
 from pipeline.analysis.text.report_json import law_json, to_json
-from pipeline.analysis.text.summary import headline
 from pipeline.command import add_store_arguments, run_command
 from pipeline.config.checks import parse_margin
 from pipeline.errors import RequestError
@@ -80,7 +79,7 @@ def _report(
             _write(_file_of(options.html, name), render_page(answer, runs, f"{title} {name}".strip(), run_url))
         if options.figures:
             with _writable(options.figures):
-                draw_all(answer, runs, _file_of(options.figures, name, in_folder=True), headline(answer))
+                save_figures(answer, runs, _file_of(options.figures, name, in_folder=True))
 
 
 def _report_law(optima: Optima, options: argparse.Namespace) -> None:

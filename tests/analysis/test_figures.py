@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.analysis.figures.all import draw_all, figures_of
+from pipeline.analysis.figures.axes import batch_axis, plain, plain_ticks
+from pipeline.analysis.figures.learning_curves import save_learning_curves
 from pipeline.analysis.figures.loss import loss_figure
 from pipeline.analysis.figures.map import map_figure
+from pipeline.analysis.figures.registry import draw_figures, save_figures
 from pipeline.analysis.figures.regret import regret_figure
 from pipeline.analysis.figures.steps import perfect_scaling_ends, steps_figure
-from pipeline.analysis.figures.style import batch_axis, draw_curves, new_figure, plain, plain_ticks, to_svg
+from pipeline.analysis.figures.style import add_headline, new_figure, to_svg
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
 from pipeline.analysis.stats.results import BatchResult, Law, RuleResult
@@ -62,7 +64,7 @@ def seven():
 )
 def test_every_figure_that_applies_is_written_as_png_and_svg(tmp_path, sizes, names):
     runs = table(sizes, trials=12)
-    paths = draw_all(analyse(runs), runs, tmp_path / "new", "Linear holds.")
+    paths = save_figures(analyse(runs), runs, tmp_path / "new")
     assert {path.name for path in paths} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     for path in paths:
         if path.suffix == ".png":
@@ -89,7 +91,7 @@ ODD_LR = [*table((32, 64), trials=12), Run(32, math.inf, 1.0, status="diverged")
 )
 def test_tables_that_hold_no_answer_still_have_their_figures(tmp_path, runs):
     answer = analyse(runs, AnalysisSettings(Margin(0.01, False)))
-    draw_all(answer, runs, tmp_path)
+    save_figures(answer, runs, tmp_path)
     for name in ("answer", "losses"):
         assert "nan" not in (tmp_path / f"{name}.svg").read_text().lower()
     drawable = [place for place, run in enumerate(runs) if math.isfinite(run.lr)]
@@ -99,7 +101,7 @@ def test_tables_that_hold_no_answer_still_have_their_figures(tmp_path, runs):
 def test_published_optima_without_runs_have_the_map_alone(tmp_path):
     cells = tuple(BatchResult(size, 0, 0, best_lr=0.1 * size / 64) for size in (64, 128, 256))
     answer = replace(analyse(TOO_FEW), base_batch=64, batches=cells, margin=None)
-    assert [path.name for path in draw_all(answer, [], tmp_path)] == ["answer.png", "answer.svg"]
+    assert [path.name for path in save_figures(answer, [], tmp_path)] == ["answer.png", "answer.svg"]
 
 
 def test_where_nothing_could_be_estimated_the_map_says_so():
@@ -114,7 +116,9 @@ def test_every_run_has_one_mark_in_the_map_and_one_in_the_losses(seven):
 
 def test_the_headline_is_the_title_and_the_axes_name_their_units(seven):
     runs, answer = seven
-    text = words(map_figure(answer, runs, "Linear holds up to 256."))
+    figure = map_figure(answer, runs)
+    add_headline(figure, "Linear holds up to 256.")
+    text = words(figure)
     assert "Linear holds up to 256." in text
     assert "batch size (examples)" in text
     assert "learning rate" in text
@@ -150,14 +154,14 @@ def test_a_minimum_beyond_what_was_tried_has_an_arrow_and_no_point():
 
 def test_the_same_table_gives_the_same_files(seven):
     runs, answer = seven
-    first, second = ({n: to_svg(f) for n, f in figures_of(answer, runs).items()} for _ in range(2))
+    first, second = ({n: to_svg(f) for n, f in draw_figures(answer, runs)} for _ in range(2))
     assert first == second
     assert "dc:date" not in "".join(first.values())
 
 
 def test_drawing_leaves_the_settings_of_other_users_of_matplotlib_alone(seven, tmp_path):
     before = dict(matplotlib.rcParams)
-    draw_all(seven[1], seven[0], tmp_path)
+    save_figures(seven[1], seven[0], tmp_path)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -234,6 +238,6 @@ def test_batch_sizes_are_ticks_of_which_as_many_have_numbers_as_fit(sizes):
 
 def test_the_curves_of_one_run_are_drawn(tmp_path):
     keys = ("train/loss", "val/loss", "train/error", "val/error")
-    draw_curves([{"epoch": e, **dict.fromkeys(keys, 1 / (e + 1))} for e in range(3)], tmp_path / "curves.png")
+    save_learning_curves([{"epoch": e, **dict.fromkeys(keys, 1 / (e + 1))} for e in range(3)], tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[1] == 1400
     assert "error (fraction)" in (tmp_path / "curves.svg").read_text()

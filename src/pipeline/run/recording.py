@@ -93,9 +93,9 @@ def draw_run_curves(run: "TrackedRun", evaluations: list["Evaluation"]) -> None:
     """Store the run's curves as a figure."""
     if not evaluations:
         return
-    from pipeline.analysis.figures.style import draw_curves
+    from pipeline.analysis.figures.learning_curves import save_learning_curves
 
     rows = [{"epoch": e.epoch, **e.metrics} for e in evaluations]
     with tempfile.TemporaryDirectory() as scratch:
-        draw_curves(rows, Path(scratch) / "curves.png")
+        save_learning_curves(rows, Path(scratch) / "curves.png")
         run.log_file(Path(scratch) / "curves.png", "")

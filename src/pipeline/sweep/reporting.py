@@ -5,14 +5,13 @@ import re
 import tempfile
 from pathlib import Path
 
-from pipeline.analysis.figures.all import draw_all
+from pipeline.analysis.figures.registry import save_figures
 from pipeline.analysis.page.page import render_page
+from pipeline.analysis.run_table import write_table
 from pipeline.analysis.runs import workload_file_name
 from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.run_table import write_table
 from pipeline.analysis.text.render import to_markdown
 from pipeline.analysis.text.report_json import to_json
-from pipeline.analysis.text.summary import headline
 from pipeline.sweep.answer import answer_sweep
 from pipeline.tracking.store import Store
 from pipeline.tracking.sweep import log_report, tag_stalled
@@ -27,7 +26,7 @@ def write_report(store: Store, sweep: str, parent_id: str) -> dict[str, Answer]:
         write_table(everything, Path(scratch) / "runs.csv")
         for name, (answer, runs) in answers.items():
             folder, title = Path(scratch) / workload_file_name(name), f"{sweep} {name}".strip()
-            draw_all(answer, runs, folder, headline(answer))
+            save_figures(answer, runs, folder)
             (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
             (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
         description = "\n".join(

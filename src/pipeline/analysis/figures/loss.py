@@ -1,4 +1,4 @@
-"""Loss over LR, a panel for each batch size: every run, the fitted curve with its band, and what is good enough."""
+"""Loss over LR, a panel for each batch size: every run, the fitted curve with its band, the LRs within the margin."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,34 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.analysis.figures.style import (
-    BAND,
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    VERMILION,
-    WIDTH,
-    cell_name,
-    in_style,
-    log_axis,
-    new_figure,
-    objective_label,
-    plot_runs,
-)
+from pipeline.analysis.figures.axes import log_axis, objective_label
+from pipeline.analysis.figures.marks import plot_runs
+from pipeline.analysis.figures.style import BAND, BLUE, GREY, INK, ORANGE, VERMILION, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import Answer, BatchResult
+from pipeline.analysis.text.table import batch_label
 
-# Losses further above the lowest one than this would flatten all curves: such runs stand at the top of the scale.
-SCALE = 1000.0
-# Of more batch sizes than this, the other curves are not shown behind each panel's own.
+# The scale ends at this multiple of the lowest loss: more would flatten all curves. Runs above stand at its top.
+MAX_RATIO = 1000.0
+# With more batch sizes than this, a panel does not show the curves of the others behind its own.
 MOST_BEHIND = 12
 CURVE_BAND = "#C9C9C9"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run: which ones, and how they are drawn; `row` puts them in a row above the losses."""
+    """A kind of run and how it is drawn.
+
+    Attributes:
+        of: whether a run is of this kind.
+        style: of its marker.
+        row: 0 for runs that stand at their loss; else the number of the row above the losses.
+    """
 
     label: str
     of: Callable[[Run], bool]
@@ -64,13 +59,10 @@ KINDS = (
 
 
 @in_style
-def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
-    """Draw loss over LR; panels share their axes, so that the valley is seen to move.
-
-    Args:
-        answer: from `pipeline.analysis.stats.answer.analyse`.
-        runs: the table it was made from; a run's number in it goes into the group ids of the SVG.
-    """
+def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
+    """Draw loss over LR; None without runs. The panels share their axes, which shows how the valley moves."""
+    if not runs:
+        return None
     number = len(answer.batches)
     columns = min(number, next((c for c, most in ((3, 9), (4, 16), (5, 25)) if number <= most), 6))
     rows = math.ceil(number / columns)
@@ -87,7 +79,7 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
             here = [(place, run) for place, run in by_batch[cell.batch] if kind.of(run)]
             places = np.array([(run.lr, heights.of_run(run, kind.row)) for _, run in here])
             plot_runs(axes, here, places, ms=size, zorder=3, **kind.style)
-        axes.set_title(f"batch {cell_name(cell, answer)}", loc="left", pad=3, fontsize=8 if columns < 5 else 7)
+        axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=8 if columns < 5 else 7)
     _tidy(grid, number)
     figure.supylabel(objective_label(answer), fontsize=8, x=0.03 / figure.get_figwidth())
     ncols = 2 if number == 1 else 4
@@ -96,7 +88,7 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
 
 
 def _panels(rows: int, columns: int, width: float) -> tuple[Figure, np.ndarray]:
-    """A grid of axes, placed in inches: a layout engine takes seconds for fifty panels."""
+    """Make a grid of axes, placed in inches: a layout engine takes seconds for fifty panels."""
     left, right, top, bottom, between = 0.62, 0.1, 0.24, 0.95, 0.3
     panel = (width - left - right) / columns * (0.72 if columns <= 3 else 0.85)
     height = rows * (panel + between) - between + top + bottom
@@ -109,7 +101,12 @@ def _panels(rows: int, columns: int, width: float) -> tuple[Figure, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Heights:
-    """Where runs stand: at their value, or in a row above the highest."""
+    """The heights at which runs stand: at their value, or in a row above the highest.
+
+    Attributes:
+        low, top: ends of the scale of losses.
+        is_log: False where a loss is zero or below: then the axis is linear.
+    """
 
     low: float
     top: float
@@ -121,12 +118,12 @@ class _Heights:
         if not values:
             return cls(1.0, 2.0, True)
         low, high = min(values), max(values)
-        if low <= 0:  # no logarithm: a plain axis
+        if low <= 0:
             return cls(low, max(high, low + 1e-9 + abs(low) * 1e-3), False)
-        return cls(low, max(min(high, SCALE * low), 1.2 * low), True)
+        return cls(low, max(min(high, MAX_RATIO * low), 1.2 * low), True)
 
     def step(self, steps: float) -> float:
-        """The height so many twelfths of the scale above the top (or, if negative, below the bottom)."""
+        """Return the height `steps` twelfths of the scale above its top, or below its bottom if negative."""
         start = self.top if steps > 0 else self.low
         if self.is_log:
             return start * (self.top / self.low) ** (steps / 12)
@@ -145,12 +142,12 @@ def _scale(axes: Axes, runs: Sequence[Run], heights: _Heights, columns: int) -> 
     else:
         axes.set_ylim(heights.step(-0.7), highest)
     if not any(run.usable for run in runs):
-        axes.set_yticks([])  # there are rows of failed runs, and no losses
+        axes.set_yticks([])  # there are only rows of failed runs, no losses
         axes.set_yticks([], minor=True)
 
 
 def _draw_cell(axes: Axes, cell: BatchResult, answer: Answer, size: float) -> None:
-    """Everything but the runs: the curves, the LRs within the margin, the best LR with its interval."""
+    """Draw everything but the runs: the curves, the LRs within the margin, the best LR with its interval."""
     if cell.band_low is not None and cell.band_high is not None:
         axes.axvspan(cell.band_low, cell.band_high, color=BAND, alpha=0.35, lw=0, zorder=0)
     if len(answer.batches) <= MOST_BEHIND:
@@ -160,7 +157,7 @@ def _draw_cell(axes: Axes, cell: BatchResult, answer: Answer, size: float) -> No
                 axes.plot(2**other.curve.octaves, median, color=GREY, alpha=0.35, lw=0.5, zorder=1)
     if cell.curve is not None:
         low, median, high = np.exp(np.quantile(cell.curve.draws, (0.025, 0.5, 0.975), axis=0))
-        # A point every eighth of an octave draws the same line in half the bytes.
+        # Every second point, one in an eighth of an octave, draws the same line in half the bytes.
         thin = np.unique(np.append(np.arange(0, len(median), 2), len(median) - 1))
         lrs = 2 ** cell.curve.octaves[thin]
         axes.fill_between(lrs, low[thin], high[thin], color=CURVE_BAND, alpha=0.8, lw=0, zorder=1.5)
@@ -172,7 +169,7 @@ def _draw_cell(axes: Axes, cell: BatchResult, answer: Answer, size: float) -> No
 
 
 def _tidy(grid: np.ndarray, number: int) -> None:
-    """Take away the panels that are left over, and label the lowest ones of each column."""
+    """Hide the panels without a batch size, and label the lowest one of each column."""
     columns = grid.shape[1]
     for place, axes in enumerate(grid.flat):
         if place >= number:

@@ -1,6 +1,6 @@
-"""The answer in one picture: the loss over batch size and LR as a map, and the best LR beside the linear rule's."""
+"""The loss over batch size and LR as a map, and beside it the best LR relative to the linear rule's."""
 
-import textwrap
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,65 +11,42 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from pipeline.analysis.figures import ratio
-from pipeline.analysis.figures.style import (
-    BAND,
-    GREY,
-    INK,
-    PAPER,
-    RULE_STYLES,
-    WIDTH,
-    anchor_lr,
-    batch_axis,
-    column,
-    in_style,
-    log_axis,
-    new_figure,
-    plain,
-    plot_runs,
-    side_room,
-)
+from pipeline.analysis.figures.axes import batch_axis, log_axis, plain, side_room
+from pipeline.analysis.figures.marks import base_lr, column, plot_runs
+from pipeline.analysis.figures.ratio import draw_ratios, ratio_legend
+from pipeline.analysis.figures.style import BAND, GREY, INK, PAPER, RULE_STYLES, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
-# How far above the batch's own best, in margins; doubling, so that the valley and the flanks both show.
+# Heights above each batch size's best loss, in margins. They double, so that both the valley and its flanks show.
 LEVELS = (0, 1, 2, 4, 8, 16)
-# Within the margin darkest, though lighter than every line; what was not tried stays blank.
+# Darkest within the margin, but lighter than every line. Where nothing was tried it stays blank.
 SHADES = (BAND, "#B9D0E4", "#CDDDEB", "#DCE6EF", "#E6ECF2", "#EEF1F5")
-# Without a margin, its place is taken by this share of the batch's own best.
+# Without a margin, heights are counted in this share of the batch size's best loss.
 SHARE = 0.05
-# Points on either side of the valley of each curve, and columns between two batch sizes.
-POINTS, BETWEEN = 32, 6
+# Points of each curve on either side of its minimum, and columns between two batch sizes.
+POINTS, COLUMNS = 32, 6
 HALO = [withStroke(linewidth=2.4, foreground=PAPER)]
 
 
 @in_style
-def map_figure(answer: Answer, runs: Sequence[Run], headline: str = "") -> Figure:
-    """Loss over (batch, LR) with the best LR, the rules and the failing LRs; beside it, best LR ÷ linear's.
-
-    Args:
-        answer: from `pipeline.analysis.stats.answer.analyse`.
-        runs: the table it was made from.
-        headline: what it says, for the title.
-    """
+def map_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
+    """Draw the loss over (batch, LR) with the best LR, the rules and the failing LRs; beside it, best LR ÷ linear's."""
     alone = len(answer.batches) == 1
     figure = new_figure(WIDTH / 2 if alone else WIDTH, 4.0)
     if has_ratio_panel(answer):
         axes, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
-        ratio.draw(right, answer)
+        draw_ratios(right, answer)
     else:
         axes = figure.subplots()
     _draw_map(axes, answer, runs)
-    lines = textwrap.wrap(headline, 42 if alone else 86, max_lines=3, placeholder=" …")
-    if lines:
-        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, fontweight="bold")
     figure.legend(handles=_legend(answer), loc="outside lower center", ncols=2 if alone else 4, columnspacing=1.5)
     return figure
 
 
 def has_ratio_panel(answer: Answer) -> bool:
-    """Whether there is anything to compare: several batch sizes, and a best LR to start from."""
-    return len(answer.batches) > 1 and anchor_lr(answer) is not None
+    """Return whether there is anything to compare: several batch sizes, and a best LR to start from."""
+    return len(answer.batches) > 1 and base_lr(answer) is not None
 
 
 def _draw_map(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
@@ -83,59 +60,54 @@ def _draw_map(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
     log_axis(axes, "y", low, high)
     axes.set_ylabel("learning rate")
     shades = None
-    for group in neighbours(cells, "curve"):
+    for group in _uninterrupted(cells, "curve"):
         shades = _shade(axes, answer, group, room)
     if shades is not None:
         bar = axes.figure.colorbar(shades, ax=axes, pad=0.01, aspect=35, shrink=0.7, anchor=(0, 1))
         bar.outline.set_linewidth(0.4)
         bar.ax.tick_params(length=2, width=0.4)
-    hatch_failing(axes, cells, column(cells, "failing_lr"), high, room)
+    _hatch_failing(axes, cells, high, room)
     places = np.column_stack([[run.batch for run in runs], tried])
     plot_runs(axes, list(enumerate(runs)), places, marker=".", ms=2, mew=0, color=GREY)
     _draw_rules(axes, answer, room)
-    _draw_ridge(axes, cells)
+    _draw_best(axes, cells)
     has_unit = answer.margin is not None and answer.margin > 0
     unit = f"margins of {plain(float(f'{answer.margin:.2g}'))}" if has_unit else f"steps of {SHARE:.0%} of it"
     what = "Worse than the best" if len(cells) == 1 else "Worse than each batch's own best"
     axes.set_title("Runs" if shades is None else f"{what}, in {unit}", loc="left")
 
 
-def neighbours(cells: Sequence[BatchResult], name: str) -> list[list[BatchResult]]:
-    """The cells in which `name` is known, in groups that no other cell interrupts."""
-    groups: list[list[BatchResult]] = [[]]
-    for cell in cells:
-        if getattr(cell, name) is None:
-            groups.append([])
-        else:
-            groups[-1].append(cell)
-    return [group for group in groups if group]
+def _uninterrupted(cells: Sequence[BatchResult], name: str) -> list[list[BatchResult]]:
+    """Group the neighbouring cells in which attribute `name` is known."""
+    groups = itertools.groupby(cells, key=lambda cell: getattr(cell, name) is not None)
+    return [list(group) for is_known, group in groups if is_known]
 
 
 def _shade(axes: Axes, answer: Answer, group: Sequence[BatchResult], room: float) -> QuadContourSet:
-    """Fill the map between neighbouring batch sizes, moving from curve to curve along the valley.
+    """Fill the map between neighbouring batch sizes, interpolating from curve to curve along the valley.
 
-    Mixing two curves at the same LR would raise the floor between two valleys. So each curve is given as heights
-    over (lowest LR … best … highest LR) in equal parts, and both places and heights go over into the next curve's.
+    Interpolating at equal LR would raise the floor between two valleys. So each curve is divided into equal parts from
+    its lowest LR to the best and on to the highest, and both the LRs and the heights of these parts are interpolated.
     """
     parts = [_profile(cell, answer.margin) for cell in group]
     places, heights = (np.stack([part[i] for part in parts]) for i in (0, 1))
     x = np.log2(column(group, "batch"))
     edge = np.log2(room)
-    # Half a column more at either end, so that the outermost cells (or the only one) have a width too.
+    # The map goes on beyond the outermost batch sizes, so that they (or the only one) have a width too.
     x = np.concatenate([[x[0] - edge], x, [x[-1] + edge]])
     places, heights = (np.concatenate([a[:1], a, a[-1:]]) for a in (places, heights))
-    fine = np.linspace(0, len(x) - 1, (len(x) - 1) * BETWEEN + 1)
+    fine = np.linspace(0, len(x) - 1, (len(x) - 1) * COLUMNS + 1)
     x_fine = np.interp(fine, np.arange(len(x)), x)
     places, heights = (np.stack([np.interp(fine, np.arange(len(x)), row) for row in a.T]) for a in (places, heights))
     grid = np.broadcast_to(2**x_fine, places.shape)
     shades = axes.contourf(grid, 2**places, heights, levels=LEVELS, colors=SHADES, extend="max", zorder=0)
-    # Viewers leave hairlines between neighbouring fills.
+    # Lines of the same colour close the gaps that viewers of SVG show between neighbouring areas.
     shades.set(edgecolor="face", linewidth=0.2)
     return shades
 
 
 def _profile(cell: BatchResult, margin: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """A cell's median curve: log2 LRs, as many on each side of the minimum, and heights above it in margins."""
+    """Return a cell's median curve: log2 LRs, equally many on each side of the minimum; heights above it in margins."""
     assert cell.curve is not None
     octaves = cell.curve.octaves
     loss = np.exp(np.median(cell.curve.draws, axis=0))
@@ -145,12 +117,10 @@ def _profile(cell: BatchResult, margin: float | None) -> tuple[np.ndarray, np.nd
     return places, (np.interp(places, octaves, loss) - loss.min()) / unit
 
 
-def hatch_failing(axes: Axes, cells: Sequence[BatchResult], edge: np.ndarray, top: float, room: float) -> None:
-    """Hatch from `edge` (NaN where no run failed) to `top`, between neighbouring batch sizes."""
-    failing = dict(zip((cell.batch for cell in cells), edge, strict=True))
-    for group in neighbours(cells, "failing_lr"):
-        x = column(group, "batch")
-        y = np.array([failing[cell.batch] for cell in group])
+def _hatch_failing(axes: Axes, cells: Sequence[BatchResult], top: float, room: float) -> None:
+    """Hatch from the lowest LR at which a run failed up to `top`."""
+    for group in _uninterrupted(cells, "failing_lr"):
+        x, y = column(group, "batch"), column(group, "failing_lr")
         x = np.concatenate([[x[0] / room], x, [x[-1] * room]])
         y = np.concatenate([y[:1], y, y[-1:]])
         axes.fill_between(x, y, np.maximum(y, top), facecolor="none", edgecolor=GREY, hatch="/////", lw=0, zorder=1)
@@ -158,17 +128,17 @@ def hatch_failing(axes: Axes, cells: Sequence[BatchResult], edge: np.ndarray, to
 
 
 def _draw_rules(axes: Axes, answer: Answer, room: float) -> None:
-    anchor = anchor_lr(answer)
-    if anchor is None or len(answer.batches) == 1:
+    start = base_lr(answer)
+    if start is None or len(answer.batches) == 1:
         return
     sizes = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
     for rule, (color, dashes) in RULE_STYLES.items():
-        lrs = anchor * (sizes / answer.base_batch) ** JUDGED_RULES[rule]
+        lrs = start * (sizes / answer.base_batch) ** JUDGED_RULES[rule]
         axes.plot(sizes, lrs, ls=dashes, color=color, path_effects=HALO, scalex=False, scaley=False, zorder=2)
 
 
-def _draw_ridge(axes: Axes, cells: Sequence[BatchResult]) -> None:
-    """The best LR with its interval; where it may lie beyond what was tried, an arrow from there."""
+def _draw_best(axes: Axes, cells: Sequence[BatchResult]) -> None:
+    """Draw the best LRs with their intervals, and an arrow where the best may lie beyond what was tried."""
     x, best = column(cells, "batch"), column(cells, "best_lr")
     for name in ("band_low", "band_high"):
         axes.plot(x, column(cells, name), color=INK, lw=0.5, zorder=2)
@@ -206,4 +176,4 @@ def _legend(answer: Answer) -> list[Line2D | Patch]:
             Line2D([], [], color=INK, marker=r"$\uparrow$", ls="", label="best may lie beyond what was tried")
         )
     handles.append(Line2D([], [], color=GREY, marker=".", ms=3, mew=0, ls="", label="run"))
-    return handles + (ratio.legend(answer) if has_ratio_panel(answer) else [])
+    return handles + (ratio_legend(answer) if has_ratio_panel(answer) else [])

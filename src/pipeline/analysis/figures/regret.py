@@ -1,4 +1,4 @@
-"""How much worse a rule's LR is than the best one, over the batch size: a panel for each rule."""
+"""Regret over the batch size, a panel for each rule: how much worse the rule's LR is than the best one."""
 
 import math
 from collections.abc import Sequence
@@ -10,36 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.analysis.figures import verdict_marks
-from pipeline.analysis.figures.style import (
-    BAND,
-    GREY,
-    INK,
-    RULE_STYLES,
-    WIDTH,
-    batch_axis,
-    in_style,
-    new_figure,
-    objective_label,
-    plain,
-)
+from pipeline.analysis.figures.axes import batch_axis, objective_label, plain
+from pipeline.analysis.figures.marks import plot_verdicts, verdict_legend
+from pipeline.analysis.figures.style import BAND, GREY, INK, RULE_STYLES, WIDTH, in_style, new_figure
+from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import Answer, RuleResult
 
-# Ticks in margins; the scale is even up to one margin, and goes by octaves from there on.
+# Ticks in margins. The scale is linear up to one margin and logarithmic above.
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-# The scale ends between these.
-FEWEST_MARGINS, MOST_MARGINS = 4.0, 1000.0
-# Rows above the scale, for what has no number.
+# The top of the scale lies between these.
+MIN_TOP, MAX_TOP = 4.0, 1000.0
+# Rows above the scale, for results without a number.
 FAILS, UNKNOWN = "runs fail", "not known"
 
 
 @in_style
-def regret_figure(answer: Answer) -> Figure | None:
-    """Draw the regret of each rule in margins, with 90 % intervals; None where no rule could be judged.
-
-    Args:
-        answer: from `pipeline.analysis.stats.answer.analyse`.
-    """
+def regret_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
+    """Draw the regret of each rule in margins, with 90 % intervals; None where no rule could be judged."""
     results = [cell.rules[rule] for cell in answer.batches for rule in RULE_STYLES if rule in cell.rules]
     judged = any(result.regret is not None or result.verdict == "breaks" for result in results)
     if not answer.margin or answer.margin < 0 or not judged or len(answer.batches) == 1:
@@ -54,14 +41,19 @@ def regret_figure(answer: Answer) -> Figure | None:
         axes.set_title(f"{rule}, from batch {answer.base_batch}", loc="left", color=RULE_STYLES[rule][0])
     label = objective_label(answer).split(" (")[0]
     panels[0].set_ylabel(f"{label} above the best\n(margins of {plain(float(f'{answer.margin:.2g}'))}), 90 % interval")
-    handles = verdict_marks.legend(result.verdict for result in results)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.legend(handles=verdict_legend(result.verdict for result in results), loc="outside lower center", ncols=4)
     return figure
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Heights: of regrets in margins, and of the rows above them for results without one."""
+    """The heights at which results stand: at their regret in margins, or in a row above if they have none.
+
+    Attributes:
+        margin: in the objective's unit.
+        top: end of the scale, in margins.
+        rows: labels of the rows that are needed, the lowest first.
+    """
 
     margin: float
     top: float
@@ -71,13 +63,13 @@ class _Scale:
     def of(cls, results: Sequence[RuleResult], margin: float) -> "_Scale":
         known = [value for result in results for value in (result.regret, result.regret_high) if _is_number(value)]
         highest = max((value for value in known if math.isfinite(value)), default=0.0) / margin
-        top = min(max(highest, FEWEST_MARGINS) * 1.25, MOST_MARGINS)
+        top = min(max(highest, MIN_TOP) * 1.25, MAX_TOP)
         infinite = any(math.isinf(value) for value in known)
         rows = {_row(result) for result in results} | ({FAILS} if infinite else set())
         return cls(margin, top, tuple(row for row in (FAILS, UNKNOWN) if row in rows))
 
     def height(self, regret: float) -> float:
-        """Of a regret in losses; what is infinitely worse stands among the failing ones."""
+        """Return the height of a regret in the objective's unit; an infinite one stands in the row of failing ones."""
         return min(regret / self.margin, self.top) if math.isfinite(regret) else self.height_of_row(FAILS)
 
     def height_of_row(self, row: str) -> float:
@@ -101,17 +93,17 @@ class _Scale:
 
 
 def _squeeze(margins: np.ndarray) -> np.ndarray:
-    """Length of the scale up to `margins`: even up to 1, then by octaves."""
+    """Return the length of the scale up to `margins`: linear up to 1, then logarithmic."""
     return np.where(margins <= 1, margins, 1 + np.log2(np.maximum(margins, 1)))
 
 
 def _stretch(lengths: np.ndarray) -> np.ndarray:
-    """The inverse of `_squeeze`; matplotlib asks for it far outside the axis too."""
+    """Invert `_squeeze`; clipped, because matplotlib also asks for lengths far outside the axis."""
     return np.where(lengths <= 1, lengths, 2.0 ** (np.clip(lengths, 1, 60) - 1))
 
 
 def _row(result: RuleResult) -> str | None:
-    """The row of a result without a number, else None."""
+    """Return the row of a result without a number; None for others."""
     if _is_number(result.regret):
         return None
     return FAILS if result.verdict == "breaks" else UNKNOWN
@@ -136,7 +128,7 @@ def _draw_rule(axes: Axes, answer: Answer, rule: str, scale: _Scale) -> None:
     if line:
         axes.plot(*zip(*line, strict=True), ls=dashes, color=color, lw=0.7, zorder=2)
     _draw_intervals(axes, answer, rule, scale)
-    verdict_marks.draw(axes, points, color, verdict_marks.size(len(points)))
+    plot_verdicts(axes, points, color)
 
 
 def _draw_intervals(axes: Axes, answer: Answer, rule: str, scale: _Scale) -> None:
@@ -148,7 +140,7 @@ def _draw_intervals(axes: Axes, answer: Answer, rule: str, scale: _Scale) -> Non
     ]
     color = RULE_STYLES[rule][0]
     axes.vlines([e[0] for e in ends], [e[1] for e in ends], [e[2] for e in ends], color=color, lw=1, zorder=3)
-    # Beyond what was fitted it only gets worse.
+    # These regrets are lower bounds: beyond the fitted LRs the loss only gets worse.
     bounds = [(batch, high) for batch, _, high, is_bound in ends if is_bound]
     axes.plot([b[0] for b in bounds], [b[1] for b in bounds], ls="", marker="^", color=color, ms=2.5, zorder=3)
 

@@ -6,28 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.analysis.figures.style import (
-    BLUE,
-    GREY,
-    INK,
-    PAPER,
-    WIDTH,
-    batch_axis,
-    in_style,
-    log_axis,
-    new_figure,
-    side_room,
-)
+from pipeline.analysis.figures.axes import batch_axis, log_axis, objective_label, side_room
+from pipeline.analysis.figures.style import BLUE, GREY, INK, PAPER, WIDTH, in_style, new_figure
+from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer, BatchResult
 
 
 @in_style
-def steps_figure(answer: Answer) -> Figure | None:
-    """Draw the fewest steps to the target over the batch size; None where that is not what was measured.
-
-    Args:
-        answer: from `pipeline.analysis.stats.answer.analyse`; `best_value` is the number of steps at the best LR.
-    """
+def steps_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
+    """Draw the steps to the target at the best LR over the batch size; None if the objective is another one."""
     known = [cell for cell in answer.batches if cell.best_value is not None and cell.best_value > 0]
     if answer.objective != STEPS_TO_TARGET or not known:
         return None
@@ -53,20 +40,21 @@ def steps_figure(answer: Answer) -> Figure | None:
         if chosen.any():
             style = {"fmt": "o", "color": BLUE, "mec": INK, "mew": 0.5, "mfc": face, "ms": 4, "capsize": 2}
             axes.errorbar(sizes[chosen], steps[chosen], errors[:, chosen], label=label, **style)  # type: ignore[arg-type]
-    axes.set_ylabel("steps to target (optimizer steps)")
+    axes.set_ylabel(objective_label(answer))
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
 def perfect_scaling_ends(cells: Sequence[BatchResult], draws: np.ndarray, tolerance: float) -> tuple[int, int] | None:
-    """The two batch sizes between which a larger batch stops to save steps in proportion.
+    """Find the two batch sizes between which a larger batch stops saving steps in proportion; None if it never does.
 
-    From the second one on, steps × batch is above the smallest batch's by more than `tolerance` (a share) with
-    97.5 % probability, at every batch size that was run.
+    From the second one on, steps × batch exceeds that of the smallest batch by more than `tolerance` with 97.5 %
+    probability, at every batch size that was run.
 
     Args:
         cells: in order of batch size.
         draws: [cells, D] draws of the steps.
+        tolerance: as a share.
     """
     examples = draws * np.array([cell.batch for cell in cells])[:, None]
     above = np.quantile(examples / examples[0], 0.025, axis=1) > 1 + tolerance
@@ -75,7 +63,7 @@ def perfect_scaling_ends(cells: Sequence[BatchResult], draws: np.ndarray, tolera
 
 
 def _steps(cell: BatchResult) -> np.ndarray:
-    """Draws of the steps at the best LR: [D], or [1] where there is no curve."""
+    """Return draws of the steps at the best LR: [D], or [1] without a curve."""
     assert cell.best_value is not None
     if cell.curve is None:
         return np.full(1, cell.best_value)
@@ -83,6 +71,6 @@ def _steps(cell: BatchResult) -> np.ndarray:
 
 
 def _tolerance(answer: Answer) -> float:
-    """The margin as a share of the steps at the base batch."""
+    """Return the margin as a share of the steps at the base batch."""
     base = next((cell.best_value for cell in answer.batches if cell.batch == answer.base_batch), None)
     return answer.margin / base if answer.margin and base else 0.0

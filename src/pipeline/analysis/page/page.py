@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 
-from pipeline.analysis.figures.all import figures_of
+from pipeline.analysis.figures.axes import objective_label
 from pipeline.analysis.figures.map import has_ratio_panel
-from pipeline.analysis.figures.style import objective_label
+from pipeline.analysis.figures.registry import draw_figures
 from pipeline.analysis.page.inline_svg import inline_svg
 from pipeline.analysis.page.tables import batch_table, judged_table, law_table
 from pipeline.analysis.runs import Run
@@ -81,7 +81,7 @@ def _figures(answer: Answer, runs: Sequence[Run], run_url: RunUrl | None) -> lis
         return None if run_url is None or run_id is None else run_url(run_id)
 
     parts = []
-    for name, figure in figures_of(answer, runs).items():
+    for name, figure in draw_figures(answer, runs):
         heading, caption = HEADINGS[name]
         if name == "answer" and has_ratio_panel(answer):
             caption += RATIO
