@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.analysis.run_table import parse_number, read_rows
 from pipeline.analysis.stats.laws import Optima, fit_exponent, fit_laws, select_law
 from pipeline.analysis.stats.results import Estimate, Law
-from pipeline.analysis.run_table import parse_number, read_rows
 from pipeline.errors import RequestError
 
 # Fewer optima leave nothing to see how well a law fits.

@@ -111,6 +111,13 @@ class BatchResult:
     curve: Curve | None = None
 
     @property
+    def best_interval(self) -> Estimate | None:
+        """The best LR with its 95 % interval, where both are known."""
+        if self.best_lr is None or self.ci_low is None or self.ci_high is None:
+            return None
+        return Estimate(self.best_lr, self.ci_low, self.ci_high)
+
+    @property
     def starved(self) -> bool:
         """Whether it took too few steps to say anything about gradient noise."""
         return self.steps is not None and self.steps < FEW_STEPS
