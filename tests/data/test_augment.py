@@ -1,4 +1,4 @@
-"""Crop and flip are drawn for each example, whatever batch it comes in."""
+"""Crop and flip: each example has its own draw, whatever batch it is in."""
 
 import torch
 import torch.nn.functional as F
@@ -8,23 +8,23 @@ from pipeline.data.augment import _hash, crop_and_flip
 IMAGES = torch.arange(40 * 3 * 8 * 6).reshape(40, 3, 8, 6) % 251
 
 
-def obvious(images, first, seed, padding):
-    """One image after the other, with slicing."""
-    done = []
+def one_by_one(images, first, seed, padding):
+    """The obvious version: one image after the other, with slices."""
+    results = []
     for number, image in enumerate(images):
         position = torch.tensor([first + number])
         top, left = (int(_hash(position, seed, draw)) % (2 * padding + 1) for draw in (0, 1))
         padded = F.pad(image, (padding,) * 4)
         crop = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
-        done.append(crop.flip(2) if int(_hash(position, seed, 2)) % 2 else crop)
-    return torch.stack(done)
+        results.append(crop.flip(2) if int(_hash(position, seed, 2)) % 2 else crop)
+    return torch.stack(results)
 
 
-def test_it_equals_cropping_and_flipping_one_by_one():
-    assert torch.equal(crop_and_flip(IMAGES, 17, seed=5, padding=2), obvious(IMAGES, 17, 5, 2))
+def test_it_equals_cropping_and_flipping_one_image_after_the_other():
+    assert torch.equal(crop_and_flip(IMAGES, 17, seed=5, padding=2), one_by_one(IMAGES, 17, 5, 2))
 
 
-def test_cutting_the_stream_elsewhere_changes_nothing():
+def test_cutting_the_stream_into_other_batches_changes_no_image():
     whole = crop_and_flip(IMAGES, 100, seed=1)
     pieces = [crop_and_flip(IMAGES[start : start + 7], 100 + start, seed=1) for start in range(0, 40, 7)]
     assert torch.equal(torch.cat(pieces), whole)

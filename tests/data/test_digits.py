@@ -1,4 +1,4 @@
-"""The digits as a table: read without importing scikit-learn, which takes longer than a short training."""
+"""The digits are scikit-learn's, read without importing it."""
 
 import numpy as np
 import torch
@@ -6,17 +6,17 @@ import torch
 from pipeline.data.digits import _table
 
 
-def test_building_them_does_not_import_scikit_learn(run_python):
+def test_loading_the_digits_does_not_import_scikit_learn(run_python):
     program = (
         "import sys, torch; from pipeline.data import digits\n"
         "digits('digits', 10, [1, 8, 8], 0, 360, 360, torch.device('cpu'))\n"
         "print('sklearn' in sys.modules)"
     )
-    done = run_python("-c", program)
-    assert done.stdout.strip() == "False", done.stderr
+    result = run_python("-c", program)
+    assert result.stdout.strip() == "False", result.stderr
 
 
-def test_the_digits_are_scikit_learns():
+def test_the_digits_equal_scikit_learns():
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

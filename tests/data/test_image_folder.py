@@ -1,4 +1,4 @@
-"""A user's own images, streamed by DataLoader workers."""
+"""A user's own images, decoded by DataLoader workers."""
 
 import shutil
 
@@ -24,14 +24,14 @@ def load(root, classes=2, augment=False, shape=(3, 8, 8)):
     return image_folder("image_folder", str(root), classes, list(shape), 0, 0.25, 0.25, augment, 2, torch.device("cpu"))
 
 
-def test_missing_parts_are_split_off_train(images):
+def test_parts_without_a_folder_are_drawn_from_train(images):
     splits = load(images)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (12, 6, 6)
     members = torch.cat([splits.train.members, splits.val.members, splits.test.members])
     assert sorted(members.tolist()) == list(range(24))
 
 
-def test_workers_hand_out_the_streams_batches_in_order(images):
+def test_workers_yield_the_streams_batches_in_order(images):
     train = load(images).train
     slices = list(ExampleStream(len(train), 0).slices(5, 4, micro_batch=3))
     expected = [torch.stack([train.dataset[i][0] for i in train.members[s.indices].tolist()]) for s in slices]
@@ -42,7 +42,7 @@ def test_workers_hand_out_the_streams_batches_in_order(images):
         assert torch.allclose(batch, (raw / 255 - mean) / std, atol=1e-6)
 
 
-def test_augmentation_does_not_depend_on_how_the_stream_is_cut(images):
+def test_augmentation_does_not_depend_on_the_batch_size(images):
     train = load(images, augment=True).train
 
     def stream(batch, steps):
@@ -52,7 +52,7 @@ def test_augmentation_does_not_depend_on_how_the_stream_is_cut(images):
     assert torch.equal(stream(4, 6), stream(12, 2))
 
 
-def test_the_digest_changes_with_one_byte_of_one_file_and_with_a_name_but_not_with_the_place(images, tmp_path_factory):
+def test_the_digest_depends_on_every_byte_and_name_but_not_on_where_the_folder_lies(images, tmp_path_factory):
     digest = load(images).digest
     assert len(digest) == 32
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
@@ -60,7 +60,7 @@ def test_the_digest_changes_with_one_byte_of_one_file_and_with_a_name_but_not_wi
     assert load(elsewhere).digest == digest
     file = elsewhere / "train" / "cat" / "03.png"
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1  # of the same size
+    content[-1] ^= 1  # the size stays the same
     file.write_bytes(content)
     assert load(elsewhere).digest != digest
     content[-1] ^= 1
@@ -70,13 +70,13 @@ def test_the_digest_changes_with_one_byte_of_one_file_and_with_a_name_but_not_wi
     assert load(elsewhere).digest != digest
 
 
-def test_a_file_is_read_for_the_digest_once_in_a_process(images, monkeypatch):
+def test_a_process_reads_each_file_once_for_the_digest(images, monkeypatch):
     digest = load(images).digest
     monkeypatch.setattr("hashlib.file_digest", lambda *arguments: pytest.fail("read again"))
     assert load(images).digest == digest
 
 
-def test_a_folder_that_is_not_there_or_has_other_classes_is_refused(images, tmp_path):
+def test_a_missing_folder_and_a_wrong_number_of_classes_are_refused(images, tmp_path):
     with pytest.raises(RequestError, match=r"(?s)train.*dataset\.root=/path/to/images"):
         load(tmp_path / "nothing")
     with pytest.raises(RequestError, match=r"Set dataset\.classes=2"):

@@ -1,4 +1,9 @@
-"""Data sets: what a `dataset` configuration can build, and the splits that come out."""
+"""Data sets: functions that a `dataset` configuration names in `_target_`, and the splits that they return.
+
+To add a data set, write a function like `digits` in digits.py: it reads images and labels, cuts them into train,
+val and test with `split_indices`, and returns `in_memory_splits(…)`. It takes the keys of its configuration as
+arguments, and `device`. Then write conf/dataset/NAME.yaml with `_target_: my_module.my_function` and those keys.
+"""
 
 from pipeline.data.digits import digits
 from pipeline.data.image_folder import image_folder

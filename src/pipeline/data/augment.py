@@ -1,4 +1,4 @@
-"""Random crop and flip, drawn for each example on the device, whatever batch it comes in."""
+"""Random crop and flip: each example has its own draw, on the device, whatever batch it is in."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ _MASK = (1 << 31) - 1
 
 
 def crop_and_flip(images: Tensor, first: int, seed: int, padding: int = 4) -> Tensor:
-    """Pad by `padding` with zeros, crop back at a random place, flip left-right with probability ½.
+    """Pad with zeros, crop back at a random position, and flip left-right with probability ½.
 
-    The draw for an example follows from (seed, its position in the stream), by a counter-based hash: cutting
-    the stream into other batches or micro-batches changes nothing, and nothing waits for the host.
+    The draw is a hash of the seed and the example's position in the stream, so cutting the stream into other
+    batches or micro-batches gives the same images. All of it runs on the device, without waiting for the host.
 
     Args:
         images: shape [n, C, H, W], any dtype, on any device.
@@ -38,7 +38,7 @@ def crop_and_flip(images: Tensor, first: int, seed: int, padding: int = 4) -> Te
 
 
 def _hash(position: Tensor, seed: int, draw: int) -> Tensor:
-    """31 well-mixed bits for each position (the 32-bit finaliser of MurmurHash3, kept in int64)."""
+    """Return 31 pseudo-random bits for each position: the 32-bit finaliser of MurmurHash3, computed in int64."""
     x = (position * 3 + draw + (seed & _MASK) * 0x9E3779B1) & 0xFFFFFFFF
     for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):
         x = x ^ (x >> shift)

@@ -1,7 +1,6 @@
-"""scikit-learn's embedded digits: real data that needs no download."""
+"""scikit-learn's handwritten digits: real data without a download, and the example of how a data set is added."""
 
-import importlib.util
-from pathlib import Path
+from importlib.metadata import distribution
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ def digits(
     test_examples: int,
     device: torch.device,
 ) -> Splits:
-    """1,797 handwritten digits of 8×8 pixels with values 0 … 16 (UCI; Alpaydin & Kaynak 1998).
+    """Load 1,797 images of 8×8 pixels with values 0 … 16 (UCI; Alpaydin & Kaynak 1998).
 
-    Validation and test are drawn by `split_seed`; the rest trains.
+    `split_seed` draws the examples of validation and test; the others are for training.
     """
     table = torch.from_numpy(_table())
     images, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
@@ -31,13 +30,6 @@ def digits(
 
 
 def _table() -> np.ndarray:
-    """[1797, 65] pixels and label as scikit-learn ships them; importing it takes longer than a short training."""
-    package = importlib.util.find_spec("sklearn")
-    assert package is not None
-    assert package.submodule_search_locations
-    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    if file.exists():
-        return np.loadtxt(file, delimiter=",", dtype=np.uint8)
-    from sklearn.datasets import load_digits  # a scikit-learn that keeps the file elsewhere
-
-    return np.column_stack(load_digits(return_X_y=True)).astype(np.uint8)
+    """Read [1797, 65] pixels and label from scikit-learn's file; importing it takes longer than a short training."""
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    return np.loadtxt(str(file), delimiter=",", dtype=np.uint8)

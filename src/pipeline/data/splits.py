@@ -1,4 +1,4 @@
-"""What a data set is to the engine: three splits that hand out batches."""
+"""What a data set is to the training loop: three splits that yield batches, and how to make them from tensors."""
 
 import hashlib
 import math
@@ -14,21 +14,24 @@ from pipeline.data.augment import crop_and_flip
 from pipeline.data.stream import Slice, derive_seed
 from pipeline.errors import RequestError
 
-# Below this size images are kept as ready floats, above it as bytes that are converted batch by batch:
+# Up to this size images are kept as normalised floats, above it as bytes that are converted batch by batch:
 # assumed, not yet measured.
 FLOAT_LIMIT_BYTES = 256 * 2**20
 
 
 class Split(Protocol):
-    """A part of a data set. `batches` turns slices into (images [n, C, H, W] float32, labels [n] int64).
+    """A part of a data set.
 
-    One that has an `index_device` is given indices that lie there.
+    A split may have the attribute `index_device`. It then gets the indices of its slices on that device.
     """
 
     def __len__(self) -> int: ...
 
     def batches(self, slices: Iterable[Slice], augment_seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches on the device, one a slice; with `augment_seed`, augmented where the data set is."""
+        """Yield (images [n, C, H, W] float32, labels [n] int64) on the run's device, for each slice.
+
+        With an `augment_seed`, images are augmented if the data set's configuration asks for it.
+        """
         ...
 
 
@@ -57,12 +60,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class InMemorySplit:
-    """Images and labels that live on the device; a batch is an index slice.
+    """Images and labels that are held on the device; a batch is selected by its indices.
 
     Attributes:
-        images: [N, C, H, W], uint8, or float32 that is normalised already.
+        images: [N, C, H, W], uint8, or float32 that is already normalised.
         labels: [N] int64.
-        mean, std: [C, 1, 1], for bytes; None where `images` are floats.
+        mean, std: [C, 1, 1], to normalise bytes; None where `images` are floats.
         augmented: whether training batches are cropped and flipped.
     """
 
@@ -77,27 +80,28 @@ class InMemorySplit:
 
     @property
     def index_device(self) -> torch.device:
-        """Where images and labels are, and indices had best be."""
+        """The device of the images; indices that are there already need no transfer."""
         return self.labels.device
 
     def batches(self, slices: Iterable[Slice], augment_seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gather each slice's examples; see `Split`."""
-        device = self.labels.device
+        """Select the examples of each slice; see `Split`."""
         for indices, first in slices:
-            where = indices.to(device, non_blocking=True)
-            images = self.images.index_select(0, where)
+            indices = indices.to(self.labels.device, non_blocking=True)
+            images = self.images.index_select(0, indices)
             if self.augmented and augment_seed is not None:
                 images = crop_and_flip(images, first, augment_seed)
             if self.mean is not None and self.std is not None:
                 images = images.float().sub_(self.mean).div_(self.std)
-            yield images, self.labels.index_select(0, where)
+            yield images, self.labels.index_select(0, indices)
 
 
 def split_indices(examples: int, sizes: tuple[int, ...], split_seed: int) -> list[Tensor]:
-    """Cut 0 … examples − 1 at random into what remains, followed by parts of `sizes`; from `split_seed` alone.
+    """Cut 0 … examples − 1 at random into the rest, which comes first, and parts of `sizes`.
+
+    The cut depends on `split_seed` alone.
 
     Raises:
-        RequestError: the parts leave nothing to train on.
+        RequestError: a part is empty, or nothing is left to train on.
     """
     if min(sizes, default=1) < 1 or sum(sizes) >= examples:
         raise RequestError(
@@ -118,17 +122,21 @@ def in_memory_splits(
     device: torch.device,
     augment: bool,
 ) -> Splits:
-    """Put (images uint8 [N, C, H, W], labels [N]) of `train`, `val`, `test` on the device, normalised.
+    """Move the parts `train`, `val` and `test` to the device, normalised, as a data set.
 
-    Mean and standard deviation of each channel are those of the training part.
+    Args:
+        name, classes, digest, source: see `Splits`; `content_digest` makes the digest.
+        parts: (images uint8 [N, C, H, W], labels [N]) of each part. The training part's mean and standard deviation
+            of each channel normalise all three.
+        device: where the images are held.
+        augment: crop and flip the training batches.
     """
-    mean, std = channel_statistics(parts["train"][0])
-    mean, std = mean[:, None, None].to(device), std[:, None, None].to(device)
-    floats = not augment and sum(images.numel() * 4 for images, _ in parts.values()) <= FLOAT_LIMIT_BYTES
+    mean, std = (values[:, None, None].to(device) for values in channel_statistics(parts["train"][0]))
+    as_floats = not augment and sum(images.numel() * 4 for images, _ in parts.values()) <= FLOAT_LIMIT_BYTES
 
     def place(part: str) -> InMemorySplit:
         images, labels = (tensor.to(device) for tensor in parts[part])
-        if floats:
+        if as_floats:
             return InMemorySplit(images.float().sub_(mean).div_(std), labels)
         return InMemorySplit(images, labels, mean, std, augmented=augment)
 
@@ -137,7 +145,10 @@ def in_memory_splits(
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], exactly, from counts; float32 [C]."""
+    """Return mean and standard deviation, float32 [C], of each channel of uint8 images [N, C, H, W].
+
+    They are exact, because they come from the counts of the 256 values.
+    """
     values = torch.arange(256, dtype=torch.float64)
     means, stds = [], []
     for channel in range(images.shape[1]):
@@ -149,13 +160,13 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def guess_loss(labels: Tensor, classes: int) -> float:
-    """Entropy in nats of the label frequencies: the mean loss of the best constant guess."""
-    share = torch.bincount(labels.cpu(), minlength=classes).double() / len(labels)
-    return -sum(p * math.log(p) for p in share.tolist() if p > 0)
+    """Return the entropy in nats of the label frequencies: the mean loss of the best constant guess."""
+    frequencies = torch.bincount(labels.cpu(), minlength=classes).double() / len(labels)
+    return -sum(p * math.log(p) for p in frequencies.tolist() if p > 0)
 
 
 def content_digest(*arrays: np.ndarray | Tensor) -> str:
-    """First 32 hex digits of the SHA-256 over the shapes and all bytes of `arrays` (MLflow allows 36)."""
+    """Return the first 32 hex digits of a SHA-256 over shape, type and bytes of `arrays` (MLflow allows 36)."""
     sha = hashlib.sha256()
     for array in arrays:
         contiguous = np.ascontiguousarray(array)

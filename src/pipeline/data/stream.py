@@ -1,4 +1,4 @@
-"""The order of examples: one endless stream that follows from the seed alone."""
+"""The order in which a run sees the examples: an endless stream that depends on the seed alone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 class Slice(NamedTuple):
-    """A piece of the stream: the `indices` of its examples, and the stream position of its `first` one."""
+    """A part of the stream: the `indices` of its examples, and the stream position of the `first` one."""
 
     indices: Tensor
     first: int
 
 
 class ExampleStream:
-    """Shuffled passes over the examples, end to end: position p lies in epoch p // examples.
+    """Shuffled passes over the examples, one after the other: position p is in epoch p // examples.
 
-    Each epoch's shuffle follows from (seed, epoch), so runs that differ in LR or batch size see the same
-    stream, and a batch that crosses the end of an epoch loses no example.
+    Each epoch's order depends on (seed, epoch). Runs that differ in LR or batch size therefore see the same stream,
+    and a batch that crosses the end of an epoch loses no example.
 
     Args:
         examples: how many there are.
         seed: decides the order.
-        device: where the indices are to lie; each epoch's are brought there at once.
+        device: where the indices are put, an epoch's at once.
     """
 
     def __init__(self, examples: int, seed: int, device: torch.device | None = None) -> None:
@@ -35,7 +35,7 @@ class ExampleStream:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, start: int, stop: int) -> Tensor:
-        """Indices of the examples at stream positions start … stop − 1; int64, shape [stop − start]."""
+        """Return the indices of the examples at stream positions start … stop − 1; int64, shape [stop − start]."""
         pieces = []
         while start < stop:
             epoch, offset = divmod(start, self.examples)
@@ -50,35 +50,40 @@ class ExampleStream:
         steps: int,
         micro_batch: int | None = None,
         done: int = 0,
-        share: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
     ) -> Iterator[Slice]:
-        """The batches of a run in order after `done` steps, each cut into pieces of at most `micro_batch` examples.
+        """Yield a run's batches in order, each cut into slices of at most `micro_batch` examples.
 
-        `share` is the part [start, stop) of each batch that is wanted; None is all of it.
+        Args:
+            batch: examples in one optimizer step.
+            steps: optimizer steps of the whole run.
+            micro_batch: most examples in a slice; None is the whole batch.
+            done: steps that a resumed run has taken already.
+            shard: the part [start, stop) of each batch that this process trains on; None is all of it.
         """
-        piece = min(batch, micro_batch or batch)
-        first, last = share or (0, batch)
+        start, stop = shard or (0, batch)
+        piece = micro_batch or batch
         for step in range(done, steps):
-            end = step * batch + last
-            for start in range(step * batch + first, end, piece):
-                yield Slice(self.take(start, min(start + piece, end)), start)
+            end = step * batch + stop
+            for first in range(step * batch + start, end, piece):
+                yield Slice(self.take(first, min(first + piece, end)), first)
 
     def _shuffled(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
+            # Drawn on the CPU, whose generator gives the same numbers on every machine.
             generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
-            # Drawn on the CPU, whose generator gives the same on every machine.
             self._order = torch.randperm(self.examples, generator=generator).to(self.device or "cpu")
             self._epoch = epoch
         return self._order
 
 
 def in_order(examples: int, piece: int, first: int = 0, device: torch.device | None = None) -> Iterator[Slice]:
-    """Examples `first` … `examples` − 1 once, unshuffled, in pieces of at most `piece`: for evaluation."""
+    """Yield examples `first` … `examples` − 1 once, unshuffled, in slices of at most `piece`: for evaluation."""
     for start in range(first, examples, piece):
         yield Slice(torch.arange(start, min(start + piece, examples), device=device or "cpu"), start)
 
 
 def derive_seed(purpose: str, *numbers: int) -> int:
-    """A 63-bit seed from a purpose and numbers, so that two uses of one seed never share a random stream."""
+    """Return a 63-bit seed for a purpose and numbers, so that no two uses of one seed share a random stream."""
     digest = hashlib.sha256(repr((purpose, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from lr_study import reason_of
 from pipeline.data.splits import Splits, content_digest, in_memory_splits, split_indices
 from pipeline.errors import RequestError
 
@@ -30,85 +31,95 @@ def torchvision_images(
     augment: bool,
     device: torch.device,
 ) -> Splits:
-    """A torchvision data set, whole, in memory; validation is drawn from its training part by `split_seed`.
+    """Load a torchvision data set into memory; `split_seed` draws validation from its training part.
 
     Args:
         name: what it is called in messages.
         source: class in `torchvision.datasets` that takes `root`, `train` and `download`.
-        root: folder that holds it or receives it.
+        root: folder that holds it, or that it is downloaded into.
         classes, shape: of the images, as the models need them.
         split_seed, val_examples: the validation split.
         augment: crop and flip the training batches.
-        device: where it shall live.
+        device: where the images are held.
 
     Raises:
-        RequestError: it is not there and can't be downloaded, or `name` is more than a name.
+        RequestError: it is not there and can't be downloaded, or a file can't have this `name`.
     """
     from torchvision import datasets  # slow to import, and only these data sets need it
 
-    if re.fullmatch(r"[\w-]+", name) is None:  # a file is named after it
+    if re.fullmatch(r"[\w-]+", name) is None:  # a lock file is named after it
         raise RequestError(f"dataset.name={name}: it can't be a name.\nUse letters, digits, _ and -.")
     dataset_class = getattr(datasets, source)
     ensure_present(name, dataset_class, Path(root))
-    train = dataset_class(root, train=True)
-    test = dataset_class(root, train=False)
-    images, labels = _as_tensors(train)
-    test_images, test_labels = _as_tensors(test)
+    images, labels = _as_tensors(dataset_class(root, train=True))
+    test_images, test_labels = _as_tensors(dataset_class(root, train=False))
     digest = content_digest(images, labels, test_images, test_labels)
-    train_part, val_part = split_indices(len(labels), (val_examples,), split_seed)
+    train, val = split_indices(len(labels), (val_examples,), split_seed)
     parts = {
-        "train": (images[train_part], labels[train_part]),
-        "val": (images[val_part], labels[val_part]),
+        "train": (images[train], labels[train]),
+        "val": (images[val], labels[val]),
         "test": (test_images, test_labels),
     }
     return in_memory_splits(name, parts, classes, digest, f"torchvision.datasets.{source}", device, augment)
 
 
 def is_present(source: object, root: str) -> bool:
-    """Whether `root` holds torchvision's data set `source` whole, so that nothing has to be written there."""
+    """Return whether `root` holds all of torchvision's data set `source`, so that nothing must be written there."""
     from torchvision import datasets
 
     try:
-        return isinstance(source, str) and _complete(getattr(datasets, source), Path(root))
-    except Exception:  # files that are something else, or may not be read
+        return isinstance(source, str) and _is_complete(getattr(datasets, source), Path(root))
+    except Exception:  # unreadable files, or files of another format
         return False
 
 
-def _as_tensors(dataset: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 images [N, C, H, W] and int64 labels [N] of a torchvision data set, whatever form it keeps."""
-    images = torch.as_tensor(dataset.data)  # type: ignore[attr-defined]
-    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return images, torch.as_tensor(dataset.targets).long()  # type: ignore[attr-defined]
-
-
 def ensure_present(name: str, dataset_class: type, root: Path) -> None:
-    """Have the data set under `root`: there already, from Debian's package, or downloaded.
+    """Get the data set into `root`, unless it is there: from Debian's package, or by a download.
 
-    It arrives in a folder beside and is moved into place whole, so that a failure leaves nothing behind
-    and several processes may ask at once.
+    Several processes may call this at the same time. The files arrive in a temporary folder first, so that a failure
+    leaves nothing in `root`.
+
+    Raises:
+        RequestError: `root` can't be written, or the download failed.
     """
-    if _complete(dataset_class, root):
+    if _is_complete(dataset_class, root):
         return
-    made = _make_folder(name, root)
+    created = _make_folder(name, root)
     try:
         with FileLock(root / f".{name}.lock"), tempfile.TemporaryDirectory(dir=root) as arriving:
-            if _complete(dataset_class, root):
+            if _is_complete(dataset_class, root):  # another process was faster
                 return
             if dataset_class.__name__ == "FashionMNIST" and DEBIAN_FASHION_MNIST.is_dir():
                 _unpack_debian(Path(arriving) / "FashionMNIST" / "raw")
             else:
                 _download(name, dataset_class, arriving, root)
-            for folder in Path(arriving).iterdir():
+            # Folders only: some data sets leave the archive that they came in beside them.
+            for folder in Path(arriving).glob("*/"):
                 shutil.copytree(folder, root / folder.name, dirs_exist_ok=True)
     except RequestError:
-        for folder in made:
+        for folder in created:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
+def _as_tensors(dataset: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return uint8 images [N, C, H, W] and int64 labels [N]: torchvision's classes keep them in different forms."""
+    images = torch.as_tensor(dataset.data)  # type: ignore[attr-defined]
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(dataset.targets).long()  # type: ignore[attr-defined]
+
+
+def _is_complete(dataset_class: type, root: Path) -> bool:
+    try:
+        dataset_class(str(root), train=False)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _make_folder(name: str, root: Path) -> list[Path]:
-    """Create `root`; returns the topmost folder that had to be made, if any."""
-    made = [folder for folder in (root, *root.parents) if not folder.exists()][-1:]
+    """Create `root`; return the topmost folder that was created, or nothing."""
+    created = [folder for folder in (root, *root.parents) if not folder.exists()][-1:]
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,15 +127,7 @@ def _make_folder(name: str, root: Path) -> list[Path]:
             f"dataset.root={root}: can't be written ({error.strerror}), and {name} is not in it."
             "\nName a folder that can: dataset.root=/path, or the environment variable PIPELINE_DATA."
         ) from None
-    return made
-
-
-def _complete(dataset_class: type, root: Path) -> bool:
-    try:
-        dataset_class(str(root), train=False)
-    except RuntimeError:
-        return False
-    return True
+    return created
 
 
 def _unpack_debian(raw: Path) -> None:
@@ -142,12 +145,7 @@ def _download(name: str, dataset_class: type, arriving: str, root: Path) -> None
     except (RuntimeError, OSError) as error:
         debian = " `apt-get install dataset-fashion-mnist`, or" if name == "fashion_mnist" else ""
         raise RequestError(
-            f"dataset={name} is not in {os.path.abspath(root)} and can't be downloaded ({_first_line(error)})."
+            f"dataset={name} is not in {os.path.abspath(root)} and can't be downloaded ({reason_of(error)})."
             f"\nTo get it:{debian} run once with a network, or copy torchvision's {dataset_class.__name__} files "
             "there, or name their folder: dataset.root=/path. dataset=digits needs none of it."
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

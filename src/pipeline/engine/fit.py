@@ -90,7 +90,7 @@ def fit(
             result.status = resume_from["over"]
             return result
     stream = ExampleStream(len(splits.train), seed, getattr(splits.train, "index_device", None))
-    slices = stream.slices(*(batch, plan.total_steps, micro_batch, result.steps), share=world.shard(batch))
+    slices = stream.slices(*(batch, plan.total_steps, micro_batch, result.steps), shard=world.shard(batch))
     batches = splits.train.batches(slices, augment_seed=seed)
     window = max(1, round(plan.steps_per_epoch / WINDOWS_PER_EPOCH))
     model.train()

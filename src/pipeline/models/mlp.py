@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Dense layers of `hidden` widths with ReLU between them, and a linear output.
+    """Dense layers with ReLU, and a linear output layer.
 
     Args:
-        shape: of one image: channels, height, width.
-        classes: width of the output.
-        hidden: width of each hidden layer.
+        shape: channels, height and width of an image.
+        classes: number of classes.
+        hidden: width of each layer before the output.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, hidden: Sequence[int]) -> None:
@@ -25,5 +25,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [n, C, H, W] to logits [n, classes]."""
+        """Map images [n, C, H, W] to logits [n, classes]."""
         return self.layers(images)

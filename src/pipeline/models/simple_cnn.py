@@ -8,12 +8,12 @@ from torch import Tensor, nn
 class SimpleCNN(nn.Module):
     """5×5 convolutions with ReLU and 2×2 max-pooling, then a dense layer (Shallue et al. 2018, arXiv:1811.03600).
 
-    The maximum of four rectified numbers is their rectified maximum: so each ReLU follows its pooling, where it has a
-    quarter of the numbers to look at, and to keep.
+    Each ReLU follows its pooling, where it has a quarter of the numbers to compute and to keep. The result is the same
+    in either order, because ReLU is monotonic.
 
     Args:
-        shape: of one image: channels, height, width.
-        classes: width of the output.
+        shape: channels, height and width of an image.
+        classes: number of classes.
         channels: output channels of each convolution.
         dense: width of the dense layer.
     """
@@ -25,14 +25,9 @@ class SimpleCNN(nn.Module):
         for outputs in channels:
             layers += [nn.Conv2d(inputs, outputs, kernel_size=5, padding=2), nn.MaxPool2d(2), nn.ReLU()]
             inputs, height, width = outputs, height // 2, width // 2
-        layers += [
-            nn.Flatten(),
-            nn.Linear(inputs * height * width, dense),
-            nn.ReLU(),
-            nn.Linear(dense, classes),
-        ]
+        layers += [nn.Flatten(), nn.Linear(inputs * height * width, dense), nn.ReLU(), nn.Linear(dense, classes)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [n, C, H, W] to logits [n, classes]."""
+        """Map images [n, C, H, W] to logits [n, classes]."""
         return self.layers(images)
