@@ -1,7 +1,7 @@
-"""Networks: each takes the images' `shape` (channels, height, width) and `classes`, and maps [n, *shape] to [n, classes].
+"""Networks: each takes the `shape` (channels, height, width) of images, and `classes`, the number of logits.
 
-To add one, write such a class in a new file like mlp.py, import it here, and write conf/model/NAME.yaml like
-conf/model/mlp.yaml. A network outside of this package needs no code here: conf/model/custom.yaml.
+To add one, write a class like `MLP` in a new file, list it here, and write conf/model/NAME.yaml like
+conf/model/mlp.yaml. A network outside of this package needs no code here: see conf/model/custom.yaml.
 """
 
 from pipeline.models.mlp import MLP
