@@ -1,4 +1,4 @@
-"""What every command does around its work: exit codes, and errors a reader can act on.
+"""What every command does around its work: exit codes, errors in one or two lines, common options.
 
 Exit codes: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted; 143 terminated.
 """
@@ -25,9 +25,9 @@ from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 def run_command(main: Callable[[], object]) -> NoReturn:
     """Run `main` and leave the process with the exit code that says how it went."""
-    # Hydra would print up to 14 lines and exit with 1; with this, its errors reach the `except` below.
+    # Without this Hydra prints up to 14 lines and exits with 1; with it, its errors reach the `except` below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Plotting and tracking libraries are told not to reach out or to write outside the project.
+    # MLflow must not report usage over the network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     signal.signal(signal.SIGTERM, _raise_terminated)
     collect_seldom()
@@ -60,7 +60,7 @@ def exit_with_request_error(message: str) -> NoReturn:
 
 
 def printable(text: str) -> str:
-    """`text` with a � for each character that would do something to a terminal, save the end of a line."""
+    """`text` with � in place of control characters, which could change the terminal; line ends stay."""
     return "".join("�" if unicodedata.category(c)[0] == "C" and c != "\n" else c for c in text)
 
 
@@ -69,7 +69,7 @@ def _raise_terminated(signum: int, frame: FrameType | None) -> None:
 
 
 def request_message(error: BaseException) -> str | None:
-    """One or two lines for an error that the request caused; None where it was not the request's fault."""
+    """One or two lines for an error that a wrong request caused; None for any other error."""
     if (request_error := request_error_behind(error)) is not None:
         return str(request_error)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -83,7 +83,7 @@ def request_message(error: BaseException) -> str | None:
 
 
 def _two_lines(message: str) -> str:
-    """Shorten one of Hydra's or OmegaConf's messages to what was given and what is allowed."""
+    """Shorten a message of Hydra or OmegaConf to what was given and what is allowed."""
     message = re.sub(r"\x1b\[[0-9;]*m", "", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)

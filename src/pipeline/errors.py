@@ -1,20 +1,19 @@
-"""The one error a user can mend: a request that was wrong."""
+"""The errors that a command reports in one or two lines, without a traceback."""
 
 
 class RequestError(ValueError):
-    """A request that cannot be carried out as it was made.
+    """A request that was wrong: a command prints the message and exits with code 2.
 
-    Its message is one or two lines: what was given, what is allowed, how to mend it.
-    A command that meets it prints the message and exits with code 2.
+    The message is one or two lines: what was given, what is allowed, how to mend it.
     """
 
 
 class RunError(RuntimeError):
-    """Work that failed for a reason outside the program: a command prints the line or two and exits with code 1."""
+    """Work that failed for a reason outside the program: a command prints the message and exits with code 1."""
 
 
 def request_error_behind(error: BaseException) -> RequestError | None:
-    """The RequestError that led to `error`, through what libraries wrap around it; None where there is none."""
+    """The RequestError that libraries wrapped into `error`; None where there is none."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, RequestError):

@@ -15,24 +15,24 @@ from rich.table import Table
 from pipeline.command import printable, run_command
 from pipeline.config import Config
 from pipeline.errors import RequestError
-from pipeline.recipe.statuses import CUT_SHORT
-from pipeline.reproduction.environment_diff import change_of_data, changes_of_place
-from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, compare
-from pipeline.reproduction.restore import configuration
+from pipeline.reproduction.environment_diff import diff_data, diff_environment
+from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, diff_metrics
+from pipeline.reproduction.restore import restore_config
 from pipeline.tracking.target import DEFAULT_URI
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
 
-# Relative difference that counts as none where machine or versions differ: their arithmetic rounds differently, and
-# training amplifies it step by step.
+# Relative difference that counts as none where machine or versions differ: they round differently, and training
+# amplifies that step by step.
 TOLERANCE = 0.01
-# Rows of the table of differences that are shown.
-ROWS = 20
+MAX_ROWS = 20
+# Statuses of runs that ended before their budget did: they are compared as far as they came.
+CUT_SHORT = ("pruned", "interrupted", "lost", "failed", "running")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare what the run rested on, run it again, compare its metrics; returns the exit code.
+    """Compare what the run depended on, run it again, compare its metrics; returns the exit code.
 
     Raises:
         RequestError: the run can't be read, isn't one, or asks for something that isn't trusted.
@@ -46,33 +46,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.tracking.remote import no_local_artifacts
 
     logged = read_logged(uri, options.run_id, options.trust)
-    config = configuration(logged, uri, options.trust)
-    # What was logged is shown as it is: its brackets are no markup, and its colons no pictures.
+    config = restore_config(logged, uri, options.trust)
+    # Logged text is printed as it is: brackets are no markup, and colons no emoji.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    is_same_place = _show_changes(console, logged, config, options.check)
+    rounds_alike = _print_environment(console, logged, config, options.check)
     if options.check:
         return 0
     last = _last_evaluation(logged)
-    # On the machine and with the versions of the run itself nothing is forgiven.
-    tolerance = options.tolerance if options.tolerance is not None else 0.0 if is_same_place else TOLERANCE
+    # On the run's own machine and versions the numbers must be equal bit for bit.
+    tolerance = options.tolerance if options.tolerance is not None else 0.0 if rounds_alike else TOLERANCE
 
     from pipeline.run.training import run_training
 
     with no_local_artifacts(uri, options.trust):
         finished = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
-    differences, count = compare(logged.history, finished.run.history, tolerance, only_logged=last is not None)
+    differences, count = diff_metrics(logged.history, finished.run.history, tolerance, only_logged=last is not None)
     metrics = len({*logged.history} - {NOT_COMPARED})
     how = "bit for bit" if tolerance == 0 else f"within {tolerance:.2%}"
     if not differences:
         console.print(f"Reproduced: all {count} value(s) of {metrics} metric(s) are equal {how}.")
         return 0
-    _show_differences(console, differences)
+    _print_differences(console, differences)
     console.print(f"Not reproduced: {len(differences)} of {count} values differ, where they should be equal {how}.")
     return 3
 
 
 def _last_evaluation(logged: "LoggedRun") -> int | None:
-    """The evaluation that a run was cut short after; None where it went through.
+    """The evaluation after which the run was cut short; None where it trained to its budget's end.
 
     Raises:
         RequestError: it logged nothing to compare with.
@@ -87,31 +87,26 @@ def _last_evaluation(logged: "LoggedRun") -> int | None:
     return last
 
 
-def _show_changes(console: Console, logged: "LoggedRun", config: Config, check_only: bool) -> bool:
-    """Print what is different now, as it is found; whether the same numbers to the last bit are to be expected."""
+def _print_environment(console: Console, logged: "LoggedRun", config: Config, check_only: bool) -> bool:
+    """Print what differs now, line by line; returns whether the same numbers to the last bit are to be expected."""
     console.print(printable(f"Run {logged.run_id} ({logged.status}), from its logged configuration."))
-    is_same_place = True
-    for change in changes_of_place(logged, config):
-        console.print(printable(f"{change.what:9} {change.words}"))
-        is_same_place = is_same_place and not change.rounds_differently
-    data = change_of_data(logged, config, may_fetch=not check_only)
-    console.print(printable(f"{data.what:9} {data.words}"))
-    return is_same_place
+    rounds_alike = True
+    for difference in diff_environment(logged, config):
+        console.print(printable(f"{difference.subject:9} {difference.description}"))
+        rounds_alike = rounds_alike and not difference.changes_rounding
+    data = diff_data(logged, config, may_fetch=not check_only)
+    console.print(printable(f"{data.subject:9} {data.description}"))
+    return rounds_alike
 
 
-def _show_differences(console: Console, differences: Sequence[MetricDifference]) -> None:
+def _print_differences(console: Console, differences: Sequence[MetricDifference]) -> None:
     table = Table("metric", "step", "logged", "now", "relative")
-    for row in differences[:ROWS]:
-        table.add_row(
-            printable(row.metric), str(row.step), _number(row.logged), _number(row.found), f"{row.relative:.1e}"
-        )
+    for row in differences[:MAX_ROWS]:
+        values = ("–" if value is None else repr(value) for value in (row.logged, row.found))
+        table.add_row(printable(row.metric), str(row.step), *values, f"{row.relative:.1e}")
     console.print(table)
-    if len(differences) > ROWS:
-        console.print(f"… and {len(differences) - ROWS} more.")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else repr(value)
+    if len(differences) > MAX_ROWS:
+        console.print(f"… and {len(differences) - MAX_ROWS} more.")
 
 
 def _parser() -> argparse.ArgumentParser:

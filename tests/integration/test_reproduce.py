@@ -85,7 +85,7 @@ def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path
     logged = read_logged(uri, run_id)
     assert "micro_batch: auto" in logged.config
     assert logged.params["batching.micro_batch"] == "530"
-    assert reproduce.configuration(logged, uri).batching.micro_batch == 530
+    assert reproduce.restore_config(logged, uri).batching.micro_batch == 530
     # Another machine, or a later version, may choose another size; the run keeps its own.
     monkeypatch.setattr("pipeline.engine.micro_batch.PIECES", {"fp32": 100})
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
@@ -274,7 +274,7 @@ def test_check_builds_nothing_fetches_nothing_and_says_what_data_it_could_not_co
     uri, text, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr("pipeline.run.workload.build_workload", lambda *a, **k: pytest.fail("builds"))
+    monkeypatch.setattr("pipeline.run.training.build_workload", lambda *a, **k: pytest.fail("builds"))
     config = OmegaConf.create(text)
     config.dataset = {
         "_target_": "pipeline.data.torchvision_images",

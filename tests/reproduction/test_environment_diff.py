@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.schema import Runtime
 from pipeline.errors import RequestError
-from pipeline.reproduction.environment_diff import change_of_data, changes_of_place
+from pipeline.reproduction.environment_diff import _diff_packages, diff_data, diff_environment
 from pipeline.tracking.logged import LoggedRun
 
 HERE = {
@@ -40,15 +40,15 @@ def target(monkeypatch):
 
 def changes(config=CPU, machine=None, **fields):
     run = replace(RUN, **({} if machine is None else {"machine": json.dumps(HERE | machine)}) | fields)
-    return {change.what: change for change in changes_of_place(run, config)}
+    return {change.subject: change for change in diff_environment(run, config)}
 
 
 def test_where_nothing_is_different_it_says_so_and_forgives_nothing():
     found = changes()
-    assert [(c.what, c.words) for c in found.values()] == [
+    assert [(c.subject, c.description) for c in found.values()] == [
         *(("config", "as logged"), ("code", "the same"), ("packages", "the same"), ("machine", "the same"))
     ]
-    assert not any(change.rounds_differently for change in found.values())
+    assert not any(change.changes_rounding for change in found.values())
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_where_nothing_is_different_it_says_so_and_forgives_nothing():
 )
 def test_another_model_or_version_rounds_differently(machine):
     found = changes(machine=machine)["machine"]
-    assert found.rounds_differently
-    assert "→" in found.words
+    assert found.changes_rounding
+    assert "→" in found.description
 
 
 @pytest.mark.parametrize(
@@ -72,33 +72,33 @@ def test_another_model_or_version_rounds_differently(machine):
 )
 def test_the_patch_level_of_the_kernel_is_said_and_forgives_nothing(machine):
     found = changes(machine=machine)["machine"]
-    assert not found.rounds_differently
-    assert found.words.startswith("the same kind (")
-    assert "→" in found.words
+    assert not found.changes_rounding
+    assert found.description.startswith("the same kind (")
+    assert "→" in found.description
 
 
 def test_a_machine_that_was_logged_without_its_model_is_not_known_to_be_the_same():
     old = {key: value for key, value in HERE.items() if key != "cpu"}
-    found = {c.what: c for c in changes_of_place(replace(RUN, machine=json.dumps(old)), CPU)}["machine"]
-    assert found.rounds_differently
-    assert "cpu unknown → AMD EPYC 7543" in found.words
-    assert {c.what: c for c in changes_of_place(replace(RUN, machine=""), CPU)}["machine"].rounds_differently
+    found = {c.subject: c for c in diff_environment(replace(RUN, machine=json.dumps(old)), CPU)}["machine"]
+    assert found.changes_rounding
+    assert "cpu unknown → AMD EPYC 7543" in found.description
+    assert {c.subject: c for c in diff_environment(replace(RUN, machine=""), CPU)}["machine"].changes_rounding
 
 
 def test_a_trials_own_device_counts_and_not_its_sweeps_drivers():
     driver, trial = {"cpu": "Intel of the login node"}, RUN.tags | {"device": "AMD EPYC 7543"}
-    assert changes(machine=driver)["machine"].rounds_differently
-    assert not changes(machine=driver, tags=trial)["machine"].rounds_differently
+    assert changes(machine=driver)["machine"].changes_rounding
+    assert not changes(machine=driver, tags=trial)["machine"].changes_rounding
     elsewhere = RUN.tags | {"device": "AMD EPYC 9654"}
-    assert "AMD EPYC 9654 → AMD EPYC 7543" in changes(tags=elsewhere)["machine"].words
+    assert "AMD EPYC 9654 → AMD EPYC 7543" in changes(tags=elsewhere)["machine"].description
 
 
 def test_a_gpu_is_compared_by_its_name():
-    assert not changes(GPU, tags=RUN.tags | {"device": "NVIDIA A100"})["machine"].rounds_differently
+    assert not changes(GPU, tags=RUN.tags | {"device": "NVIDIA A100"})["machine"].changes_rounding
     found = changes(GPU, tags=RUN.tags | {"device": "NVIDIA H100"})["machine"]
-    assert found.rounds_differently
-    assert "device NVIDIA H100 → NVIDIA A100" in found.words
-    assert "device unknown" in changes(GPU)["machine"].words
+    assert found.changes_rounding
+    assert "device NVIDIA H100 → NVIDIA A100" in found.description
+    assert "device unknown" in changes(GPU)["machine"].description
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_a_gpu_is_compared_by_its_name():
 )
 def test_a_description_of_the_machine_that_cannot_be_read_is_refused(machine):
     with pytest.raises(RequestError, match=r"environment/machine\.json can't be read"):
-        list(changes_of_place(replace(RUN, machine=machine), CPU))
+        list(diff_environment(replace(RUN, machine=machine), CPU))
 
 
 def test_a_configuration_without_a_digest_is_said_not_to_be_checkable():
-    assert changes(tags={})["config"].words == "not checkable: the run has no config_digest"
+    assert changes(tags={})["config"].description == "not checkable: the run has no config_digest"
 
 
 def test_code_and_packages_are_compared():
-    assert changes(difference="+x")["code"].words == "the same commit abc, with other changes to it"
-    assert changes(tags={})["code"].words == "commit unknown then, abc now"
-    assert changes(packages="torch==2.8\n")["packages"].words == "torch 2.8 → 2.9"
-    assert changes(packages="torch==2.8\n")["packages"].rounds_differently
-    assert changes(packages="")["packages"].rounds_differently
+    assert changes(difference="+x")["code"].description == "the same commit abc, with other changes to it"
+    assert changes(tags={})["code"].description == "commit unknown then, abc now"
+    assert changes(packages="torch==2.8\n")["packages"].description == "torch 2.8 → 2.9"
+    assert changes(packages="torch==2.8\n")["packages"].changes_rounding
+    assert changes(packages="")["packages"].changes_rounding
 
 
 MNIST = {
@@ -139,14 +139,19 @@ def test_data_that_is_not_here_is_not_compared_and_not_fetched(tmp_path, monkeyp
     module = importlib.import_module("pipeline.data.torchvision_images")  # its function has the same name
     monkeypatch.setattr(module, "_download", lambda *arguments: pytest.fail("downloads"))
     config = SimpleNamespace(dataset=MNIST["dataset"] | {"root": str(tmp_path / "data")})
-    change = change_of_data(RUN, config, may_fetch=False)
-    assert change.words.startswith("not compared: MNIST is not in")
+    change = diff_data(RUN, config, may_fetch=False)
+    assert change.description.startswith("not compared: MNIST is not in")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_data_that_cannot_be_had_is_said_where_it_is_only_compared_and_refused_where_it_is_needed():
     config = SimpleNamespace(dataset={"_target_": "pipeline.data.digits", "name": "digits"})
-    assert change_of_data(RUN, config, may_fetch=False).words.startswith("not compared: dataset: ")
+    assert diff_data(RUN, config, may_fetch=False).description.startswith("not compared: dataset: ")
     with pytest.raises(RequestError):
-        change_of_data(RUN, config, may_fetch=True)
-    assert change_of_data(replace(RUN, dataset=None), config, may_fetch=False).words.startswith("unknown")
+        diff_data(RUN, config, may_fetch=True)
+    assert diff_data(replace(RUN, dataset=None), config, may_fetch=False).description.startswith("unknown")
+
+
+def test_package_changes_are_named():
+    assert _diff_packages("a==1\nb==2\n", "a==1\nb==2\n") == ""
+    assert _diff_packages("a==1\nb==2\nc==3\n", "a==1\nb==3\nd==4\n") == "b 2 → 3; missing now: c; new: d"

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import as_dict, resolve
 from pipeline.errors import RequestError
-from pipeline.reproduction.restore import configuration
+from pipeline.reproduction.restore import restore_config
 from pipeline.tracking.logged import LoggedRun
 
 URI = "sqlite:///mlruns/mlflow.db"
@@ -41,7 +41,7 @@ def logged(composed, monkeypatch):
 
 def test_it_comes_back_as_it_was_but_for_where_it_is_tracked(logged, composed):
     before = as_dict(resolve(composed("batch=32", "model=simple_cnn", "optimizer=adamw")))
-    config = as_dict(configuration(logged({}, "batch=32", "model=simple_cnn", "optimizer=adamw"), URI))
+    config = as_dict(restore_config(logged({}, "batch=32", "model=simple_cnn", "optimizer=adamw"), URI))
     assert {key for key in before if config[key] != before[key]} <= {"tracking", "sweep", "runtime"}
     assert config["tracking"] == {"uri": URI, "experiment": "lr-batch", "checkpoints": "none", "log_model": "none"}
 
@@ -56,7 +56,7 @@ def test_the_runtime_is_the_one_that_was_used(logged):
         "runtime.compile": "True",
         "runtime.other": "${oc.env:HOME}",
     }
-    assert vars(configuration(logged(params=params), URI).runtime) == {
+    assert vars(restore_config(logged(params=params), URI).runtime) == {
         "device": "cuda:1",
         "threads": 3,
         "precision": "bf16",
@@ -70,13 +70,13 @@ def test_the_runtime_is_the_one_that_was_used(logged):
 def test_an_experiments_name_that_would_be_looked_up_is_refused(logged, monkeypatch, name):
     monkeypatch.setenv("SECRET", "hunter2")
     with pytest.raises(RequestError, match="rename the experiment") as refused:
-        configuration(logged(experiment=name), URI)
+        restore_config(logged(experiment=name), URI)
     assert "hunter2" not in str(refused.value)
 
 
 def test_what_only_the_store_tells_is_put_in_when_nothing_is_looked_up_any_more(logged, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
-    config = configuration(logged(experiment="???"), "sqlite:///${oc.env:SECRET}/mlflow.db")
+    config = restore_config(logged(experiment="???"), "sqlite:///${oc.env:SECRET}/mlflow.db")
     assert config.tracking.experiment == "???"
     assert "hunter2" not in json.dumps(as_dict(config))
 
@@ -100,17 +100,17 @@ def test_what_only_the_store_tells_is_put_in_when_nothing_is_looked_up_any_more(
 )
 def test_a_runtime_that_no_run_logs_is_refused_in_the_parameters_and_in_the_configuration(logged, composed, key, value):
     with pytest.raises(RequestError, match=rf"(?s)runtime\.{key}=.*no run logs such a value"):
-        configuration(logged(params={f"runtime.{key}": value}), URI)
+        restore_config(logged(params={f"runtime.{key}": value}), URI)
     runtime = vars(resolve(composed()).runtime) | {key: value}
     with pytest.raises(RequestError):
-        configuration(logged({"runtime": runtime}), URI)
+        restore_config(logged({"runtime": runtime}), URI)
 
 
 @pytest.mark.parametrize("node", [[1], "text", 3, None, []])
 @pytest.mark.parametrize("key", ["dataset", "model", "optimizer", "runtime", "tracking"])
 def test_what_is_no_group_of_keys_is_refused(logged, key, node):
     with pytest.raises(RequestError, match=f"not one of this version .{key} is no group of keys"):
-        configuration(logged({key: node}), URI)
+        restore_config(logged({key: node}), URI)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_what_is_no_group_of_keys_is_refused(logged, key, node):
 )
 def test_what_does_not_fit_the_schema_is_refused(logged, changed):
     with pytest.raises(RequestError, match="not one of this version"):
-        configuration(logged(changed), URI)
+        restore_config(logged(changed), URI)
 
 
 def root_of(run, *trusted):
-    return configuration(run, URI, trusted).dataset["root"]
+    return restore_config(run, URI, trusted).dataset["root"]
 
 
 def test_nothing_is_ever_downloaded_into_a_folder_that_was_logged(logged, tmp_path, monkeypatch):

@@ -128,7 +128,7 @@ def test_the_data_sets_that_are_trusted_are_those_of_the_projects_own_configurat
 def test_weights_that_would_be_downloaded_and_unpickled_are_refused_unless_trusted(asked):
     node = {"_target_": "torchvision.models.resnet18"} | asked
     for config in ({"model": node}, {"model": {"_target_": "torch.nn.Sequential", "_args_": [node]}}):
-        with pytest.raises(RequestError, match=r"(?s)downloaded and unpickled.*--trust torchvision\.models\.resnet18"):
+        with pytest.raises(RequestError, match=r"(?s)download weights.*--trust torchvision\.models\.resnet18"):
             check_trusted(config)
         check_trusted(config, ["torchvision.models.resnet18"])
     check_trusted({"model": {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 3}})

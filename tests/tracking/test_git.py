@@ -3,10 +3,11 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.reproduction.environment_diff import changes_of_place
+from pipeline.reproduction.environment_diff import diff_environment
 from pipeline.tracking import environment, git
 from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
@@ -73,8 +74,12 @@ def test_a_tree_that_stays_as_it_was_is_the_same_when_it_is_read_back(repository
         run.log_environment()
     logged = read_logged(uri, run.id)
     assert "hunter2" not in logged.difference
-    code = next(c for c in changes_of_place(logged, {"runtime": {"device": "cpu"}}) if c.what == "code")
-    assert code.words == "the same"
+    code = next(
+        c
+        for c in diff_environment(logged, SimpleNamespace(runtime=SimpleNamespace(device="cpu")))
+        if c.subject == "code"
+    )
+    assert code.description == "the same"
 
 
 def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(repository):

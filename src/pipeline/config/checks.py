@@ -1,4 +1,4 @@
-"""Checks of a resolved configuration that need neither torch nor data: what can be refused at once, is."""
+"""Checks of a resolved configuration that need neither torch nor data, so that they come first."""
 
 import logging
 
@@ -56,7 +56,7 @@ def check_micro_batch(value: object) -> None:
 
 
 def check_workers(workers: int, batch: int) -> None:
-    """Refuse a number of workers that is none, or among whom `batch` examples can't be shared out."""
+    """Refuse fewer than one worker, or more workers than the batch has examples."""
     if workers < 1:
         raise RequestError(f"runtime.workers={workers}: it must be 1 or more.")
     if workers > batch:
@@ -72,7 +72,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def check_noise_scale(asked: NoiseScale) -> None:
-    """Refuse evaluations that are none; whether the budget and the data have as many, the workload knows."""
+    """Refuse evaluation 0 and samples too small for a variance; the workload checks against budget and data."""
     epochs, examples = asked.epochs, asked.examples
     if 0 in epochs:
         raise RequestError(
@@ -99,7 +99,7 @@ def parse_margin(margin: str | float) -> tuple[float, bool]:
 
 
 def warn_linear_adam(config: Config) -> None:
-    """Warn where the linear rule meets an optimizer that divides by the gradient's size."""
+    """Warn where the linear rule is used with an adaptive optimizer."""
     if config.scaling.rule == "linear" and "base_betas" in config.optimizer:
         log.warning(
             "scaling=linear with %s: adaptive optimizers follow the square root more closely (scaling=sqrt).",

@@ -1,0 +1,1 @@
+"""Repeating a tracked run: restore its configuration, limit what that may build, say what differs."""

@@ -1,4 +1,4 @@
-"""What is different now from what a run rested on: its configuration, code, packages, machine and data."""
+"""What differs now from what a run depended on: its configuration, code, packages, machine and data."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,117 +8,131 @@ from typing import TYPE_CHECKING, Any
 from lr_study.masking import mask_passwords
 from pipeline.config import Config
 from pipeline.errors import RequestError
-from pipeline.reproduction.metric_diff import package_changes
+from pipeline.reproduction.restore import IMAGE_SET
 from pipeline.reproduction.trust import shown
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
 
-# Characters of a machine's description; ours have three hundred.
-LONGEST_MACHINE = 10_000
+# Characters of a logged machine description; this project's own have three hundred.
+MAX_CHARACTERS = 10_000
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of one thing that a run rested on.
+class EnvironmentDifference:
+    """How one thing that a run depended on compares with today's.
 
     Attributes:
-        what: its name.
-        words: what is to be said of it.
-        rounds_differently: whether another result in the last digits is to be expected for it.
+        subject: config, code, packages, machine or data.
+        description: what to print of it.
+        changes_rounding: whether other last digits are to be expected for it.
     """
 
-    what: str
-    words: str = "the same"
-    rounds_differently: bool = False
+    subject: str
+    description: str = "the same"
+    changes_rounding: bool = False
 
 
-def changes_of_place(logged: "LoggedRun", config: Config) -> Iterator[Change]:
-    """Configuration, code, packages and machine: what can be compared without building anything.
+def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[EnvironmentDifference]:
+    """Compare configuration, code, packages and machine, without building anything.
 
     Raises:
-        RequestError: what the run logged of its machine can't be read.
+        RequestError: the run's description of its machine can't be read.
     """
     from pipeline.tracking import environment, git
 
-    yield Change("config", "as logged" if logged.is_sealed else "not checkable: the run has no config_digest")
-    commit, difference = git.git_state()
+    sealed = "as logged" if logged.is_sealed else "not checkable: the run has no config_digest"
+    yield EnvironmentDifference("config", sealed)
+    commit, patch = git.git_state()
     if logged.commit != commit:
-        yield Change("code", f"commit {logged.commit or UNKNOWN} then, {commit or UNKNOWN} now")
-    elif logged.difference != mask_passwords(difference):  # as it was logged
-        yield Change("code", f"the same commit {commit}, with other changes to it")
+        yield EnvironmentDifference("code", f"commit {logged.commit or UNKNOWN} then, {commit or UNKNOWN} now")
+    elif logged.difference != mask_passwords(patch):  # the logged patch is masked, too
+        yield EnvironmentDifference("code", f"the same commit {commit}, with other changes to it")
     else:
-        yield Change("code")
+        yield EnvironmentDifference("code")
     here = environment.found_or("", "packages", environment.installed_packages)
     if logged.packages and here:
-        packages = package_changes(logged.packages, here)
-        yield Change("packages", packages or "the same", bool(packages))
+        changes = _diff_packages(logged.packages, here)
+        yield EnvironmentDifference("packages", changes or "the same", bool(changes))
     else:
-        yield Change("packages", f"{UNKNOWN}: the run logged none", True)
-    yield _change_of_machine(logged, config.runtime.device)
+        yield EnvironmentDifference("packages", f"{UNKNOWN}: the run logged none", True)
+    yield _diff_machine(logged, config.runtime.device)
 
 
-def change_of_data(logged: "LoggedRun", config: Config, may_fetch: bool) -> Change:
-    """The data set by its digest.
+def diff_data(logged: "LoggedRun", config: Config, may_fetch: bool) -> EnvironmentDifference:
+    """Compare the data set by its digest.
 
     Args:
-        logged, config: the run, and its configuration to be run here.
-        may_fetch: whether to have it downloaded where it isn't here; else that is said.
+        logged: the run.
+        config: its configuration, restored to run here.
+        may_fetch: whether to download a data set that isn't here; else the difference says that it isn't.
 
     Raises:
-        RequestError: it can't be had, though it may be fetched.
+        RequestError: the data set can't be had, though it may be fetched.
     """
     import torch
 
-    from pipeline.run.workload import load_data
+    from pipeline.run.build import build_data
 
     if logged.dataset is None:
-        return Change("data", f"{UNKNOWN}: the run logged none")
-    if not may_fetch and (missing := _missing(config.dataset)) is not None:
-        return Change("data", f"not compared: {missing}")
+        return EnvironmentDifference("data", f"{UNKNOWN}: the run logged none")
+    if not may_fetch and (reason := _not_here(config.dataset)) is not None:
+        return EnvironmentDifference("data", f"not compared: {reason}")
     try:
-        digest = load_data(config.dataset, torch.device("cpu")).digest
+        digest = build_data(config.dataset, torch.device("cpu")).digest
     except RequestError as error:
         if may_fetch:
             raise
-        return Change("data", f"not compared: {str(error).splitlines()[0]}")
+        return EnvironmentDifference("data", f"not compared: {str(error).splitlines()[0]}")
     name, then = logged.dataset
-    return Change("data", "the same" if digest == then else f"{name} had digest {then}, and has {digest} now")
+    same = digest == then
+    return EnvironmentDifference("data", "the same" if same else f"{name} had digest {then}, and has {digest} now")
 
 
-def _missing(dataset: Mapping[str, Any]) -> str | None:
-    """Why a data set would have to be fetched first; None where it lies here."""
+def _not_here(dataset: Mapping[str, Any]) -> str | None:
+    """Why a data set would have to be downloaded; None where it needs no download."""
     from pipeline.data.torchvision_images import is_present
-    from pipeline.reproduction.restore import IMAGES
 
-    if dataset.get("_target_") != IMAGES or is_present(dataset.get("source"), str(dataset.get("root"))):
+    source, root = dataset.get("source"), dataset.get("root")
+    if dataset.get("_target_") != IMAGE_SET or is_present(source, str(root)):
         return None
-    return f"{dataset.get('source')} is not in {dataset.get('root')}; a repetition fetches it"
+    return f"{source} is not in {root}; a repetition fetches it"
 
 
-def _change_of_machine(logged: "LoggedRun", device: str) -> Change:
+def _diff_packages(then: str, now: str) -> str:
+    """What differs between two requirements files, in words; empty where nothing does."""
+    before, after = (dict(line.split("==", 1) for line in text.splitlines() if "==" in line) for text in (then, now))
+    changed = [f"{n} {before[n]} → {after[n]}" for n in sorted(before) if n in after and before[n] != after[n]]
+    missing, new = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+    parts = [", ".join(changed)] if changed else []
+    parts += [f"missing now: {', '.join(missing)}"] if missing else []
+    parts += [f"new: {', '.join(new)}"] if new else []
+    return "; ".join(parts)
+
+
+def _diff_machine(logged: "LoggedRun", device: str) -> EnvironmentDifference:
     from pipeline.tracking import environment
 
-    then, now = _machine_of(logged), environment.found_or({}, "machine", environment.machine)
+    then, now = _logged_machine(logged), environment.found_or({}, "machine", environment.machine)
     if not then:
-        return Change("machine", f"{UNKNOWN}: the run logged none", True)
-    kind_then, kind_now = _kind(then), _kind(now)
+        return EnvironmentDifference("machine", f"{UNKNOWN}: the run logged none", True)
+    kind_then, kind_now = _rounding_kind(then), _rounding_kind(now)
     computed_on = logged.tags.get("device")
     if device in ("auto", "cpu"):
-        # A sweep's machine is its driver's; what a trial ran on, it says itself.
+        # A sweep logs its driver's machine; each trial's tag says what the trial ran on.
         kind_then["cpu"] = computed_on or kind_then["cpu"]
     else:
         kind_then["device"], kind_now["device"] = computed_on or UNKNOWN, _device_here(device)
-    if words := _differences(kind_then, kind_now):
-        return Change("machine", words, True)
-    others = _differences(then, {key: now.get(key) for key in then})
-    return Change("machine", f"the same kind ({others})" if others else "the same")
+    if changes := _changes(kind_then, kind_now):
+        return EnvironmentDifference("machine", changes, True)
+    others = _changes(then, {key: now.get(key) for key in then})
+    return EnvironmentDifference("machine", f"the same kind ({others})" if others else "the same")
 
 
-def _machine_of(logged: "LoggedRun") -> dict[str, Any]:
+def _logged_machine(logged: "LoggedRun") -> dict[str, Any]:
     try:
-        if len(logged.machine) > LONGEST_MACHINE:
+        if len(logged.machine) > MAX_CHARACTERS:
             raise ValueError
         machine = json.loads(logged.machine or "{}")
     except (ValueError, RecursionError):
@@ -128,9 +142,9 @@ def _machine_of(logged: "LoggedRun") -> dict[str, Any]:
     return machine
 
 
-def _kind(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides how a machine rounds: not the patch level of its kernel, nor how many processors it has."""
-    # As in Linux-6.1.0-44-amd64-x86_64-with-glibc2.36: the C library has the logarithms.
+def _rounding_kind(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how a machine rounds: neither its kernel's patch level nor its number of processors."""
+    # As in Linux-6.1.0-44-amd64-x86_64-with-glibc2.36: the C library computes the logarithms.
     system, _, library = str(machine.get("platform", UNKNOWN)).partition("-with-")
     return {
         "cpu": machine.get("cpu", UNKNOWN),
@@ -141,7 +155,7 @@ def _kind(machine: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {shown(then[key])} → {shown(now[key])}" for key in sorted(then) if then[key] != now[key])
 
 

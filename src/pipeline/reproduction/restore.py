@@ -1,8 +1,8 @@
-"""From what a run logged to a configuration that is run here.
+"""From what a run logged to a configuration that can run here.
 
-`pipeline.reproduction.trust` says what it may build. Here the keys that belonged to the run's machine and store get
-this machine's values. What only the store knows is put in after every interpolation is resolved, so that a logged
-`${oc.env:HOME}` tells nobody anything.
+`pipeline.reproduction.trust` limits what it may build. The keys that belonged to the run's machine and store get this
+machine's values. Values that only the store knows are put in after every interpolation is resolved, so that nothing in
+the store can make this process look up an environment variable.
 """
 
 import os
@@ -19,10 +19,10 @@ from pipeline.reproduction.trust import check_trusted, parse_logged, shown
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
 
-# What runs computed in before there was a choice.
-BEFORE_IT_WAS_LOGGED = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False}
-# What a run logs of its runtime.
-RUNTIME = {
+# The runtime of runs that were logged before these keys existed.
+OLD_RUNTIME = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False}
+# Patterns of the values that a run logs of its runtime.
+RUNTIME_VALUES = {
     "device": r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,2})?",
     "threads": r"auto|[1-9][0-9]{0,3}",
     "precision": "|".join(PRECISIONS),
@@ -30,54 +30,72 @@ RUNTIME = {
     "workers": r"[1-9][0-9]{0,3}",
     "compile": r"[Tt]rue|[Ff]alse",
 }
-# Parts of the tree that are looked into before the schema has seen it.
-NODES = ("dataset", "model", "optimizer", "runtime", "tracking")
-IMAGES, FOLDER = "pipeline.data.torchvision_images", "pipeline.data.image_folder"
+# Groups that are read before the schema has checked them.
+GROUPS = ("dataset", "model", "optimizer", "runtime", "tracking")
+IMAGE_SET, IMAGE_FOLDER = "pipeline.data.torchvision_images", "pipeline.data.image_folder"
 
 
-def configuration(logged: "LoggedRun", uri: str, trusted: Collection[str] = ()) -> Config:
-    """The logged configuration, to be run here: in this store, alone, with the threads and device that it used.
+def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ()) -> Config:
+    """The logged configuration, to run here: in this store, as a single run, with the threads and device it used.
 
     Args:
         logged: the run.
-        uri: the store that the repetition is tracked in.
-        trusted: names beyond those that `pipeline.reproduction.trust` lists.
+        uri: the store that tracks the repetition.
+        trusted: names that may be built beyond those of `pipeline.reproduction.trust`.
 
     Raises:
-        RequestError: it isn't a configuration of this version of the project, or asks for what isn't trusted.
+        RequestError: it is no configuration of this version of the project, or builds what isn't trusted.
     """
     if "${" in logged.experiment:
         raise RequestError(
-            f"{logged.run_id}: its experiment is called {shown(logged.experiment)}, which no experiment is by chance."
+            f"{logged.run_id}: its experiment is called {shown(logged.experiment)}, which looks like an interpolation."
             "\nIf the name is yours, rename the experiment in MLflow."
         )
     tree = parse_logged(logged.config)
-    for key in NODES:
+    for key in GROUPS:
         if not isinstance(tree.get(key), dict):
             raise _other_version(logged, f"{key} is {'missing' if key not in tree else 'no group of keys'}")
     check_trusted(tree, trusted)
     tree["tracking"] |= {"uri": "none", "experiment": "none", "checkpoints": "none", "log_model": "none"}
     tree["sweep"] = {"name": "none", "parent": None}
     tree["resume"] = None
-    tree["runtime"] = BEFORE_IT_WAS_LOGGED | tree["runtime"]
+    tree["runtime"] = OLD_RUNTIME | tree["runtime"]
     config = _typed(logged, tree)
     config.tracking.uri, config.tracking.experiment = uri, logged.experiment
-    config.runtime = runtime_used(config.runtime, logged.params)
-    config.batching.micro_batch = micro_batch_used(config.batching.micro_batch, logged.params)
+    config.runtime = _runtime_used(config.runtime, logged.params)
+    config.batching.micro_batch = _micro_batch_used(config.batching.micro_batch, logged.params)
     if "root" in config.dataset:
-        config.dataset["root"] = data_root(config.dataset, trusted)
+        config.dataset["root"] = _data_root(config.dataset, trusted)
     return config
 
 
-def runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
-    """The runtime as the run's parameters have it, else as it was configured.
+def _typed(logged: "LoggedRun", tree: dict[str, Any]) -> Config:
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return from_dict(tree)
+    except RequestError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _other_version(logged, str(error).splitlines()[0]) from None
+
+
+def _other_version(logged: "LoggedRun", reason: str) -> RequestError:
+    return RequestError(
+        f"{logged.run_id}: its configuration is not one of this version ({shown(reason)})."
+        "\nUse the version that made it: git checkout of the commit on its MLflow page."
+    )
+
+
+def _runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
+    """The runtime as the run's params have it, else as it was configured.
 
     Raises:
         RequestError: a value that no run logs.
     """
     used = {key: str(params.get(f"runtime.{key}", value)) for key, value in vars(configured).items()}
     for key, value in used.items():
-        if re.fullmatch(RUNTIME[key], value) is None:
+        if re.fullmatch(RUNTIME_VALUES[key], value) is None:
             raise RequestError(f"runtime.{key}={shown(value)}: no run logs such a value, so it was edited.")
     return Runtime(
         device=used["device"],
@@ -89,8 +107,8 @@ def runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
     )
 
 
-def micro_batch_used(configured: int | str | None, params: Mapping[str, str]) -> int | str | None:
-    """How many examples were passed at once, where that was left to the run; None is the whole batch.
+def _micro_batch_used(configured: int | str | None, params: Mapping[str, str]) -> int | str | None:
+    """The most examples in one forward pass, where `auto` left the choice to the run; None is the whole batch.
 
     Raises:
         RequestError: a value that no run logs.
@@ -103,50 +121,32 @@ def micro_batch_used(configured: int | str | None, params: Mapping[str, str]) ->
     return None if used == "null" else int(used)
 
 
-def data_root(dataset: Mapping[str, Any], trusted: Collection[str]) -> str:
-    """The folder that a logged data set is read from here: the logged one only where nothing is written into it.
+def _data_root(dataset: Mapping[str, Any], trusted: Collection[str]) -> str:
+    """The folder to read a logged data set from: the logged one only where nothing would be written into it.
 
     Raises:
-        RequestError: it would have any folder of images read.
+        RequestError: the logged folder may hold anybody's images.
     """
     given, target = dataset["root"], dataset.get("_target_")
     if not isinstance(given, str):
         raise RequestError(f"dataset.root={shown(given)}: it must be the path of a folder.")
     mine = os.environ.get("PIPELINE_DATA")
-    if target == IMAGES:
+    if target == IMAGE_SET:
         from pipeline.data.torchvision_images import is_present
 
         return given if is_present(dataset.get("source"), given) else mine or "data"
     if not os.path.isdir(given):
-        return mine or "data"  # the folder is another machine's
-    if target == FOLDER and target not in trusted and not (mine and is_below(given, mine)):
+        return mine or "data"  # the path is another machine's
+    if target == IMAGE_FOLDER and target not in trusted and not (mine and _is_below(given, mine)):
         raise RequestError(
             f"dataset.root={shown(given)}: a logged configuration reads images below PIPELINE_DATA only"
-            f" ({mine or 'which is not set'}).\nSet it to a folder above them, or, if you know them: --trust {FOLDER}."
+            f" ({mine or 'which is not set'}).\nSet it to a folder above them, or, if you know them: "
+            f"--trust {IMAGE_FOLDER}."
         )
     return given
 
 
-def is_below(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies in it, wherever links lead."""
+def _is_below(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it, once symbolic links are followed."""
     real, above = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([real, above]) == above
-
-
-def _typed(logged: "LoggedRun", tree: dict[str, Any]) -> Config:
-    """Check keys and types against the schema."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return from_dict(tree)
-    except (OmegaConfBaseException, TypeError, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise _other_version(logged, str(error).splitlines()[0]) from None
-
-
-def _other_version(logged: "LoggedRun", reason: str) -> RequestError:
-    return RequestError(
-        f"{logged.run_id}: its configuration is not one of this version ({shown(reason)})."
-        "\nUse the version that made it: git checkout of the commit on its MLflow page."
-    )

@@ -1,10 +1,9 @@
-"""What a run shows while it trains: a bar on a terminal, plain lines elsewhere, nothing in a sweep's trial."""
+"""What a run prints while it trains: a progress bar on a terminal, lines elsewhere, nothing in a sweep's trial."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,39 +11,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lr_study.masking import mask_passwords
 from pipeline.config import Config
 from pipeline.config.checks import warn_linear_adam
+from pipeline.engine import Evaluation, FitResult
 from pipeline.run.recording import lr_factor
-
-if TYPE_CHECKING:
-    from pipeline.engine import Evaluation, FitResult
-    from pipeline.tracking.run import TrackedRun
-
+from pipeline.tracking.run import TrackedRun
 
 log = logging.getLogger("pipeline.run")
 
 
 class Reporter:
-    """Tells nothing: a trial in a sweep, whose driver reports for all."""
+    """Prints nothing: for a sweep's trial, since the sweep's driver reports for all of them."""
 
     def steps(self, done: int) -> None:
-        """`done` optimizer steps are done."""
+        """Take note that `done` optimizer steps are done."""
 
-    def evaluation(self, evaluation: "Evaluation") -> None:
-        """An evaluation was made."""
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Take note of an evaluation."""
 
     def test(self, loss: float, error: float) -> None:
-        """The test split was evaluated."""
+        """Take note of the test split's loss and error."""
 
-    def done(self, result: "FitResult", run: "TrackedRun") -> None:
-        """The run has ended and is closed."""
+    def done(self, result: FitResult, run: TrackedRun) -> None:
+        """Take note that the run has ended and is closed."""
 
 
 class LineReporter(Reporter):
-    """A line for each evaluation, on stdout."""
+    """Prints a line for each evaluation, on stdout."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def evaluation(self, evaluation: "Evaluation") -> None:
+    def evaluation(self, evaluation: Evaluation) -> None:
         m = evaluation.metrics
         self.console.print(
             f"epoch {evaluation.epoch:3d}  step {evaluation.step:6d}  "
@@ -56,18 +52,18 @@ class LineReporter(Reporter):
     def test(self, loss: float, error: float) -> None:
         self.console.print(f"test loss {loss:.4f} error {error:.2%}")
 
-    def done(self, result: "FitResult", run: "TrackedRun") -> None:
+    def done(self, result: FitResult, run: TrackedRun) -> None:
         uri = mask_passwords(run.target.uri)
         where = (
             f"MLflow run {run.id} in {uri} (browse: make ui)"
             if run.is_sent
-            else f"what is not in MLflow at {uri} yet is in {run.spool.path} (later: {run.target.sync_command})"
+            else f"what MLflow at {uri} lacks is kept in {run.spool.path} (to send it later: {run.target.sync_command})"
         )
         self.console.print(f"{result.status} after {result.steps} steps; {where}")
 
 
 class BarReporter(LineReporter):
-    """The lines, and a bar below them."""
+    """Prints the lines, and a progress bar below them."""
 
     def __init__(self, console: Console, bar: Progress, total_steps: int) -> None:
         super().__init__(console)
@@ -80,11 +76,11 @@ class BarReporter(LineReporter):
 
 @contextmanager
 def reporter(total_steps: int, quiet: bool) -> Iterator[Reporter]:
-    """The reporter that fits where stdout goes."""
+    """The reporter that suits stdout."""
     if quiet:
         yield Reporter()
         return
-    # Without a terminal rich would fold lines at 80 characters; and a folder's name may have brackets in it.
+    # Without a terminal rich would wrap lines at 80 characters. A folder's name may hold brackets, which are no markup.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not sys.stdout.isatty():
         yield LineReporter(console)

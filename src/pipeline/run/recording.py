@@ -1,32 +1,37 @@
-"""What a run tells MLflow about itself, beside its metrics."""
+"""What a run logs in MLflow about itself, beside its metrics."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from lr_study import Trial
 from lr_study.masking import mask_tree
 from pipeline.config import Config, as_dict, flatten
-
-if TYPE_CHECKING:
-    from pipeline.engine import Evaluation
-    from pipeline.run.workload import Workload
-    from pipeline.tracking.run import TrackedRun
+from pipeline.data.stream import in_order
+from pipeline.engine import Evaluation, load_checkpoint
+from pipeline.engine.runtime import device_name
+from pipeline.run.workload import Workload
+from pipeline.tracking.environment import cpu_model, found_or
+from pipeline.tracking.run import TrackedRun
 
 
 def run_name(config: Config) -> str:
-    """`b256-lr0.2-s0`: what tells a run from its neighbours."""
+    """The run's name in MLflow, as `b256-lr0.2-s0`."""
     return f"b{config.batch}-lr{config.optimizer.get('lr', 0):.4g}-s{config.seed}"
 
 
 def lr_factor(config: Config) -> float | None:
-    """The factor on the base LR that is in force, by rule or by hand; None without a base LR."""
+    """The LR over the base LR, whether a rule or the user set it; None without a base LR."""
     base, lr = config.optimizer.get("base_lr"), config.optimizer.get("lr")
     return lr / base if base and lr else None
 
 
 def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
-    """The tags that say what the run is: a single one, or which trial of which sweep."""
+    """The tags that say whether this is a single run, or which trial of which sweep."""
     tags = {"pipeline": "run"}
     if trial is not None:
         tags |= {
@@ -43,43 +48,30 @@ def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
     return tags
 
 
-def device_of(workload: "Workload") -> str:
-    """The model of what the run computes on: the GPU, else the processor."""
-    from pipeline.engine.runtime import device_name
-    from pipeline.tracking.environment import cpu_model, found_or
-
+def device_of(workload: Workload) -> str:
+    """The model of the GPU that the run computes on, else of the processor."""
     return str(found_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model()))
 
 
-def record_request(run: "TrackedRun", config: Config, workload: "Workload", trial: Trial | None) -> None:
-    """Log what was asked for and what it rests on, before training starts."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
+def record_request(run: TrackedRun, config: Config, workload: Workload, trial: Trial | None) -> None:
+    """Log the configuration, the data set and, for single runs, the environment, before training starts."""
     used = workload.runtime.as_params() | {"batching.micro_batch": workload.micro_batch}
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(as_dict(config)) | used | known)
     if HydraConfig.initialized():
-        run.log_text(
-            OmegaConf.to_yaml(OmegaConf.create(mask_tree(list(HydraConfig.get().overrides.task)))),
-            "config/overrides.yaml",
-        )
+        overrides = mask_tree(list(HydraConfig.get().overrides.task))
+        run.log_text(OmegaConf.to_yaml(OmegaConf.create(overrides)), "config/overrides.yaml")
     splits = workload.splits
     run.log_dataset(splits.name, splits.digest, splits.source, len(splits.train))
     if trial is None:
-        run.log_environment()  # a sweep gathers it once, on the parent
+        run.log_environment()  # a sweep logs it once, on its parent run
 
 
-def log_best_model(run: "TrackedRun", workload: "Workload") -> None:
+def log_best_model(run: TrackedRun, workload: Workload) -> None:
     """Store the network of the best evaluation."""
-    import torch
-
-    from pipeline.data.stream import in_order
-    from pipeline.engine import load_checkpoint
-
     best = load_checkpoint(run.spool.files / "best.pt")
     if best is None:
-        return  # the disk refused it, which was said
+        return  # it could not be written to disk; that was logged
     count = min(2, len(workload.splits.val))
     images, _ = next(iter(workload.splits.val.batches(in_order(count, count))))
     model, images = workload.model.cpu().eval(), images.cpu()
@@ -89,7 +81,7 @@ def log_best_model(run: "TrackedRun", workload: "Workload") -> None:
     run.log_model(model, images.numpy(), output.numpy())
 
 
-def draw_run_curves(run: "TrackedRun", evaluations: list["Evaluation"]) -> None:
+def draw_run_curves(run: TrackedRun, evaluations: Sequence[Evaluation]) -> None:
     """Store the run's curves as a figure."""
     if not evaluations:
         return

@@ -1,0 +1,79 @@
+"""Builds data set, model and optimizer from their groups of the configuration, through Hydra's `instantiate`.
+
+Whatever `_target_` names is called with the other keys of its group, so a user's own class needs no code here.
+"""
+
+import functools
+import json
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from lr_study import reason_of
+from pipeline.data import Splits
+from pipeline.engine.optimizer_calls import fused_where_it_can_be, keep_compiler_unimported
+from pipeline.errors import RequestError
+
+
+def build_data(group: dict[str, Any], device: torch.device) -> Splits:
+    """Build the data set, on `device` where it fits.
+
+    Raises:
+        RequestError: it can't be had.
+    """
+    return _build_data(json.dumps(group), device)
+
+
+@functools.lru_cache(maxsize=1)
+def _build_data(group: str, device: torch.device) -> Splits:
+    """Keeps the data set for the next trial in the same process; the group comes as JSON, which can be hashed."""
+    splits = _build("dataset", json.loads(group), device=device)
+    if not isinstance(splits, Splits):
+        raise RequestError(f"dataset._target_={json.loads(group)['_target_']} gives no pipeline.data.Splits.")
+    return splits
+
+
+def build_model(group: dict[str, Any]) -> nn.Module:
+    """Build the network, on the CPU."""
+    model = _build("model", group)
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"model._target_={group['_target_']} gives no torch.nn.Module.")
+    return model
+
+
+def build_optimizer(group: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer over all of `model`'s parameters; the `base_*` keys belong to the scaling rule."""
+    arguments = {key: value for key, value in group.items() if not key.startswith("base_")}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise RequestError("model has no parameters to train.")
+    partial = _build("optimizer", arguments | {"_partial_": True})
+    keep_compiler_unimported()
+    try:
+        optimizer = fused_where_it_can_be(partial, parameters)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"optimizer: {group['_target_']} refuses its arguments: {error}.") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise RequestError(f"optimizer._target_={group['_target_']} gives no torch.optim.Optimizer.")
+    return optimizer
+
+
+def _build(name: str, group: dict[str, Any], **more: Any) -> Any:
+    if not group.get("_target_"):
+        raise RequestError(f"{name}._target_ is not set.\nSet it to a class or function: {name}._target_=package.Name.")
+    try:
+        return instantiate(group, _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, RequestError):
+            raise cause from None
+        if isinstance(cause, TypeError) and not group.get("_partial_"):
+            raise RequestError(
+                f"{name}: {group['_target_']} refuses its arguments: {cause}."
+                f"\nChanging {name}._target_ alone keeps the old keys: start from {name}=custom, or delete them with "
+                f"~{name}.KEY."
+            ) from error
+        raise RequestError(f"{name}._target_={group['_target_']}: {reason_of(error)}.") from error
