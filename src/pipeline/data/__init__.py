@@ -3,6 +3,7 @@
 To add a data set, write a function like `digits` in digits.py: it reads images and labels, cuts them into train,
 val and test with `split_indices`, and returns `in_memory_splits(…)`. It takes the keys of its configuration as
 arguments, and `device`. Then write conf/dataset/NAME.yaml with `_target_: my_module.my_function` and those keys.
+`reproduce` builds it with `--trust my_module.my_function`, or if reproduction/trust.py lists it.
 """
 
 from pipeline.data.digits import digits
