@@ -82,7 +82,7 @@ def expect(design: Design) -> Expectation:
         margin = design.margin
         judged = judge(cells, design.base, margin)
         for batch, cell in cells.items():
-            judged_cell = BatchFit(judged[batch], cell.runs, cell.joint)
+            judged_cell = BatchFit(judged[batch], cell.runs, cell.pooled)
             level = LEVEL / max(1, len(design.batches) - 1)
             found = detectable_error(judged_cell, cells[design.base], margin, level, rng)
             errors[batch].append(math.inf if found is None else found)

@@ -32,7 +32,7 @@ def detectable_error(
     Returns:
         The larger of the errors upwards and downwards; None where no error within the fitted window would do.
     """
-    curve, anchor = cell.joint, base.joint
+    curve, anchor = cell.pooled, base.pooled
     if curve is None or anchor is None or margin is None or cell.result.best_lr is None:
         return None
     spread = math.hypot(float(np.std(anchor.argmins())), float(np.std(curve.argmins())))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.analysis.runs import published_means
-from pipeline.analysis.stats.batch_fit import BatchFit, band, band_is_open
+from pipeline.analysis.stats.batch_fit import BatchFit, tolerance_band
 from pipeline.analysis.stats.confirmation import MAX_MORE_SEEDS, Comparison, compare
 from pipeline.analysis.stats.results import (
     BREAKS_IF_BASE_KNOWN,
@@ -52,8 +52,7 @@ def judge(
             rules[size][rule] = regret.result(margin, size in breaking, level, strict, is_base=size == base)
     results = {}
     for size, cell in cells.items():
-        low, high = band(cell.result.curve, margin)
-        is_open = band_is_open(cell.result.curve, low, high)
+        low, high, is_open = tolerance_band(cell.result.curve, margin)
         results[size] = replace(cell.result, rules=rules[size], band_low=low, band_high=high, band_is_open=is_open)
     return results
 
@@ -85,11 +84,11 @@ class _Regret:
             return cls(cell)
         shift = exponent * math.log2(cell.batch / base.batch)
         lr = anchor * 2**shift
-        curve, best_lr = cell.joint, cell.result.best_lr
+        curve, best_lr = cell.pooled, cell.result.best_lr
         paired = None if best_lr is None else compare(cell.runs, lr, best_lr)
-        if curve is None or base.joint is None:
+        if curve is None or base.pooled is None:
             return cls(cell, lr, paired=paired)
-        octaves = base.joint.argmins() + shift
+        octaves = base.pooled.argmins() + shift
         lowest = np.exp(curve.draws.min(axis=1))
         regrets = np.exp(curve.at(octaves)) - lowest
         if cell.result.failing_lr is not None:
@@ -101,7 +100,7 @@ class _Regret:
     @property
     def clipped(self) -> bool:
         """Whether the rule's LR lies beyond the fitted curve."""
-        curve = self.cell.joint
+        curve = self.cell.pooled
         return curve is None or self.lr is None or not curve.octaves[0] <= math.log2(self.lr) <= curve.octaves[-1]
 
     @property
