@@ -1,8 +1,9 @@
 "use strict";
-// Shows the run that is nearest to the pointer (or reached with the arrow keys), and opens it in MLflow.
+// Shows the run nearest to the pointer, or the one chosen with the arrow keys, and opens it in MLflow.
+// Each row of `runs` is [batch, LR, seed, value, status, phase, steps]; a marker's `data-run` is its row's number.
 const runs = JSON.parse(document.getElementById("runs").textContent);
 const tip = document.getElementById("tip");
-const REACH = 14; // pixels
+const REACH = 14; // pixels: a run further away from the pointer isn't shown
 
 function describe([batch, lr, seed, value, status, phase, steps], linked) {
   const lines = [`batch ${batch}, LR ${Number(lr.toPrecision(4))}` + (seed === null ? "" : `, seed ${seed}`)];
@@ -24,7 +25,7 @@ function watch(svg) {
   const ring = svg.appendChild(document.createElementNS(svg.namespaceURI, "circle"));
   ring.setAttribute("class", "ring");
   let current = null;
-  let before = null; // what was shown when a finger came down: its second tap opens it
+  let before = null; // the run shown when a finger came down: a second tap on it opens it
   svg.tabIndex = 0;
 
   function show(mark) {
@@ -83,7 +84,7 @@ function watch(svg) {
 const links = new Map();
 for (const link of document.querySelectorAll(".chart a")) {
   links.set(Number(link.firstElementChild.dataset.run), link.href.baseVal);
-  link.tabIndex = -1; // one stop of the Tab key for a figure, not one for each run
+  link.tabIndex = -1; // the Tab key stops once at each figure, not at each run
 }
 document.querySelectorAll(".chart").forEach(watch);
 addEventListener("scroll", () => (tip.textContent = ""), { passive: true });
