@@ -24,10 +24,10 @@ def main(cfg: DictConfig) -> float:
     rank = 0
     try:
         config = resolve(cfg)
-        rank, size = worker.own_place(config)
+        rank, _ = worker.rank_and_size(config)
         if rank:
             check_request(config)
-            worker.assist(config, rank, size)
+            worker.train_under_torchrun(config, rank)
         return train(config, trial)
     except Exception as error:
         if trial is not None:
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float:
         if (message := request_message(error)) is None:
             raise
         if rank:
-            worker.leave_the_word_to_the_first()
+            worker.exit_after_refusal_of_rank_0()
         exit_with_request_error(message)
 
 

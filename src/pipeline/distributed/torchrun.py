@@ -1,7 +1,8 @@
-"""The processes that torchrun started: how they meet, and what is made of their end.
+"""The workers that torchrun started: their process group, and why they ended.
 
-torchrun ends all as soon as one is gone, by the signal by which a batch system would end them all. What happened is
-told by the words that they leave: one that was told to end, or is done, leaves one, and one that died can't.
+torchrun sends SIGTERM to all workers as soon as one has ended. A batch system that ends a job does the same. To tell
+them apart, each worker that gets SIGTERM, or is done, leaves a notice in torchrun's store. One that crashed can't. So
+if all notices are there the run was interrupted; else it failed.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.distributed.process_group import ADVICE, POLL_SECONDS, free_what_waits, group, is_lost_peer
+from pipeline.distributed.process_group import ADVICE, POLL_SECONDS, abort_nccl, is_lost_peer, process_group
 from pipeline.errors import RunError
 
 if TYPE_CHECKING:
@@ -22,111 +23,119 @@ if TYPE_CHECKING:
 
 # What torchrun tells each process (torch.distributed's "env://").
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# All build their workload first, at their own pace.
-MEETING_SECONDS = 600.0
-# How long the others are given to leave their words, a signal that was sent to all to arrive here, too, and the main
-# thread to act on it before what it waits for is ended; torchrun itself waits for thirty.
-WORDS_SECONDS, SIGNAL_SECONDS, NOTICE_SECONDS = 3.0, 0.5, 5.0
+# Each worker builds its workload first, at its own pace.
+START_SECONDS = 600.0
+# How long rank 0 waits for the others' notices; how long a worker waits for SIGTERM after it lost another; and how
+# long the main thread may take to react to SIGTERM. torchrun sends SIGKILL after 30 s.
+NOTICE_SECONDS, SIGNAL_SECONDS, REACTION_SECONDS = 3.0, 0.5, 5.0
 TERMINATED = 143  # exit code, by `pipeline.command`
 
 
 def torchrun_rank() -> tuple[int, int] | None:
-    """(rank, count) where torchrun, or another launcher that sets the same variables, started this process."""
+    """Return (rank, world size) if torchrun, or a launcher that sets the same variables, started this process."""
     if any(name not in os.environ for name in VARIABLES) or int(os.environ["WORLD_SIZE"]) == 1:
         return None
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 @contextlib.contextmanager
-def group_of_torchrun() -> Iterator[None]:
-    """The process group of the processes that torchrun started.
+def process_group_of_torchrun() -> Iterator[None]:
+    """Form the process group of the workers that torchrun started.
 
     Raises:
-        RunError: another one died.
-        SystemExit: this one was told to end, and in the first, all were.
+        RunError: another worker crashed, or didn't start.
+        SystemExit: this worker was told to end; in rank 0 only if all workers were.
     """
-    store, rank, count = _store()
-    words = _Words(_store()[0], rank, count)  # the other one may be waited for
+    store, rank, size = _connect()
+    notices = _Notices(_connect()[0], rank, size)  # a connection of its own: the other one may be blocked
+    deadline = time.monotonic() + START_SECONDS
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"Not all {size} workers were ready after {START_SECONDS:.0f} s.\nSee what the others print."
+            )
+
     try:
-        with words.left_when_told(), group(store, rank, count, patience=MEETING_SECONDS):
+        with notices.left_on_sigterm(), process_group(store, rank, size, check):
             yield
     except (RuntimeError, SystemExit) as error:
         was_told = isinstance(error, SystemExit) and error.code == TERMINATED
         if not was_told and not is_lost_peer(error):
             raise
-        was_told = was_told or _is_told_to_end()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what happened has to be said first
+        was_told = was_told or _gets_sigterm()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is closed first
         if was_told:
-            words.leave()
-        if was_told and (rank or words.are_left_by_all()):
+            notices.leave()
+        if was_told and (rank or notices.are_left_by_all()):
             raise SystemExit(TERMINATED) from None
         raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
-    words.leave()
+    notices.leave()
 
 
-def _store() -> "tuple[dist.Store, int, int]":
+def _connect() -> "tuple[dist.Store, int, int]":
     from torch.distributed.rendezvous import rendezvous
 
-    return next(rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS)))
+    return next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
 
 
-class _Words:
-    """What each process leaves in `store`, which outlives it."""
+def _gets_sigterm() -> bool:
+    """Return whether SIGTERM arrives within a moment."""
+    try:
+        time.sleep(SIGNAL_SECONDS)
+    except SystemExit:
+        return True
+    return False
 
-    def __init__(self, store: "dist.Store", rank: int, count: int) -> None:
+
+class _Notices:
+    """Keys in torchrun's store: one for each worker that was told to end, or is done."""
+
+    def __init__(self, store: "dist.Store", rank: int, size: int) -> None:
         self._store = store
-        self._own = f"left {rank}"
-        self._all = [f"left {rank}" for rank in range(count)]
+        self._keys = [f"told to end {other}" for other in range(size)]
+        self._own = self._keys[rank]
 
     def leave(self) -> None:
-        """Leave this process's."""
-        with contextlib.suppress(RuntimeError):  # the store may be another's, who is gone
+        """Leave this worker's notice."""
+        with contextlib.suppress(RuntimeError):  # the store may be gone
             self._store.set(self._own, "")
 
     def are_left_by_all(self) -> bool:
-        """Whether each has left its word, or does so in a moment."""
-        deadline = time.monotonic() + WORDS_SECONDS
-        with contextlib.suppress(RuntimeError):  # without the store it can't be told
-            while not self._store.check(self._all):
+        """Wait a moment for the notices of all workers, and return whether they came; True if the store is gone."""
+        deadline = time.monotonic() + NOTICE_SECONDS
+        with contextlib.suppress(RuntimeError):
+            while not self._store.check(self._keys):
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(POLL_SECONDS)
         return True
 
     @contextlib.contextmanager
-    def left_when_told(self) -> Iterator[None]:
-        """Within the block, leave it as soon as this process is told to end.
+    def left_on_sigterm(self) -> Iterator[None]:
+        """Leave the notice as soon as SIGTERM arrives within the block.
 
-        By a thread, for the main thread may be waiting for the others in a library, where Python's own handlers of
-        signals don't reach it.
+        A thread does it: the main thread may be blocked inside a library call, where Python's signal handlers don't
+        run. Python writes the number of each signal into the socket all the same.
         """
-        ear, bell = socket.socketpair()
-        bell.setblocking(False)
-        before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         is_over = threading.Event()
-        thread = threading.Thread(target=self._listen, args=(ear, is_over), name="hearing signals", daemon=True)
+        thread = threading.Thread(target=self._listen, args=(reader, is_over), name="hearing signals", daemon=True)
         thread.start()
         try:
             yield
         finally:
             is_over.set()
             signal.set_wakeup_fd(before)
-            bell.close()
+            writer.close()
             thread.join()
-            ear.close()
+            reader.close()
 
-    def _listen(self, ear: socket.socket, is_over: threading.Event) -> None:
-        while number := ear.recv(1):
+    def _listen(self, reader: socket.socket, is_over: threading.Event) -> None:
+        while number := reader.recv(1):
             if number[0] == signal.SIGTERM:
                 self.leave()
-                if not is_over.wait(NOTICE_SECONDS):
-                    free_what_waits()
-
-
-def _is_told_to_end() -> bool:
-    """Whether the signal that ended another one arrives here, too."""
-    try:
-        time.sleep(SIGNAL_SECONDS)
-    except SystemExit:
-        return True
-    return False
+                if not is_over.wait(REACTION_SECONDS):
+                    abort_nccl()

@@ -16,7 +16,7 @@ from pipeline.engine.state import State
 from pipeline.run import progress, recording, worker
 from pipeline.run.workload import Workload, build_workload
 from pipeline.tracking.run import TrackedRun, config_digest
-from pipeline.tracking.spool.resume import claim
+from pipeline.tracking.spool.resume import claim_resumable
 from pipeline.tracking.target import TrackingTarget, check_location
 
 log = logging.getLogger("pipeline.run")
@@ -58,7 +58,7 @@ def run_training(
         progress.announce(config, total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
     with run, progress.reporter(total_steps, quiet=in_sweep) as report:
-        with worker.gathered(config, world, in_sweep, lambda _: run.close("failed", "FAILED")):
+        with worker.process_group_of_run(config, in_sweep, lambda _: run.close("failed", "FAILED")):
             prune = _prune_rule(config, workload, trial, last_evaluation)
             result = _train(run, report, config, workload, state, prune)
             _log_result(run, report, config, workload, result, in_sweep)
@@ -80,7 +80,7 @@ def _open_run(
         **more_tags,
     }
     can_resume = config.resume == "auto"
-    if can_resume and (claimed := claim(target, tags["config_digest"], load_checkpoint)) is not None:
+    if can_resume and (claimed := claim_resumable(target, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed
         log.info("Resuming a run that was cut off after %d of its evaluations.", len(state["evaluations"]))
         return TrackedRun.resumed(target, spool), state

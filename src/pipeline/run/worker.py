@@ -1,35 +1,27 @@
-"""Several processes that train one run together: `runtime.workers=K`, or K processes started by torchrun.
+"""The workers of one run: `runtime.workers=K`, or K processes that torchrun started.
 
-The process that was asked for the run is the first worker: it alone tracks, reports and decides. With
-`runtime.workers` it starts the others, as `python -m pipeline.run.worker`, and tells each what to do on stdin; under
-torchrun they are there already. All build the same workload, and `pipeline.engine.fit` does the rest.
+The process that was asked for the run is rank 0: it alone tracks, reports and decides. With `runtime.workers` it
+starts the others; under torchrun they exist already. All build the same workload and call `pipeline.engine.fit`.
 """
 
 import contextlib
-import json
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NoReturn
 
-from pipeline.config import Config, as_dict, from_dict
-from pipeline.distributed.peers import PEER_LOST, Peers
-from pipeline.distributed.process_group import HOST, LoopbackStore, group, is_lost_peer, use_loopback
-from pipeline.distributed.torchrun import group_of_torchrun, torchrun_rank
+from pipeline.config import Config
+from pipeline.distributed.local_workers import LocalWorkers, exit_at_once, process_group_of_worker
+from pipeline.distributed.torchrun import process_group_of_torchrun, torchrun_rank
 from pipeline.errors import RequestError
 
-if TYPE_CHECKING:
-    from pipeline.engine import World
-
-# How long the first worker, who refuses the same request, is given to say why.
+# How long rank 0, which refuses the same request, is given to print why.
 REFUSAL_SECONDS = 5.0
 
 
-def own_place(config: Config) -> tuple[int, int]:
-    """(rank, count) of this process, which is written into the resolved `config` as `runtime.workers`.
+def rank_and_size(config: Config) -> tuple[int, int]:
+    """Return this process's rank and the world size, which is also written to `config.runtime.workers`.
 
     Raises:
         RequestError: torchrun started another number of processes than was asked for.
@@ -46,122 +38,62 @@ def own_place(config: Config) -> tuple[int, int]:
     return given
 
 
-@contextlib.contextmanager
-def gathered(
-    config: Config,
-    world: "World",
-    in_sweep: bool,
-    last_words: Callable[[str], None] = lambda message: None,
-) -> Iterator[None]:
-    """The process group of the run that `config` describes, as long as the block lasts; entered by the first worker.
+def process_group_of_run(
+    config: Config, in_sweep: bool, on_abort: Callable[[str], None] = lambda message: None
+) -> AbstractContextManager[None]:
+    """Start the other workers of a run where rank 0 has to, and form the process group; for rank 0.
 
     Args:
-        config, world: of the run.
+        config: of the run.
         in_sweep: whether other trials run beside this one.
-        last_words: called with a message, from another thread, where a worker is gone and this process's main thread
-            can't be told, before the process is ended.
+        on_abort: called with a message, from another thread, before this process is ended because a worker is gone
+            and the main thread doesn't react.
 
     Raises:
-        RunError: another worker ended before the run did.
+        RunError: (from the block) another worker ended before the run did.
     """
-    if world.size == 1:
-        yield
-        return
+    size = config.runtime.workers
+    if size == 1:
+        return contextlib.nullcontext()
     if torchrun_rank() is not None:
-        with group_of_torchrun():
-            yield
-        return
-    store = LoopbackStore()
-    asked = {"config": as_dict(config), "count": world.size, "port": store.port, "in_sweep": in_sweep}
-    peers = Peers(world.size, asked, last_words)
-    try:
-        peers.wait_until_ready(store.client)
-        use_loopback()
-        with group(store.client, 0, world.size, peers.check, store.close):
-            yield
-        peers.see_off()
-    except Exception as error:
-        if peers.is_one_gone() or is_lost_peer(error):
-            raise peers.loss() from None
-        raise
-    finally:
-        peers.end()
+        return process_group_of_torchrun()
+    return LocalWorkers(size, _train_as_local_worker, (config, in_sweep), on_abort).process_group()
 
 
-def assist(config: Config, rank: int, count: int, in_sweep: bool = False) -> NoReturn:
-    """Be the worker `rank` above 0 of a run under torchrun, and leave with exit code 0 when the run is over."""
-    from pipeline.engine import World
+def train_under_torchrun(config: Config, rank: int) -> NoReturn:
+    """Train as worker `rank` above 0 of a run under torchrun, and end with exit code 0 when the run is over."""
+    _train_share(config, rank, in_sweep=False, group=process_group_of_torchrun())
+    exit_at_once(0)
+
+
+def _train_as_local_worker(rank: int, port: int, config: Config, in_sweep: bool) -> None:
+    _train_share(config, rank, in_sweep, process_group_of_worker(port, rank, config.runtime.workers))
+
+
+def _train_share(config: Config, rank: int, in_sweep: bool, group: AbstractContextManager[None]) -> None:
+    """Build the workload, then take this worker's share of the training inside `group`."""
+    from pipeline.engine import World, evaluate, fit
     from pipeline.run.workload import build_workload
 
-    workload = build_workload(config, in_sweep, World(rank, count))
-    with group_of_torchrun():
-        _work(config, workload)
-    # Threads of torch's may be at work still, and end a process that is being taken down with SIGABRT: for torchrun
-    # that is a failure, for which it ends the first worker.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    workload = build_workload(config, in_sweep, World(rank, config.runtime.workers))
+    with group:
+        result = fit(
+            *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
+            batch=config.batch,
+            seed=config.seed,
+            micro_batch=workload.micro_batch,
+            precision=workload.runtime.precision,
+            compiled=workload.runtime.compiled,
+            world=workload.runtime.world,
+        )
+        if result.has_test:
+            evaluate(workload.model, workload.splits.test, world=workload.runtime.world)
 
 
-def leave_the_word_to_the_first() -> NoReturn:
-    """Leave with exit code 2, once the first worker, who refuses the same request, has said why.
+def exit_after_refusal_of_rank_0() -> NoReturn:
+    """End with exit code 2, once rank 0, which refuses the same request, has printed why.
 
-    torchrun ends all processes as soon as one has ended, mostly before this comes to its end.
+    torchrun ends all processes as soon as one has ended, mostly before this one does.
     """
     time.sleep(REFUSAL_SECONDS)
     sys.exit(2)
-
-
-def _work(config: Config, workload: Any) -> None:
-    """Take this worker's share, until the run is over."""
-    from pipeline.engine import evaluate, fit
-
-    result = fit(
-        *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
-        batch=config.batch,
-        seed=config.seed,
-        micro_batch=workload.micro_batch,
-        precision=workload.runtime.precision,
-        compiled=workload.runtime.compiled,
-        world=workload.runtime.world,
-    )
-    if result.has_test:
-        evaluate(workload.model, workload.splits.test, world=workload.runtime.world)
-
-
-def main() -> None:
-    """Be the worker that the first one asks for on stdin, and end with it."""
-    # The terminal's Ctrl-C is the first worker's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
-    import torch.distributed as dist
-
-    from pipeline.engine import World
-    from pipeline.run.workload import build_workload
-
-    rank, count = asked["rank"], asked["count"]
-    config = from_dict(asked["config"])
-    workload = build_workload(config, asked["in_sweep"], World(rank, count))
-    store = dist.TCPStore(HOST, asked["port"], is_master=False)
-    use_loopback()
-    store.set(f"ready {rank}", "")
-    try:
-        with group(store, rank, count):
-            _work(config, workload)
-    except RuntimeError as error:
-        if is_lost_peer(error):
-            os._exit(PEER_LOST)
-        raise
-    # Without waiting for threads of torch's, some of which are not there to be waited for at that point.
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _end_with_the_first() -> None:
-    sys.stdin.read()  # ends when the process that holds the other end does, however it ends
-    os._exit(PEER_LOST)
-
-
-if __name__ == "__main__":
-    main()

@@ -43,9 +43,7 @@ class SweepHooks(Hooks):
         _refuse_torchrun()
         configs = [_task_config(cell.config) for cell in cells]
         if configs[0].resume is not None:
-            raise RequestError(
-                "resume is for single runs.\nLeave it out: the same command again resumes a sweep."
-            )
+            raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
         for config in configs:
             check_request(config)
         check_location(configs[0].tracking.uri)
@@ -54,11 +52,11 @@ class SweepHooks(Hooks):
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Open the sweep's parent run; returns the overrides that tell each trial its id and the sweep's name."""
-        from pipeline.tracking.sweep import Parent
+        from pipeline.tracking.sweep import ParentRun
 
         config = _task_config(sweep.cells[0].config)
         self._target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
-        self._parent = Parent(self._target, sweep.name)
+        self._parent = ParentRun(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
         self._parent.describe(common, [cell.name for cell in sweep.cells])
@@ -120,40 +118,40 @@ class SweepHooks(Hooks):
     @contextlib.contextmanager
     def _or_later(self, otherwise: str) -> Iterator[None]:
         """Where MLflow is away, leave the block and say what has to wait: the trials themselves are recorded."""
-        from pipeline.tracking.store import AwayError
+        from pipeline.tracking.store import StoreUnavailableError
 
         try:
             yield
-        except AwayError as error:
+        except StoreUnavailableError as error:
             log.info("%s %s.", error, otherwise)  # no warning: the parent's run has warned already
 
     def _store_with_all_records(self) -> "Store":
         """The store, once everything that the trials recorded is in it.
 
         Raises:
-            AwayError: something can't be sent now.
+            StoreUnavailableError: something can't be sent now.
         """
         from pipeline.tracking.spool.recovery import upload_unsent
-        from pipeline.tracking.store import answering, open_store
+        from pipeline.tracking.store import open_store, store_errors
 
-        with answering(self._target.uri):
+        with store_errors(self._target.uri):
             store = open_store(self._target.uri, self._target.experiment)
             sent = upload_unsent(self._target.spool, self._target.uri)
             deadline = time.monotonic() + SENDING_SECONDS
-            while sent.alive > 1 and not sent.kept and time.monotonic() < deadline:  # 1 is the parent's own
+            while sent.alive > 1 and not sent.failed and time.monotonic() < deadline:  # 1 is the parent's own
                 time.sleep(0.1)
                 sent = upload_unsent(self._target.spool, self._target.uri)
-            if sent.kept:
-                raise ConnectionError(sent.kept[0][1])
+            if sent.failed:
+                raise ConnectionError(sent.failed[0][1])
         return store
 
     def _report(self, store: "Store") -> None:
         from pipeline.analysis.text.render import print_answer
         from pipeline.sweep.reporting import write_report
-        from pipeline.tracking.store import AwayError
+        from pipeline.tracking.store import StoreUnavailableError
 
         if (parent := self._parent.id) is None:
-            raise AwayError("MLflow has no run of the sweep yet.")
+            raise StoreUnavailableError("MLflow has no run of the sweep yet.")
         for name, answer in write_report(store, self._name, parent).items():
             print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
@@ -162,9 +160,9 @@ class SweepHooks(Hooks):
                 self._keep_model(store, parent)
 
     def _keep_model(self, store: "Store", parent: str) -> None:
-        from pipeline.tracking.sweep import keep_best_model, read_runs
+        from pipeline.tracking.sweep import copy_best_model, read_runs
 
-        kept = keep_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
+        kept = copy_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
         if kept is None:
             log.warning("No trial stored a model, so the sweep's run has none.")
             return
@@ -178,7 +176,7 @@ def _refuse_torchrun() -> None:
         return
     rank, size = place
     if rank > 0:
-        worker.leave_the_word_to_the_first()
+        worker.exit_after_refusal_of_rank_0()
     raise RequestError(
         "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
         f"runtime.workers={size}: each trial starts its own."

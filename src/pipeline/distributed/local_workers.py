@@ -1,0 +1,185 @@
+"""The worker processes that rank 0 starts on its own machine (`runtime.workers`): started, watched, ended with it."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from pipeline.distributed.process_group import (
+    ADVICE,
+    HOST,
+    POLL_SECONDS,
+    LoopbackStore,
+    abort_nccl,
+    is_lost_peer,
+    process_group,
+    silenced_stderr,
+    use_loopback,
+)
+from pipeline.errors import RunError
+
+# Exit code of a worker that ended because another one did.
+PEER_LOST = 4
+WATCH_SECONDS = 0.5
+# A process that crashes closes its connections first, and ends a moment later.
+EXIT_SECONDS = 5.0
+# A batch system sends SIGTERM to all processes: this one's may arrive a moment after a worker's.
+SIGNAL_SECONDS = 1.0
+# How long the main thread may take to react to a loss. It may be blocked in a library that never returns.
+REACTION_SECONDS = 15.0
+
+
+class LocalWorkers:
+    """The workers 1 … `size` − 1 of a run, as rank 0 sees them.
+
+    A thread watches them. If one ends early, the thread closes the store and aborts NCCL, so that an operation in
+    which the main thread waits fails. If the main thread doesn't react even then, the thread ends this process.
+
+    Args:
+        size: number of workers, this process included.
+        target: what each process runs: an importable function of (rank, port of the store, *arguments).
+        arguments: further arguments of `target`; they are pickled.
+        on_abort: called with a message before the thread ends this process.
+
+    Attributes:
+        store: where the workers find each other.
+    """
+
+    def __init__(
+        self, size: int, target: Callable[..., None], arguments: tuple[Any, ...], on_abort: Callable[[str], None]
+    ) -> None:
+        self.store = LoopbackStore()
+        self._size = size
+        self._on_abort = on_abort
+        context = multiprocessing.get_context("spawn")
+        self._processes = {
+            rank: context.Process(target=_run_worker, args=(target, rank, self.store.port, *arguments))
+            for rank in range(1, size)
+        }
+        # The workers inherit the mask: Ctrl-C reaches rank 0 alone.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for process in self._processes.values():
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._is_over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watching workers", daemon=True)
+        self._watcher.start()
+
+    @contextlib.contextmanager
+    def process_group(self) -> Iterator[None]:
+        """Form the process group of rank 0 and the workers; end the workers after the block.
+
+        Raises:
+            RunError: a worker ended early.
+        """
+        try:
+            use_loopback()
+            with process_group(self.store.client, 0, self._size, self._check):
+                yield
+            self._wait_for_exits()
+        except Exception as error:
+            if self._has_lost_one() or is_lost_peer(error):
+                raise self._loss() from None
+            raise
+        finally:
+            self._end()
+
+    def _check(self) -> None:
+        if self._has_lost_one():
+            raise self._loss()
+
+    def _has_lost_one(self) -> bool:
+        return any(process.exitcode for process in self._processes.values())
+
+    def _loss(self) -> RunError:
+        """Say which worker ended early, and how."""
+        deadline = time.monotonic() + EXIT_SECONDS
+        while time.monotonic() < deadline:
+            codes = {rank: process.exitcode for rank, process in self._processes.items()}
+            first = next(((rank, code) for rank, code in codes.items() if code and code != PEER_LOST), None)
+            if first is not None:
+                rank, code = first
+                if code == -signal.SIGTERM:
+                    time.sleep(SIGNAL_SECONDS)
+                how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed (exit code {code})"
+                return RunError(f"Worker {rank} of {self._size} {how}; the others were ended.\n{ADVICE}")
+            time.sleep(POLL_SECONDS)
+        return RunError(f"The workers lost the connection to each other.\n{ADVICE}")
+
+    def _wait_for_exits(self) -> None:
+        # Not `join`: it waits for what a worker has forked, too.
+        deadline = time.monotonic() + EXIT_SECONDS
+        while any(process.exitcode is None for process in self._processes.values()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+    def _end(self) -> None:
+        self._is_over.set()
+        for process in self._processes.values():
+            process.kill()
+            process.join()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(WATCH_SECONDS):
+            if self._has_lost_one():
+                with silenced_stderr():
+                    self.store.close()
+                    abort_nccl()
+                    has_reacted = self._is_over.wait(REACTION_SECONDS)
+                if not has_reacted:
+                    self._abort()
+                return
+
+    def _abort(self) -> None:
+        message = str(self._loss())
+        try:
+            self._on_abort(message)
+        finally:
+            print(message, file=sys.stderr, flush=True)
+            os._exit(1)  # the main thread can't be reached
+
+
+def _run_worker(target: Callable[..., None], *arguments: Any) -> None:
+    """Run `target` in a worker process, and end the process with it or with rank 0."""
+    os.dup2(2, 1)  # what user code prints must not mix with rank 0's output
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code = 0
+    try:
+        target(*arguments)
+    except Exception as error:
+        code = PEER_LOST if is_lost_peer(error) else 1
+        if code == 1:
+            traceback.print_exc()
+    exit_at_once(code)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(PEER_LOST)
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """End this process without Python's own shutdown, during which threads of torch's may abort it (SIGABRT)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def process_group_of_worker(port: int, rank: int, size: int) -> Iterator[None]:
+    """Join the process group that rank 0 of this machine forms; `port` is its store's."""
+    import torch.distributed as dist
+
+    use_loopback()
+    with process_group(dist.TCPStore(HOST, port, is_master=False), rank, size):
+        yield
