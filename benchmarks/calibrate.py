@@ -1,7 +1,11 @@
-"""How often the 95 % intervals of the best LR cover the truth, on simulated studies: `python benchmarks/calibrate.py`.
+"""Measure how often the 95 % intervals of the best LR cover the truth, on simulated studies.
 
-500 studies for each of 64 scenarios: the loss curve's shape, equal noise or noise that grows with the LR, a grid of
-LRs or this project's own sampler, and 1 to 8 seeds. A study without an estimate (censored) is counted apart.
+    python benchmarks/calibrate.py
+
+
+It simulates 500 studies for each of 64 scenarios: four shapes of the loss curve, equal noise or noise that grows with
+the LR, a grid of LRs or this project's sampler, and 1, 3, 5 or 8 seeds. Studies without an estimate (censored) are
+counted separately.
 """
 
 import argparse
@@ -17,8 +21,8 @@ from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.curve import fit_curve
 from pipeline.search.sampler import Point, next_point
 
-# Log loss above the minimum, at d octaves from the best LR. The skewed ones have a kink in their curvature, which no
-# smooth curve follows: they are meant to be hard.
+# Log loss above the minimum, at d octaves from the best LR. The curvature of the skewed shapes jumps at the minimum,
+# which no smooth curve follows: they are meant to be hard.
 SHAPES: dict[str, Callable[[float], float]] = {
     "symmetric": lambda d: 0.05 * d**2,
     "steep left": lambda d: (0.10 if d < 0 else 0.025) * d**2,
@@ -28,12 +32,12 @@ SHAPES: dict[str, Callable[[float], float]] = {
 NOISES = ("equal", "growing")
 DESIGNS = ("grid", "adaptive")
 SEEDS = (1, 3, 5, 8)
-# Standard deviations of log loss: between runs at the best LR, and between seeds. As on digits at batch 64 to 256.
+# Standard deviations of log loss, between runs at the best LR and between seeds: as on digits at batch 64 to 256.
 NOISE_SD, SEED_SD = 0.03, 0.05
-# The wall of a walled curve lies this many octaves above the best, at random between the two.
+# Runs of the shape `walled` diverge from here on: octaves above the best LR, at random between the two.
 WALL = (0.75, 1.75)
 ADAPTIVE_TRIALS, WAVE = 24, 4
-# Octaves either side of the start that an adaptive study may search.
+# Octaves below and above the start that an adaptive study may search.
 REACH = 5.0
 
 
@@ -48,7 +52,7 @@ class Scenario:
 
 
 class Truth:
-    """One simulated study's loss: a curve with its minimum at `best` octaves, and a wall where it has one."""
+    """The loss curve of one simulated study, with its minimum at `best` octaves."""
 
     def __init__(self, scenario: Scenario, rng: np.random.Generator) -> None:
         self.best = rng.uniform(-0.5, 0.5)
@@ -58,7 +62,7 @@ class Truth:
         self._rng = rng
 
     def run(self, octave: float, seed: int) -> Run:
-        """A run at an LR of 2^octave."""
+        """Simulate a run at an LR of 2^octave."""
         distance = octave - self.best
         sd = NOISE_SD * (2 ** (distance / 2) if self._scenario.noise == "growing" else 1.0)
         log_loss = SHAPES[self._scenario.shape](distance) + self._offsets[seed] + self._rng.normal(0, sd)
@@ -67,7 +71,7 @@ class Truth:
 
 
 def simulate(scenario: Scenario, rng: np.random.Generator) -> tuple[list[Run], float]:
-    """A study's runs, and log2 of the LR that is truly best."""
+    """Return a study's runs, and log2 of the LR that is truly best."""
     truth = Truth(scenario, rng)
     if scenario.design == "grid":
         octaves = np.arange(-3, 3.25, 0.5) + rng.uniform(-0.25, 0.25)
@@ -89,7 +93,7 @@ def _point(run: Run) -> Point:
 
 
 def calibrate(scenario: Scenario, studies: int) -> tuple[int, int, float]:
-    """(estimates, how many of them cover the truth, median width of the interval in octaves)."""
+    """Return (number of estimates, how many cover the truth, median width of the interval in octaves)."""
     rng = np.random.default_rng(zlib.crc32(repr(scenario).encode()))
     widths, covered = [], 0
     for _ in range(studies):
@@ -105,9 +109,9 @@ def calibrate(scenario: Scenario, studies: int) -> tuple[int, int, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
-    """Print a row a scenario; returns the pooled coverage and the lowest of any scenario."""
+    """Print a row for each scenario; return the pooled coverage and the lowest coverage of a scenario."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=500, help="simulated studies a scenario")
+    parser.add_argument("--studies", type=int, default=500, help="simulated studies for each scenario")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     scenarios = [Scenario(*chosen) for chosen in product(SHAPES, NOISES, DESIGNS, SEEDS)]

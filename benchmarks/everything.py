@@ -1,10 +1,9 @@
-"""All of the measurements, one after the other, and how long each took: `make bench`.
+"""Run the benchmarks one after the other, and print how long each takes: `make bench`.
 
     python benchmarks/everything.py PEERS_PYTHON
 
-`RESULTS.md` has what they found, and names the others, which take longer: `loop.py --compile`, `loop.py --pieces`,
-`sweep.py --whole`, `workers.py --threads`, `peers/compare.py` with all of its
-LRs, and repeats of the sweeps.
+`RESULTS.md` has their results, and those of longer ones that are not part of this: `loop.py --compile`,
+`loop.py --pieces`, `sweep.py --whole`, `workers.py --threads`, and `peers/compare.py` with all of its LRs.
 """
 
 import argparse
@@ -15,12 +14,12 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-# What processors call it that compute in bfloat16: Intel's and AMD's vectors, Intel's tiles, Arm.
+# Names of bfloat16 among a processor's features in /proc/cpuinfo: Intel and AMD (vectors), Intel (tiles), Arm.
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def parts(peers: str) -> list[list[str]]:
-    """The commands, each with about the minutes that it takes on two cores."""
+    """Return the commands, each with the minutes that it takes on two cores."""
     in_bfloat16 = ["loop.py", "--precision", "bf16", "--model", "simple_cnn"]
     return [
         ["loop.py"],  # 4
@@ -31,13 +30,13 @@ def parts(peers: str) -> list[list[str]]:
         ["tracking.py", "--repeats", "2"],  # 0.7
         ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.5
         ["sweep.py"],  # 2.5
-        # By then the peers' sweeper was found to be slower with two trials at once.
+        # One by one: the peers' sweeper was measured to be slower with two trials at the same time.
         ["peers/compare.py", peers, "--lrs", "12", "--way", "one by one"],  # 4
     ]
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16; where Linux doesn't say, it counts as if not."""
+    """Return whether this processor computes in bfloat16; False if the system doesn't say."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -47,12 +46,12 @@ def has_bfloat16() -> bool:
 
 
 def main() -> int:
-    """Run all parts, also after one that failed."""
+    """Run all parts, even if one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("peers", help="the Python of the peers' environment")
+    parser.add_argument("peers", help="Python of the peers' environment")
     failed, begun = [], time.perf_counter()
     if not has_bfloat16():
-        print("This processor has no bfloat16: loop.py --precision bf16 is left out.", flush=True)
+        print("This processor has no bfloat16, so loop.py --precision bf16 is left out.", flush=True)
     for script, *arguments in parts(parser.parse_args().peers):
         name, started = " ".join([script, *arguments]), time.perf_counter()
         print(f"\n{name}", flush=True)

@@ -1,20 +1,20 @@
-"""The training loop beside the shortest PyTorch loop that does the same arithmetic from the same data in memory.
+"""Compare the training loop with the shortest PyTorch loop that does the same arithmetic on the same data in memory.
 
     python benchmarks/loop.py                 # single precision
     python benchmarks/loop.py --precision bf16 --model simple_cnn
-    python benchmarks/loop.py --compile       # with one more side, `compiled`: `engine` with runtime.compile=true
-    python benchmarks/loop.py --pieces 256 512 1024 2048    # simple_cnn at 2048 in pieces of so many examples
+    python benchmarks/loop.py --compile       # also `compiled`: `engine` with runtime.compile=true
+    python benchmarks/loop.py --pieces 256 512 1024 2048    # simple_cnn at 2048, in such micro-batches
 
-Each side is a process of its own, since what one tells the C library or torch would hold for the other. The sides take
-turns, so that a machine whose speed drifts slows all of them; ratios are taken round by round, and the median counts.
+Each side is a process of its own, because settings of the C library and of torch hold for a whole process. The sides
+are measured in turn, so that a machine whose speed drifts affects all of them. A ratio is the median over the rounds.
 
 - `engine`: `pipeline.engine.fit` with the settings of `runtime=auto` and `batching=auto`, tracked in MLflow (SQLite);
 - `same`: the bare loop with the same memory format, precision and allocator settings;
 - `plain`: the bare loop with PyTorch's own defaults;
-- `bytes`: `engine` from images kept as bytes, as data sets above 256 MiB are; the bare loops have ready floats;
-- `pieces-512`: `engine` whose forward passes take at most 512 examples.
+- `bytes`: `engine` with images kept as bytes, as data sets above 256 MiB are; the bare loops have floats;
+- `pieces-512`: `engine` in micro-batches of at most 512 examples.
 
-Prints a JSON line for each case, with each side's peak memory so far, and a table.
+It prints a JSON line for each case, with each side's peak memory so far, and a table.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 EXAMPLES = 20_000
-# Steps that take one to three seconds on two cores.
+# (model, batch, steps); the steps take one to three seconds on two cores.
 CASES = [
     ("mlp", 32, 1200),
     ("mlp", 256, 400),
@@ -43,34 +43,34 @@ CASES = [
 
 
 def build(name):
-    """A network of the conf/ group `model`, for images of 28×28."""
+    """Build a network of the configuration group `model`, for images of 28×28."""
     from pipeline.models import MLP, SimpleCNN
 
     torch.manual_seed(0)
     if name == "mlp":
         return MLP((1, 28, 28), 10, (256, 128))
-    if name == "tiny":  # what it takes to have everything imported
+    if name == "tiny":  # trained once so that everything is imported
         return SimpleCNN((1, 28, 28), 10, (2, 2), 8)
     return SimpleCNN((1, 28, 28), 10, (32, 64), 1024)
 
 
 def data():
-    """Images as bytes, and labels."""
+    """Return random images as bytes, and labels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (EXAMPLES, 1, 28, 28), generator=generator, dtype=torch.uint8)
     return images, torch.randint(0, 10, (EXAMPLES,), generator=generator)
 
 
 def optimizer_of(model, side):
-    """The same arithmetic on all sides; `plain` has torch's defaults, the others the project's way to make one."""
+    """Make the optimizer, with torch's defaults for `plain`, else as the pipeline does: the arithmetic is the same."""
     from pipeline.engine.optimizer_calls import fused_where_it_can_be
 
     make = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
     return make(model.parameters()) if side == "plain" else fused_where_it_can_be(make, list(model.parameters()))
 
 
-def arranged(model, precision):
-    """The model with the settings of `runtime=auto`, and the precision."""
+def prepared(model, precision):
+    """Return the model with the settings of `runtime=auto`, and the precision."""
     from pipeline.engine import arrange, set_up_runtime
 
     model, runtime = arrange(model, set_up_runtime("cpu", "auto", False, precision), "auto")
@@ -78,7 +78,7 @@ def arranged(model, precision):
 
 
 def engine(side, precision):
-    """A function from (model's name, batch, steps) to examples per second of `fit`, without its evaluations."""
+    """Return a function from (model's name, batch, steps) to the examples per second of `fit`, without evaluations."""
     from pipeline.data import InMemorySplit, Splits
     from pipeline.engine import chosen_micro_batch, fit
     from pipeline.recipe.budget import Budget, plan_training
@@ -92,15 +92,15 @@ def engine(side, precision):
         train = InMemorySplit(images, labels, mean, std)
     else:
         train = InMemorySplit(images.float().sub_(mean).div_(std), labels)
-    few = InMemorySplit(torch.zeros(10, 1, 28, 28), labels[:10])
-    splits = Splits("benchmark", train, few, few, 10, "", 2.3, "")
-    place = TrackingTarget(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
+    evaluated = InMemorySplit(torch.zeros(10, 1, 28, 28), labels[:10])
+    splits = Splits("benchmark", train, evaluated, evaluated, 10, "", 2.3, "")
+    target = TrackingTarget(f"sqlite:///{tempfile.mkdtemp()}/mlruns/mlflow.db", "benchmark")
 
     def measure(name, batch, steps, micro_batch="auto"):
-        model, used = arranged(build(name), precision)
+        model, used = prepared(build(name), precision)
         plan = plan_training(Budget(kind="steps", steps=steps), batch, len(train))
         schedule = make_schedule(Schedule(name="cosine", final_factor=0.0), plan.total_steps, plan.steps_per_epoch)
-        with TrackedRun(place, "benchmark", {}) as run:
+        with TrackedRun(target, "benchmark", {}) as run:
             result = fit(
                 *(model, optimizer_of(model, side), splits, plan, schedule),
                 batch=batch,
@@ -116,14 +116,14 @@ def engine(side, precision):
 
 
 def bare(side, precision):
-    """The same of the shortest loop: gather, forward, mean loss, backward, step, LR."""
+    """Return the same function of the shortest loop: select, forward, mean loss, backward, step, LR."""
     from pipeline.engine.precision import FULL
 
     images, labels = data()
     images = images.float().sub_(127.5).div_(73.9)
 
     def measure(name, batch, steps):
-        model, used = arranged(build(name), precision) if side == "same" else (build(name), FULL)
+        model, used = prepared(build(name), precision) if side == "same" else (build(name), FULL)
         optimizer = optimizer_of(model, side)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         passes = -(-steps * batch // len(labels))
@@ -143,7 +143,7 @@ def bare(side, precision):
 
 
 def serve(side, precision):
-    """Measure what is asked for on stdin, until that ends."""
+    """Measure each case that is read from stdin, until its end."""
     kind, _, piece = side.partition("-")
     measure = (bare if kind in ("same", "plain") else engine)(kind, precision)
     more = {"micro_batch": int(piece)} if piece else {}
@@ -153,32 +153,32 @@ def serve(side, precision):
 
 
 class Side:
-    """A process that measures one side when it is asked to."""
+    """A process that measures one side."""
 
     def __init__(self, name: str, precision: str) -> None:
         command = [sys.executable, __file__, "--side", name, "--precision", precision]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def measure(self, *case) -> float:
-        """Examples per second."""
+        """Measure a case; return its examples per second."""
         self._process.stdin.write(json.dumps(case) + "\n")
         self._process.stdin.flush()
         rate, self.peak_kib = map(float, self._process.stdout.readline().split())
         return rate
 
     def end(self) -> None:
-        """Let the process go."""
+        """End the process."""
         self._process.stdin.close()
         self._process.wait()
 
 
 def main(cases: list[tuple], pairs: list[tuple[str, str]], repeats: int, precision: str) -> None:
-    """Measure the ratios of `pairs` of sides in `cases`, and print what was found."""
+    """Measure and print the ratios of `pairs` of sides in `cases`."""
     sides = {name: Side(name, precision) for name in dict.fromkeys(name for pair in pairs for name in pair)}
     rows = []
     for name, batch, steps in cases:
         for side in sides.values():
-            side.measure(name, batch, max(2, steps // 4))  # pays for warming up
+            side.measure(name, batch, max(2, steps // 4))  # warm-up
         rounds = [{which: side.measure(name, batch, steps) for which, side in sides.items()} for _ in range(repeats)]
         row = {"model": name, "batch": batch, "precision": precision}
         row |= {f"{which}_per_second": round(statistics.median(r[which] for r in rounds)) for which in sides}
@@ -204,10 +204,10 @@ if __name__ == "__main__":
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--pieces", type=int, nargs="+")
-    parser.add_argument("--model", choices=("mlp", "simple_cnn"), help="one of the two networks")
+    parser.add_argument("--model", choices=("mlp", "simple_cnn"), help="only this network")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    # In bfloat16 small batches are of no interest: nothing is asked of them.
+    # There is no target for small batches in bfloat16.
     chosen = [case for case in CASES if given.model in (None, case[0]) and (given.precision == "fp32" or case[1] > 32)]
     wanted = [("engine", "same"), ("engine", "plain")]
     if given.precision == "fp32":

@@ -1,8 +1,8 @@
-"""Peak memory of a run beside the bare loop's: `python benchmarks/memory.py`. Linux: reads the kernel's own high mark.
+"""Compare the peak memory of a run with that of the bare loop: `python benchmarks/memory.py` (Linux only).
 
-The network is simple_cnn, the data are 20,000 images of 28×28 as floats. The engine's batches pass as `batching=auto`
-has them. What lies "beyond" counts from when data and all libraries are there, and a network of a few kilobytes was
-trained; the network's parameters and the optimizer's momentum are taken off, its gradients are not.
+The network is simple_cnn, the data are 20,000 images of 28×28 as floats. The first measurement, with `batching=auto`,
+is the peak of the whole process. The second one, in micro-batches of 256, is what training adds to a process that has
+loaded data and libraries and has trained a tiny network; it counts gradients, but neither parameters nor momentum.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 
 from interleaved import show
 
-# `loop.py` of this folder has both loops.
+# Run in a process of its own. `loop.py` of this folder has both loops; VmHWM is the kernel's record of the peak.
 PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -24,7 +24,7 @@ def kilobytes(what):
     return line.split()[1]
 print("whole", kilobytes("VmHWM"))
 with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the high mark begins anew
+    file.write("5")  # resets the peak
 print("before", kilobytes("VmRSS"))
 {call}
 print("after", kilobytes("VmHWM"))
@@ -34,7 +34,7 @@ PARAMETERS = 4 * (25 * 32 + 32 + 32 * 64 * 25 + 64 + 64 * 49 * 1024 + 1024 + 102
 
 
 def peak(side: str, name: str, call: str) -> tuple[float, float]:
-    """(peak of the whole process, peak beyond what was there before `call`), in MiB."""
+    """Return (peak of the whole process, peak above the memory used before `call`) in MiB."""
     folder = __file__.rpartition("/")[0] or "."
     program = PROGRAM.format(folder=folder, side=side, name=name, call=call)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -54,7 +54,7 @@ def main(repeats: int) -> None:
     )
     for batch in (256, 2048, 16384):
         call = f'measure("simple_cnn", {batch}, 2, micro_batch=256)'
-        # The optimizer's state, momentum, is as large as the parameters.
+        # The optimizer's momentum is as large as the parameters.
         beyond = peak("engine", "engine", call)[1] - 2 * PARAMETERS
         show(f"MiB beyond data, model and optimizer state, batch {batch} in pieces of 256", "≤ 300", beyond)
 

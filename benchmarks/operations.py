@@ -1,9 +1,12 @@
-"""Where a step of the simple_cnn spends its time, by torch's profiler: `python benchmarks/operations.py [fp32|bf16]`.
+"""Show with torch's profiler where a step of the simple_cnn spends its time.
 
-1024 examples, the settings of `runtime=auto`. Prints each operation's share of the time, and the arithmetic rate of
-convolutions and matrix products: multiplications and additions of the network's layers, forward and backward, the
-first layer's images apart, which need no gradient. What the profiler notes lies among the activations, so that memory
-is faulted in again, which it isn't without it: the shares of what writes memory (fill_) are too large.
+    python benchmarks/operations.py [fp32|bf16]
+
+A step has 1024 examples, with the settings of `runtime=auto`. The script prints each operation's share of the time, and
+the arithmetic rate of convolutions and matrix products: multiplications and additions of the layers, forward and
+backward, without the gradient of the images. The profiler's own allocations lie between the activations, so memory is
+returned to the system and faulted in again. Without it this doesn't happen: the shares of operations that write memory
+(fill_) are too large.
 """
 
 import sys
@@ -19,7 +22,7 @@ PRODUCTS = {"aten::convolution_backward", "aten::mkldnn_convolution", "aten::mm"
 
 
 def operations_of(model, images) -> int:
-    """Multiplications and additions of a step: each layer forward, for its weights, and for what goes into it."""
+    """Count a step's multiplications and additions: each layer's forward pass, weight gradient and input gradient."""
     counts = []
 
     def count(module, given, result):
@@ -35,8 +38,8 @@ def operations_of(model, images) -> int:
 
 
 def main(precision: str) -> None:
-    """Profile a few steps and print the shares."""
-    model, used = loop.arranged(loop.build("simple_cnn"), precision)
+    """Profile some steps and print the shares."""
+    model, used = loop.prepared(loop.build("simple_cnn"), precision)
     optimizer = loop.optimizer_of(model, "engine")
     images, labels = loop.data()
     images = images[:EXAMPLES].float().sub_(127.5).div_(73.9)
@@ -61,7 +64,7 @@ def main(precision: str) -> None:
         print(f"{event.key:45} {event.self_cpu_time_total / total:6.1%}")
     spent = sum(event.self_cpu_time_total for event in events if event.key in PRODUCTS)
     operations = operations_of(model, images)
-    print(f"{operations / EXAMPLES / 1e6:.0f} million multiplications and additions an example")
+    print(f"{operations / EXAMPLES / 1e6:.0f} million multiplications and additions per example")
     print(f"convolutions and matrix products: {STEPS * operations / spent / 1e3:.0f} GFLOP/s, {precision}")
 
 

@@ -1,9 +1,10 @@
-"""What a trial costs beside its training: sweeper, Hydra, Optuna and MLflow together, in seconds of one core.
+"""Measure what a trial costs beside its training: the processor time of sweeper, Hydra, Optuna and MLflow.
 
     python benchmarks/overhead.py
 
-Runs a sweep whose trials train one step on the digits, and reads the processor time of the driver and all its
-workers from the first half of the sweep to its end, so that neither start nor report are in it.
+It runs a sweep whose trials train one step on the digits, and fits a line to the processor time of the driver and all
+workers over the number of finished trials. The first quarter of the trials is left out, so neither start nor report
+counts.
 """
 
 import argparse
@@ -21,7 +22,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def processor_seconds(root: int) -> float:
-    """Processor time that a process and its living descendants have used."""
+    """Return the processor time of a process and its running descendants, from /proc."""
     parents, ticks = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -38,33 +39,21 @@ def processor_seconds(root: int) -> float:
 
 
 def measure(trials: int, workers: int) -> float:
-    """Seconds of one core for each trial."""
+    """Run a sweep; return its processor seconds for each trial."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pipeline.train",
-            "-m",
-            "batch=64",
-            "seed=0,1",
-            "budget=steps",
-            "budget.steps=1",
-        ]
-        command += [
-            f"hydra.sweeper.n_trials={trials}",
-            "hydra/sweeper/sampler=random",
-            f"hydra.launcher.n_jobs={workers}",
-        ]
+        command = [sys.executable, "-m", "pipeline.train", "-m", "batch=64", "seed=0,1", "budget=steps"]
+        command += ["budget.steps=1", f"hydra.sweeper.n_trials={trials}", "hydra/sweeper/sampler=random"]
+        command += [f"hydra.launcher.n_jobs={workers}"]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         journal = Path(folder) / "mlruns" / "optuna.journal"
         points: list[tuple[int, float]] = []
         while process.poll() is None:
-            # A trial's last line in the journal is its state.
+            # State 1 is Optuna's COMPLETE; it is a trial's last line in the journal.
             done = journal.read_bytes().count(b'"state":1') if journal.exists() else 0
             points.append((done, processor_seconds(process.pid)))
             time.sleep(0.2)
-    half = [(done, seconds) for done, seconds in points if trials / 4 <= done < trials]
-    return float(np.polyfit(*zip(*half, strict=True), deg=1)[0])
+    counted = [(done, seconds) for done, seconds in points if trials / 4 <= done < trials]
+    return float(np.polyfit(*zip(*counted, strict=True), deg=1)[0])
 
 
 if __name__ == "__main__":
@@ -76,4 +65,4 @@ if __name__ == "__main__":
         seconds = [measure(given.trials, workers) for _ in range(given.repeats)]
         each = ", ".join(f"{1000 * s:.0f}" for s in seconds)
         median = 1000 * statistics.median(seconds)
-        print(f"{workers} worker(s): {median:.0f} ms of one core a trial (median of {each})", flush=True)
+        print(f"{workers} worker(s): {median:.0f} ms of processor time per trial (median of {each})", flush=True)

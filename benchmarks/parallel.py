@@ -1,20 +1,18 @@
-"""The main job's search on one worker and on all cores, in turn; its seconds, and their ratio.
+"""Time the main job's search on one worker and on all cores, in turn: `python benchmarks/parallel.py`."""
 
-python benchmarks/parallel.py
-"""
-
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 
+from lr_study import available_cores
+
 REPEATS = 2
 
 
 def search_seconds(workers: int) -> float:
-    """Seconds from the first trial to the last, as the sweep itself says."""
+    """Return the seconds from the first trial to the last, as the sweep prints them."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pipeline.train", "-m", "experiment=linear_rule"]
         command += [f"hydra.launcher.n_jobs={workers}"]
@@ -26,8 +24,8 @@ def search_seconds(workers: int) -> float:
 
 def main() -> None:
     """Print the medians and their ratio."""
-    workers = (1, os.cpu_count() or 1)
-    seconds = {count: [] for count in workers}  # type: dict[int, list[float]]
+    workers = (1, available_cores())
+    seconds: dict[int, list[float]] = {count: [] for count in workers}
     for _ in range(REPEATS):
         for count in workers:
             seconds[count].append(search_seconds(count))

@@ -1,10 +1,11 @@
-"""Samplers and pruners replayed on the bank of recorded runs (`benchmarks/bank.py`).
+"""Compare samplers and pruners by replaying studies on the bank of recorded runs (`benchmarks/bank.py`).
 
     python benchmarks/replay.py samplers            # which one finds the best LR with 24 trials?
     python benchmarks/replay.py pruners             # what does pruning save, and what does it cost?
 
-A replay draws three of the sixteen seeds and may propose recorded LRs only (the nearest one to what the sampler
-says): interpolating would hide the noise. The estimate is the report's; the target is its fit to all seeds.
+A replay draws three of the sixteen seeds. It takes the recorded LR that is nearest to what the sampler proposes,
+because interpolation would hide the noise. The estimate of the best LR is the report's; it is compared with the
+report's fit to all sixteen seeds.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -25,14 +25,15 @@ import optuna
 from bank import BankCell, load
 from optuna.trial import TrialState
 
+from lr_study import available_cores
 from lr_study.build import make_pruner, make_sampler
 from pipeline.analysis.runs import Run, mark_stalled
 from pipeline.analysis.stats.curve import Curve, fit_curve
 
 TRIALS, SEEDS = 24, 3
-# The goal: in so many replays an error of at most a quarter of an octave, or half of the full grid's interval,
-# and a loss at most so much worse than the best.
-SHARE, OCTAVES, WORSE = 0.95, 0.25, 0.05
+# A replay is good if its error is at most this many octaves, or half the width of the full grid's interval, and if the
+# loss at its LR is at most this share worse than the best loss. The goal is 95 % good replays.
+OCTAVES, WORSE = 0.25, 0.05
 KEY = "optimizer.lr"
 SAMPLERS: dict[str, dict[str, Any]] = {
     "spread": {"_target_": "pipeline.search.SpreadSampler"},
@@ -41,7 +42,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3, "constant_liar": True},
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 3},
 }
-# Not searches: what the seeds and the number of trials allow at best.
+# Not samplers: the best that these seeds and this number of trials allow.
 REFERENCES = ("full grid", "oracle")
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {"_target_": "optuna.pruners.NopPruner"},
@@ -55,31 +56,31 @@ PRUNERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """What all sixteen seeds at all LRs say of a batch size: log2 of the best LR, and the loss curve."""
+    """The fit to all sixteen seeds at all LRs of a batch size: log2 of the best LR, and the loss curve."""
 
     octave: float
     curve: Curve
 
     def worse(self, octave: float) -> float:
-        """How much worse than the best the loss is at an LR, as a share."""
+        """Return by which share the loss at an LR is worse than the best loss."""
         mean = self.curve.draws.mean(axis=0)
         return float(np.exp(np.interp(octave, self.curve.octaves, mean) - mean.min()) - 1)
 
 
 def runs_of(cell: BankCell, seeds: Sequence[int]) -> list[Run]:
-    """The full grid of some seeds, as a table."""
+    """Return the runs of some seeds at all LRs."""
     return [run_of(cell, index, seed) for index in range(len(cell.lrs)) for seed in seeds]
 
 
 def run_of(cell: BankCell, index: int, seed: int) -> Run:
-    """One recorded run."""
+    """Return one recorded run."""
     value, train = (float(cell.curves[metric][index, seed, -1]) for metric in ("val/loss", "train/loss"))
     status = str(cell.status[index, seed])
     return Run(cell.batch, float(cell.lrs[index]), value, seed, status, train_loss=train)
 
 
 def fit(runs: Sequence[Run], guess_loss: float) -> Curve | None:
-    """The report's curve of a batch size."""
+    """Fit the report's loss curve to the runs of a batch size."""
     marked = mark_stalled(runs, guess_loss)
     failing = min((run.lr for run in marked if run.failed), default=math.inf)
     return fit_curve([run for run in marked if run.usable and run.lr < failing], np.random.default_rng(0))
@@ -87,7 +88,7 @@ def fit(runs: Sequence[Run], guess_loss: float) -> Curve | None:
 
 @cache
 def truth(bank: str, batch: int) -> Truth:
-    """The fit to all seeds."""
+    """Return the fit to all seeds."""
     cell = cells(bank)[batch]
     curve = fit(runs_of(cell, range(cell.status.shape[1])), cell.guess_loss)
     assert curve is not None
@@ -96,12 +97,12 @@ def truth(bank: str, batch: int) -> Truth:
 
 @cache
 def cells(bank: str) -> dict[int, BankCell]:
-    """A bank's cells by batch size."""
+    """Return a bank's cells by batch size."""
     return {cell.batch: cell for cell in load(bank)}
 
 
 def reference(bank: str, cell: BankCell, seeds: Sequence[int], kind: str) -> list[Run]:
-    """What no sampler can have: the full grid of the drawn seeds, or 24 trials spread around the true best LR."""
+    """Return the runs of a reference: the full grid of the drawn seeds, or 24 runs around the true best LR (oracle)."""
     if kind == "full grid":
         return runs_of(cell, seeds)
     distance = abs(np.log2(cell.lrs) - truth(bank, cell.batch).octave)
@@ -110,7 +111,7 @@ def reference(bank: str, cell: BankCell, seeds: Sequence[int], kind: str) -> lis
 
 
 def search(cell: BankCell, seeds: Sequence[int], sampler: str, pruner: str, number: int) -> tuple[list[Run], float]:
-    """A study of 24 trials on recorded runs; its table, and the share of the examples that pruning saved."""
+    """Replay a study of 24 trials; return its runs, and the share of the epochs that were trained."""
     study = optuna.create_study(pruner=make_pruner(PRUNERS[pruner]))
     name = f"{sampler}/{cell.batch}/{number}"
     space = {KEY: optuna.distributions.FloatDistribution(float(cell.lrs[0]), float(cell.lrs[-1]), log=True)}
@@ -127,9 +128,8 @@ def search(cell: BankCell, seeds: Sequence[int], sampler: str, pruner: str, numb
         trial = optuna.Trial(study, trial._trial_id)
         run = run_of(cell, index, seed)
         curve = cell.curves["val/loss"][index, seed]
-        attributes = {"wave": [slot], "last_step": len(curve)}
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
+        trial.set_user_attr("wave", [slot])
+        trial.set_user_attr("last_step", len(curve))
         pruned = False
         if run.status != "diverged":
             for step, value in enumerate(curve, start=1):
@@ -152,12 +152,12 @@ def search(cell: BankCell, seeds: Sequence[int], sampler: str, pruner: str, numb
 
 
 def replay(bank: str, sampler: str, pruner: str, task: tuple[int, int]) -> dict[str, Any]:
-    """One replay: the error of the estimate in octaves, what would have been good enough, and more."""
+    """Replay one study; return the error of its estimate in octaves, the allowed error, and more."""
     batch, number = task
     cell = cells(bank)[batch]
     rng = np.random.default_rng(zlib.crc32(f"{batch}/{number}".encode()))
     seeds = [int(seed) for seed in rng.choice(cell.status.shape[1], SEEDS, replace=False)]
-    right = truth(bank, batch)
+    true = truth(bank, batch)
     grid = fit(runs_of(cell, seeds), cell.guess_loss)
     half = np.inf if grid is None else float(np.subtract(*np.quantile(grid.argmins(), (0.975, 0.025)))) / 2
     if sampler in REFERENCES:
@@ -169,23 +169,22 @@ def replay(bank: str, sampler: str, pruner: str, task: tuple[int, int]) -> dict[
     if curve is None or curve.censored():
         return result | {"error": None, "worse": None, "width": None, "bias": None, "good": False}
     low, octave, high = (float(q) for q in np.quantile(curve.argmins(), (0.025, 0.5, 0.975)))
-    error, worse = abs(octave - right.octave), right.worse(octave)
+    error, worse = abs(octave - true.octave), true.worse(octave)
     good = error <= result["allowed"] and worse <= WORSE
-    return result | {"error": error, "worse": worse, "width": high - low, "bias": octave - right.octave, "good": good}
+    return result | {"error": error, "worse": worse, "width": high - low, "bias": octave - true.octave, "good": good}
 
 
 def _quiet() -> None:
+    import torch
+
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def run_all(bank: str, sampler: str, pruner: str, replays: int, pool: Any) -> list[dict[str, Any]]:
-    """All replays of one sampler and pruner on one bank."""
+    """Run all replays of a sampler and pruner on a bank."""
     tasks = [(batch, number) for number in range(replays) for batch in cells(bank)]
     return list(pool.imap_unordered(partial(replay, bank, sampler, pruner), tasks, chunksize=4))
 
@@ -212,17 +211,17 @@ def _summary(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a line of JSON for each sampler or pruner and bank, and a readable table of the same."""
+    """Print a line of JSON for each bank and each sampler or pruner."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     arguments.add_argument("what", choices=["samplers", "pruners"])
     arguments.add_argument("--banks", nargs="+", default=["linear_rule", "fashion_mnist"])
-    arguments.add_argument("--only", nargs="+")
-    arguments.add_argument("--sampler", default="spread", help="that pruners are compared with")
-    arguments.add_argument("--replays", type=int, default=60, help="of each batch size")
-    arguments.add_argument("--by-batch", action="store_true")
+    arguments.add_argument("--only", nargs="+", help="only these samplers or pruners")
+    arguments.add_argument("--sampler", default="spread", help="sampler that the pruners are compared with")
+    arguments.add_argument("--replays", type=int, default=60, help="replays of each batch size")
+    arguments.add_argument("--by-batch", action="store_true", help="also print each batch size")
     given = arguments.parse_args()
     choices = list([*SAMPLERS, *REFERENCES] if given.what == "samplers" else PRUNERS)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), initializer=_quiet) as pool:
+    with multiprocessing.get_context("spawn").Pool(available_cores(), initializer=_quiet) as pool:
         for bank in given.banks:
             for choice in given.only or choices:
                 sampler, pruner = (choice, "none") if given.what == "samplers" else (given.sampler, choice)

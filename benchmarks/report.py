@@ -1,4 +1,4 @@
-"""How long a report of many runs takes, and how much memory: `python benchmarks/report.py`."""
+"""Measure the time and memory that a report of many runs takes: `python benchmarks/report.py`."""
 
 import argparse
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.analysis.runs import Run
 from pipeline.analysis.run_table import write_table
+from pipeline.analysis.runs import Run
 from pipeline.report import main as report
 
 
 def table(runs: int, batches: int, seeds: int, rng: np.random.Generator) -> list[Run]:
-    """Runs of a workload whose best LR saturates, spread over three octaves either side of it."""
+    """Simulate runs of a workload whose best LR saturates, spread over three octaves below and above it."""
     found = []
     for number in range(runs):
         batch = 4 * 2 ** (number % batches)
@@ -28,7 +28,7 @@ def table(runs: int, batches: int, seeds: int, rng: np.random.Generator) -> list
 
 
 def main() -> None:
-    """Time the whole command, with page, figures and JSON, at growing numbers of runs."""
+    """Time the whole command, with page, figures and JSON, at increasing numbers of runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, nargs="*", default=[1250, 2500, 5000, 10000])
     options = parser.parse_args()
@@ -41,10 +41,10 @@ def main() -> None:
             report(["--table", str(path), *files])
             seconds, size = time.perf_counter() - started, (Path(folder) / "a.html").stat().st_size
             work = time.process_time() - worked
-        # Not the system's count of resources: a child's begins with what its parent held.
-        held = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        memory = int(held[1]) / 1024 if held else float("nan")
-        took = f"{seconds:.1f} s, of processor time {work:.1f} s, {memory:.0f} MB at most so far"
+        # Not from getrusage, where a child process starts with its parent's peak.
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        memory = int(peak[1]) / 1024 if peak else float("nan")
+        took = f"{seconds:.1f} s, {work:.1f} s of processor time, peak memory so far {memory:.0f} MB"
         print(f"== {runs} runs: {took}, page {size / 1e6:.1f} MB")
 
 

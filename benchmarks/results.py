@@ -1,7 +1,7 @@
 """Run the studies of docs/results and write their tables, answers and figures there: `python benchmarks/results.py`.
 
-Give names to run some only. A study that was run before is gone on with, as with any sweep. With `--again` nothing is
-trained: the tables that are there are analysed anew, on the terms that their answers name.
+Give names to run only some of them. A study that was run before is resumed or extended, as any sweep. With `--again`
+nothing is trained: the stored tables are analysed again, with the settings in their answers.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DIGITS = "experiment=linear_rule"
-# The studies on digits differ in one thing from the first, which has warmup 5 % and momentum 0.9.
+# Each study on digits differs in one setting from the first, which has warmup 5 % and momentum 0.9.
 STUDIES = {
     "digits": DIGITS,
     "digits_split1": f"{DIGITS} dataset.split_seed=1",
@@ -38,7 +38,7 @@ STUDIES = {
     "digits_warmup25": f"{DIGITS} schedule.warmup_fraction=0.25",
     "fashion_mnist_adamw": "experiment=fashion_mnist optimizer=adamw optimizer.base_lr=0.001 scaling=sqrt "
     "batch=32,128,512,2048",
-    # a convolution net small enough for 24 trials and a confirmation on two cores in half an hour
+    # A convolution net that is small enough for 24 trials and a confirmation in half an hour on two cores.
     "fashion_mnist_cnn": "experiment=fashion_mnist model=simple_cnn model.channels=[8,16] model.dense=128 "
     "batch=64,256,1024 budget.epochs=2 noise_scale.epochs=[1]",
     "fashion_mnist": "experiment=fashion_mnist",
@@ -46,7 +46,7 @@ STUDIES = {
 
 
 def run(name: str, overrides: str) -> None:
-    """Run one study here, and copy what its parent run holds."""
+    """Run one study in the working directory, and copy its report."""
     command = [sys.executable, "-m", "pipeline.train", "-m", *shlex.split(overrides), f"sweep.name={name}"]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -63,7 +63,7 @@ def run(name: str, overrides: str) -> None:
 
 
 def analyse_again(name: str) -> None:
-    """Write the answer and the figures of a study's table, which stay where they are."""
+    """Analyse a study's stored table, and write its answer and figures."""
     target = RESULTS / name
     before = json.loads((target / "report.json").read_text())
     terms = AnalysisSettings(
@@ -84,10 +84,10 @@ def analyse_again(name: str) -> None:
 
 
 def main() -> None:
-    """Run the studies that were named, else all."""
+    """Run the given studies, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}")
-    parser.add_argument("--again", action="store_true", help="analyse the tables that are there; train nothing")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(STUDIES)}")
+    parser.add_argument("--again", action="store_true", help="analyse the stored tables; train nothing")
     options = parser.parse_args()
     for name in options.names or STUDIES:
         analyse_again(name) if options.again else run(name, STUDIES[name])

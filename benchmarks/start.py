@@ -1,8 +1,8 @@
-"""How long the command takes before it does anything: `python benchmarks/start.py`.
+"""Measure how long the command takes to start: `python benchmarks/start.py`.
 
-`--help` and `--cfg job` stand beside an empty Hydra app with the same conf/ and schemas, and a run's first step beside
-a process that only imports torch and mlflow. With `--collector` it is instead what Python's collector of cycles takes
-of a process that imports both and ends.
+`--help` and `--cfg job` are compared with an empty Hydra app that has the same conf/ and schemas, and a run up to its
+first step with a process that only imports torch and mlflow. `--collector` measures instead how long a process that
+imports both and exits takes with Python's garbage collector as usual, and with it running seldom.
 """
 
 import argparse
@@ -23,28 +23,28 @@ def main(cfg):
     pass
 main()
 """
-# The whole command, which ends as soon as it would take its first step.
+# The whole command, up to its first optimizer step, where the process exits.
 FIRST_STEP = """
 import os, sys
 from hydra_plugins import lr_study_sweeper
 import pipeline.train
 from pipeline import command
-def train_up_to_the_first_step(*arguments, **more):
+def exit_at_the_first_step(*arguments, **more):
     os._exit(0)
 import pipeline.engine.optimizer_step
-pipeline.engine.optimizer_step.Loop.step = train_up_to_the_first_step
+pipeline.engine.optimizer_step.Loop.step = exit_at_the_first_step
 sys.argv = ["train", "tracking.checkpoints=none"]
 command.run_command(pipeline.train.main)
 """
 IMPORTS = "import torch, mlflow, os; from mlflow import MlflowClient; os._exit(0)"
 
-# The same, to the process's own end.
+# The same, with the process's normal exit.
 TO_THE_END = "import torch, mlflow; from mlflow import MlflowClient"
 SELDOM = "from pipeline.collector import collect_seldom; collect_seldom(); "
 
 
 def seconds(*command: str) -> float:
-    """How long `python *command` takes, in an empty folder."""
+    """Return how long `python *command` takes in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         subprocess.run(
@@ -54,12 +54,18 @@ def seconds(*command: str) -> float:
 
 
 def collector(repeats: int) -> None:
-    """What it takes to look for cycles while importing, and at the end."""
+    """Measure what garbage collection costs during the imports and at exit."""
     sides = {"usual": lambda: seconds("-c", TO_THE_END), "seldom": lambda: seconds("-c", SELDOM + TO_THE_END)}
     found = in_turn(sides, repeats)
     median, low, high = ratio(found["usual"], found["seldom"])
     medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
-    show("torch and mlflow, imported and left: as usual ÷ seldom", "–", median, range=[low, high], seconds=medians)
+    show(
+        "imports of torch and mlflow, and exit: garbage collection as usual ÷ seldom",
+        "–",
+        median,
+        range=[low, high],
+        seconds=medians,
+    )
 
 
 def main(repeats: int) -> None:
@@ -90,6 +96,6 @@ def main(repeats: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--collector", action="store_true")
+    parser.add_argument("--collector", action="store_true", help="measure garbage collection instead")
     given = parser.parse_args()
     (collector if given.collector else main)(given.repeats)

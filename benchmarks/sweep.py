@@ -1,21 +1,19 @@
-"""A sweep beside the bare-loop time of exactly its trials, divided by the cores: `python benchmarks/sweep.py`.
+"""Compare the time of a sweep with a bare loop that trains exactly its trials: `python benchmarks/sweep.py`.
 
-The bare side trains each trial of the sweep again with the shortest loop: same data in memory, batch, LR, seed, steps
-(a pruned trial's are fewer), evaluations and test, one thread; as many processes as cores share the list out. A run
-that diverged logs no steps after its last evaluation: the bare loop takes steps until its loss has diverged too, for
-an evaluation's length at most. Its time is the sum over the processes of what they spent in these loops, divided by
-the cores.
+The bare loop is the shortest one, with one thread and with the same data in memory, batch, LR, seed, steps (fewer in a
+pruned trial), evaluations and test. As many processes as there are cores share the trials. A diverged run logged no
+steps after its last evaluation, so the bare loop continues until its loss has diverged too, for at most one epoch. The
+bare time is the sum over the processes, divided by the cores.
 
-The main job counts as a whole: the command `make study` gives, from start to exit, with confirmation, noise scales and
-report. Of experiment=fashion_mnist the search counts, as the sweep itself times it: from the first trial to the last.
+For the main job the whole command of `make study` counts, from start to exit, with confirmation, noise scales and
+report. For experiment=fashion_mnist only the search counts, from the first trial to the last, as the sweep prints it.
 
     python benchmarks/sweep.py            # the main job on digits, and a part of experiment=fashion_mnist
-    python benchmarks/sweep.py --whole    # all of experiment=fashion_mnist's search: a quarter of an hour
+    python benchmarks/sweep.py --whole    # the whole search of experiment=fashion_mnist: a quarter of an hour
 """
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,19 +23,21 @@ from pathlib import Path
 
 from interleaved import clean_environment, show
 
-# Neither confirmation nor noise scale: the first comes after the search, the second isn't in the bare loop.
+from lr_study import available_cores
+
+# Without confirmation, which comes after the search, and without noise scales, which the bare loop doesn't measure.
 SEARCH_ALONE = ["experiment=fashion_mnist", "report.confirm_seeds=0", "noise_scale.epochs=[]"]
 JOBS = {
     "digits": ["experiment=linear_rule"],
     "fashion_mnist": [*SEARCH_ALONE, "batch=32,256,2048", "hydra.sweeper.n_trials=6", "budget.epochs=2"],
     "fashion_mnist whole": SEARCH_ALONE,
 }
-# Diverged, as `pipeline.engine` has it: ten times the best guess's loss, looked at twenty times an epoch.
+# When a run has diverged, as `pipeline.engine` has it: at ten times the best guess's loss, checked 20 times an epoch.
 WINDOWS, TOO_HIGH = 20, 10.0
 
 
 def search(job: str, folder: Path) -> dict[str, float]:
-    """Run the sweep; its seconds: of the whole command, of the search, and of all trials, confirmation among them."""
+    """Run the sweep; return the seconds of the whole command, of the search, and of all trials with confirmation."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.train", *JOBS[job], "-m"],
@@ -55,7 +55,7 @@ def search(job: str, folder: Path) -> dict[str, float]:
 
 
 def trials_of(folder: Path) -> list[dict]:
-    """What each trial of the sweep did."""
+    """Return what each trial of the sweep did."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
@@ -77,7 +77,7 @@ def trials_of(folder: Path) -> list[dict]:
 
 
 def train_bare(dataset: str, trials: list[dict]) -> float:
-    """Seconds that the shortest loop takes for `trials`, data and imports apart."""
+    """Return the seconds that the shortest loop takes for `trials`, without imports and loading the data."""
     import torch
     from hydra import compose, initialize_config_dir
 
@@ -86,7 +86,7 @@ def train_bare(dataset: str, trials: list[dict]) -> float:
     from pipeline.run.workload import build_workload
 
     torch.set_num_threads(1)
-    # The first optimizer of a process imports torch's compiler, a second or two.
+    # The first optimizer of a process imports torch's compiler, which takes a second or two.
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1).step()
     register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -95,7 +95,7 @@ def train_bare(dataset: str, trials: list[dict]) -> float:
     started = time.perf_counter()
     for trial in trials:
         torch.manual_seed(trial["seed"])
-        train_one(MLP(tuple(config["dataset"]["shape"]), 10, config["model"]["hidden"]), splits, trial)
+        train_one(MLP(config.dataset["shape"], 10, config.model["hidden"]), splits, trial)
     return time.perf_counter() - started
 
 
@@ -133,7 +133,7 @@ def train_one(model, splits, trial: dict) -> None:
 
 
 def measure(model, split) -> tuple[float, float]:
-    """Mean loss and error, as the shortest loop takes them."""
+    """Return mean loss and error, computed by the shortest loop."""
     import torch
     import torch.nn.functional as F
 
@@ -148,19 +148,19 @@ def measure(model, split) -> tuple[float, float]:
 
 
 def bare(dataset: str, trials: list[dict]) -> float:
-    """Bare-loop seconds of `trials`, divided by the cores, which are all at it."""
-    cores = os.cpu_count() or 1
-    # The longest first, dealt out in turn: every process has about as much to do.
+    """Train `trials` with the bare loop on all cores; return the seconds, divided by the cores."""
+    cores = available_cores()
+    # Longest first, given to the processes in turn, so that each has about the same work.
     ordered = sorted(trials, key=lambda trial: -trial["steps"] * (trial["batch"] + 500))
-    hands = [ordered[start::cores] for start in range(cores)]
+    shares = [ordered[start::cores] for start in range(cores)]
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, "--bare", dataset], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for _ in hands
+        for _ in shares
     ]
-    for process, hand in zip(processes, hands, strict=True):
-        process.stdin.write(json.dumps(hand))
+    for process, share in zip(processes, shares, strict=True):
+        process.stdin.write(json.dumps(share))
         process.stdin.close()
     return sum(float(process.stdout.read().splitlines()[-1]) for process in processes) / cores
 
@@ -183,7 +183,7 @@ def main(jobs: list[str], repeats: int) -> None:
             allowed = found["bare"] + 0.1 * found["trials"] + 15
             show(
                 "the main job on digits, the whole command, s",
-                f"≤ {allowed:.1f} (bare ÷ cores + 0.1 s a trial + 15 s)",
+                f"≤ {allowed:.1f} (bare ÷ cores + 0.1 s per trial + 15 s)",
                 found["command"],
                 **parts,
             )
@@ -193,7 +193,7 @@ def main(jobs: list[str], repeats: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--whole", action="store_true", help="all of experiment=fashion_mnist's search")
+    parser.add_argument("--whole", action="store_true", help="the whole search of experiment=fashion_mnist")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()

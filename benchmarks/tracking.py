@@ -1,8 +1,8 @@
-"""What tracking costs a run: `python benchmarks/tracking.py`. Prints JSON lines and a table.
+"""Measure what tracking costs a run: `python benchmarks/tracking.py`. It prints JSON lines and a table.
 
-One run of 20 epochs into SQLite: how long the training thread waits in calls, how much processor time the process
-spends for all of tracking, and how long the end of the run waits until all is sent. MLflow's import and the making of
-the database come before: they are paid once a process, and once.
+A run of 20 epochs is tracked in SQLite. Measured are the time that the training thread waits in calls, the processor
+time of the process, and the time at the end of the run until everything is sent. MLflow's import and the creation of
+the database happen before: a process imports once, and a database is created once.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CONFIG = "key: value\n" * 150
 
 
 def measure(target: TrackingTarget, seconds: float) -> dict[str, float]:
-    """Track one run whose training sleeps for `seconds`; times in milliseconds."""
+    """Track one run whose training sleeps for `seconds`; return the times in milliseconds."""
     waited = 0.0
 
     def call(function, *arguments) -> None:
@@ -63,13 +63,13 @@ def measure(target: TrackingTarget, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure short and long runs, a few of each, interleaved; print medians."""
+    """Measure short and long runs in turn, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         target = TrackingTarget(f"sqlite:///{folder}/mlflow.db", "cost")
-        measure(target, 0.1)  # imports and the database
+        measure(target, 0.1)  # imports MLflow and creates the database
         rows = [measure(target, seconds) for _ in range(repeats) for seconds in (1.0, 12.0)]
     for row in rows:
         print(json.dumps(row))

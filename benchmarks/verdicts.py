@@ -1,7 +1,8 @@
-"""Are the verdicts right as often as they say? Simulated sweeps whose law is known: `python benchmarks/verdicts.py`.
+"""Measure how often the verdicts are right, on simulated sweeps whose law is known: `python benchmarks/verdicts.py`.
 
-Curvature doubles with each octave of batch; the margin is what one octave off costs at the base batch. Each sweep is
-searched by this project's sampler with three seeds, then confirmed with five fresh ones, as a sweep does.
+The curvature of log loss doubles with each doubling of the batch. The margin equals the loss of an LR that is one
+octave from the best at the base batch. As in a real sweep, this project's sampler searches with three seeds, and five
+fresh seeds confirm.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pipeline.search.sampler import Point, next_point
 BATCHES = (8, 16, 32, 64, 128, 256, 512, 1024)
 BASE, MARGIN = 64, 0.05
 NOISE_SCALE = 128.0
-# log2 of the best LR over batch size, relative to the base.
+# log2 of the best LR at a batch size, relative to the base batch.
 LAWS: dict[str, Callable[[float], float]] = {
     "linear": lambda b: np.log2(b / BASE),
     "sqrt": lambda b: 0.5 * np.log2(b / BASE),
@@ -32,7 +33,7 @@ LAWS: dict[str, Callable[[float], float]] = {
     ),
 }
 BASE_LOG2_LR = -3.0
-# Log loss an octave² off at the base batch: the margin, as a share.
+# Increase of log loss at the base batch, per octave² from the best LR: one octave costs the margin.
 CURVATURE = np.log1p(MARGIN)
 SEED_SD = 0.05
 TRIALS, SEEDS, WAVE, REACH, FRESH = 24, 3, 4, 5.0, range(1000, 1005)
@@ -46,29 +47,29 @@ class Truth:
         self._law = LAWS[law]
         self._noise = noise
         self._rng = rng
-        # A seed is good or bad at every batch size alike.
+        # A seed has the same offset at every batch size.
         self._offsets: dict[int, float] = {}
 
     def best(self, batch: int) -> float:
-        """log2 of the best LR."""
+        """Return log2 of the best LR."""
         return BASE_LOG2_LR + float(self._law(batch))
 
     def regret(self, batch: int, octave: float) -> float:
-        """How much worse than the best an LR is, in margins."""
+        """Return how much worse than the best an LR is, in margins."""
         excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
         return float(np.expm1(excess) / MARGIN)
 
     def run(self, batch: int, octave: float, seed: int, phase: str = "search") -> Run:
-        """One run at 2^octave."""
+        """Simulate a run at an LR of 2^octave."""
         offset = self._offsets.setdefault(seed, self._rng.normal(0, SEED_SD))
         excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
-        # Far off everything is about equally bad: a loss has a ceiling, the constant guess.
+        # Far from the best LR the loss is that of the constant guess, and no higher.
         log_loss = min(excess, np.log(10.0)) + offset + self._rng.normal(0, self._noise)
         return Run(batch, 2.0**octave, FLOOR * float(np.exp(log_loss)), seed=seed, phase=phase, steps=1000)
 
 
 def sweep(truth: Truth) -> Answer:
-    """Search, confirm, and judge a simulated workload."""
+    """Search, confirm and analyse a simulated workload."""
     runs = [run for batch in BATCHES for run in _search(truth, batch)]
     terms = AnalysisSettings(Margin(MARGIN), base_batch=BASE)
     for batch, lr in points_to_confirm(runs, BASE):
@@ -78,7 +79,7 @@ def sweep(truth: Truth) -> Answer:
 
 def _search(truth: Truth, batch: int) -> list[Run]:
     runs: list[Run] = []
-    # The sweep starts at the linear rule, from a base LR that is an octave off.
+    # The sweep starts at the linear rule's LR, with a base LR that is an octave too low.
     start = BASE_LOG2_LR - 1 + float(np.log2(batch / BASE))
     while len(runs) < TRIALS:
         points = [Point(float(np.log2(run.lr)), float(np.log(run.value)), run.seed) for run in runs]
@@ -90,19 +91,19 @@ def _search(truth: Truth, batch: int) -> list[Run]:
 
 
 def judge_one(law: str, noise: float, number: int) -> dict[str, object]:
-    """One sweep's verdicts beside the truth, and which parameters' intervals cover it."""
+    """Simulate a sweep; return its verdicts with the true regrets, and which intervals cover the true parameters."""
     rng = np.random.default_rng([zlib.crc32(law.encode()), number])
     truth = Truth(law, noise, rng)
     answer = sweep(truth)
     cells = []
     for cell in answer.batches:
-        true = truth.regret(cell.batch, truth.best(BASE) + float(np.log2(cell.batch / BASE)))
+        regret = truth.regret(cell.batch, truth.best(BASE) + float(np.log2(cell.batch / BASE)))
         covered = cell.ci_low is not None and cell.ci_low <= 2 ** truth.best(cell.batch) <= (cell.ci_high or 0)
-        cells.append((cell.batch, true, cell.rules["linear"].verdict, cell.best_lr is not None, covered))
+        cells.append((cell.batch, regret, cell.rules["linear"].verdict, cell.best_lr is not None, covered))
     fitted = {found.rule: found for found in answer.laws}.get(law)
-    own = {"lr_at_base": 2**BASE_LOG2_LR, "noise_scale": NOISE_SCALE}
+    true = {"lr_at_base": 2**BASE_LOG2_LR, "noise_scale": NOISE_SCALE}
     covers = {
-        name: estimate.low <= own[name] <= estimate.high
+        name: estimate.low <= true[name] <= estimate.high
         for name, estimate in (fitted.parameters.items() if fitted else ())
     }
     slope = answer.exponent
@@ -112,7 +113,7 @@ def judge_one(law: str, noise: float, number: int) -> dict[str, object]:
 
 
 def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:
-    """The figures of the proof, for one law."""
+    """Return the shares of right and wrong verdicts and the coverage of intervals, for one law."""
     sweeps = [result["cells"] for result in found]
     away = [cell for cells in sweeps for cell in cells if cell[0] != BASE]  # type: ignore[attr-defined]
     figures: dict[str, float] = {
@@ -138,7 +139,7 @@ def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Print the figures of each law; returns them."""
+    """Print the shares of each law, and return them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=200)
     parser.add_argument(

@@ -1,8 +1,8 @@
-"""Strong scaling: the same batch by one worker and by two, of one thread each: `python benchmarks/workers.py`.
+"""Measure strong scaling, the same batch on one worker and on two: `python benchmarks/workers.py`.
 
-Beside it stands what this machine gives to two bare loops at once, each of which has half the batch and talks to
-nobody: more than that nobody can have. With `--threads`, also one worker with two threads, the other way to use two
-cores. A run's speed is that of all its steps, evaluations apart.
+Each worker has one thread. The upper limit is measured too: two bare loops at the same time, each with half the batch
+and without communication. With `--threads` there is also one worker with two threads, the other way to use two cores.
+A run's speed is that of its training steps, without evaluations.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import loop
 print(loop.bare("same", "fp32")("{model}", {batch}, {steps}))
 """
 FOLDER = str(Path(__file__).resolve().parent)
-# The command, in a process that has MLflow imported: else that goes on beside the first seconds.
+# The command, with MLflow imported before: otherwise the import runs beside the first seconds of training.
 RUN = """
 import sys
 import pipeline.tracking.spool.uploader
@@ -37,7 +37,7 @@ CASES = [("mlp", 2048, 50), ("simple_cnn", 256, 8)]
 
 
 def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> float:
-    """Examples per second of a run on Fashion-MNIST, by its own account."""
+    """Train on Fashion-MNIST; return the examples per second that the run logged."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
@@ -62,7 +62,7 @@ def ours(model: str, batch: int, steps: int, workers: int, threads: int) -> floa
 
 
 def bare(model: str, batch: int, steps: int, processes: int) -> float:
-    """Examples per second of so many bare loops at once, together."""
+    """Return the examples per second of all bare loops that run at the same time in `processes`."""
     program = BARE.format(folder=FOLDER, model=model, batch=batch // processes, steps=steps)
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(processes)
@@ -88,7 +88,7 @@ def main(repeats: int, with_threads: bool) -> None:
         for name, above, below in (
             ("two workers ÷ one", "two workers", "one worker"),
             ("two threads ÷ one", "two threads", "one worker"),
-            ("two bare loops that share nothing ÷ one", "two bare loops", "one bare loop"),
+            ("two bare loops without communication ÷ one", "two bare loops", "one bare loop"),
         ):
             if above not in found:
                 continue

@@ -1,13 +1,13 @@
-"""This project beside Lightning and Optuna's sweeper for Hydra, a part of `make bench`:
+"""Compare this project with Lightning and Optuna's sweeper for Hydra (the peers), as a part of `make bench`.
 
     python benchmarks/peers/compare.py PEERS_PYTHON
     python benchmarks/peers/compare.py PEERS_PYTHON --only sweep --sweeps 5    # a quarter of an hour
 
-One epoch of the mlp on Fashion-MNIST at batch 64, with validation. And a sweep on the digits: five epochs at each of
-the main job's seven batch sizes times so many LRs, a geometric grid that is the same at each of them and on both
-sides, which is checked afterwards; no LR is so high that a run diverges, which ours would end early. Whole commands
-from start to exit; ours also up to its last trial's end, since the peers make no report. The peers' sweeper runs
-trials one by one, or with joblib two at once: a small sweep tells which is the faster, and the large one is run by it.
+There are two comparisons. One is an epoch of the mlp on Fashion-MNIST at batch 64, with validation. The other is a
+sweep on the digits: five epochs at each of the main job's seven batch sizes and each LR of a geometric grid. Both sides
+have the same grid, which is checked afterwards, and no run diverges, because ours would end it early. Whole commands
+are timed from start to exit. Ours is also timed to the end of its last trial, since the peers make no report. The
+peers' sweeper runs trials one by one, or two at the same time with joblib. A small sweep finds the faster way.
 """
 
 import argparse
@@ -49,29 +49,29 @@ WAYS = {
 
 
 def printed(*command: str) -> float:
-    """The number that a command prints last."""
+    """Return the number that a command prints last."""
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
     return float(done.stdout.split()[-1])
 
 
 def seconds(*command: str, folder: str, until: str = "") -> tuple[float, float]:
-    """How long a command takes in `folder`: until a line with `until` in it is on stderr, and in all."""
+    """Return how long a command in `folder` takes until it prints a line with `until` on stderr, and to its exit."""
     started = time.perf_counter()
-    said, then = [], 0.0
+    lines, reached = [], 0.0
     with open(f"{folder}/stdout", "w") as stdout:
         process = subprocess.Popen(
             command, cwd=folder, env=clean_environment(), stdout=stdout, stderr=subprocess.PIPE, text=True
         )
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if until and until in line:
-                then = time.perf_counter() - started
-    assert process.wait() == 0, "".join(said)[-3000:]
-    return then, time.perf_counter() - started
+                reached = time.perf_counter() - started
+    assert process.wait() == 0, "".join(lines)[-3000:]
+    return reached, time.perf_counter() - started
 
 
 def epoch(peers: str, repeats: int) -> None:
-    """One epoch."""
+    """Compare an epoch."""
     from pipeline.data.torchvision_images import DEBIAN_FASHION_MNIST
 
     with tempfile.TemporaryDirectory() as root:
@@ -100,12 +100,12 @@ def epoch(peers: str, repeats: int) -> None:
 
 
 def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
-    """(seconds to the last trial's end, seconds with the report, trials as (batch, LR)) of this project's sweep."""
+    """Run our sweep; return the seconds to its last trial's end, the seconds in all, and the trials as (batch, LR)."""
     command = ["-m", "pipeline.train", "-m", f"batch={','.join(map(str, BATCHES))}", "seed=0", "budget.epochs=5"]
     command += [f"optimizer.lr=tag(log, interval({LOWEST}, {HIGHEST}))", f"hydra.sweeper.n_trials={lrs}"]
     command += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.points={lrs}", "hydra/sweeper/pruner=none"]
     command += ["hydra.sweeper.widenings=0", "report.confirm_seeds=0"]
-    # The configured LR is tried first: so it is the grid's first, at every batch size.
+    # The sweeper tries the configured LR first, so this is the grid's first LR at every batch size.
     command += ["scaling=fixed", f"optimizer.base_lr={LOWEST}"]
     with tempfile.TemporaryDirectory() as folder:
         trials = len(BATCHES) * lrs
@@ -114,7 +114,7 @@ def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
 
 
 def peers_sweep(peers: str, lrs: int, way: str) -> tuple[float, list[tuple[int, float]]]:
-    """(seconds, trials) of the peers', which make no report."""
+    """Run the peers' sweep, which makes no report; return its seconds and trials."""
     choices = ",".join(f"{LOWEST * (HIGHEST / LOWEST) ** (i / (lrs - 1)):.12g}" for i in range(lrs))
     command = [APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", *WAYS[way]]
     command += [f"hydra.sweeper.n_trials={len(BATCHES) * lrs}", "hydra.sweeper.direction=minimize"]
@@ -125,7 +125,7 @@ def peers_sweep(peers: str, lrs: int, way: str) -> tuple[float, list[tuple[int, 
 
 
 def trials_in(database: str, batch: str, lr: str) -> list[tuple[int, float]]:
-    """The (batch, LR) of all runs in an MLflow database that have both, in order."""
+    """Return the sorted (batch, LR) of all runs in an MLflow database that have both."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
         "SELECT b.value, l.value FROM params b JOIN params l USING (run_uuid) WHERE b.key = ? AND l.key = ?",
@@ -136,9 +136,9 @@ def trials_in(database: str, batch: str, lr: str) -> list[tuple[int, float]]:
 
 
 def sweep(peers: str, repeats: int, lrs: int, way: str | None) -> None:
-    """A sweep."""
-    few = {} if way else {way: peers_sweep(peers, 2, way)[0] for way in WAYS}
-    way = way or min(few, key=few.get)
+    """Compare a sweep."""
+    small = {} if way else {way: peers_sweep(peers, 2, way)[0] for way in WAYS}
+    way = way or min(small, key=small.get)
     trained, ours, theirs = [], [], []
     for _ in range(repeats):
         (to_the_last, in_all, our_trials), (their_seconds, their_trials) = our_sweep(lrs), peers_sweep(peers, lrs, way)
@@ -155,18 +155,18 @@ def sweep(peers: str, repeats: int, lrs: int, way: str | None) -> None:
             median,
             range=[round(low, 1), round(high, 1)],
             seconds=[[round(value, 1) for value in found] for found in zip(spent, theirs, strict=True)],
-            **{f"{2 * len(BATCHES)} trials {name}": round(spent, 1) for name, spent in few.items()},
+            **{f"{2 * len(BATCHES)} trials {name}": round(spent, 1) for name, spent in small.items()},
         )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("peers", help="the Python of the peers' environment")
+    parser.add_argument("peers", help="Python of the peers' environment")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("epoch", "sweep"), help="one of the two comparisons")
-    parser.add_argument("--sweeps", type=int, default=1, help="repeats of the sweeps, which take minutes")
+    parser.add_argument("--only", choices=("epoch", "sweep"), help="only this comparison")
+    parser.add_argument("--sweeps", type=int, default=1, help="repeats of the sweep, which takes minutes")
     parser.add_argument("--lrs", type=int, default=24, help="LRs at each batch size")
-    parser.add_argument("--way", choices=WAYS, help="how the peers' trials run; by itself, the faster of both")
+    parser.add_argument("--way", choices=WAYS, help="how the peers' trials run (default: the faster way)")
     given = parser.parse_args()
     python = str(Path(given.peers).absolute())
     if given.only in (None, "epoch"):

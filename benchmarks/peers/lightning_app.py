@@ -1,6 +1,7 @@
-"""The stack that many start from: Lightning with a DataLoader and torchvision's transforms, Hydra, Optuna's sweeper
-for Hydra, Lightning's MLflow logger. Written from their documentation, for the environment that `make bench` makes;
-nothing of this project is imported.
+"""The same training with a common stack: Lightning, DataLoader, Hydra, Optuna's sweeper, Lightning's MLflow logger.
+
+It is written after the documentation of these packages, imports nothing of this project, and runs in the environment
+that `make bench` creates.
 
     python lightning_app.py epoch ROOT             # seconds of one epoch of the mlp on Fashion-MNIST, batch 64
     python lightning_app.py sweep --multirun …     # a sweep over the LR on the digits, as a Hydra app
@@ -67,7 +68,7 @@ class Classifier(lightning.LightningModule):
 
 
 class Clock(lightning.Callback):
-    """Seconds of an epoch, with its validation."""
+    """Times an epoch with its validation."""
 
     def on_train_epoch_start(self, trainer, module):
         self.started = time.perf_counter()
@@ -77,7 +78,7 @@ class Clock(lightning.Callback):
 
 
 def epoch(root: str) -> float:
-    """One epoch of 50,000 images, and validation on 10,000."""
+    """Train one epoch of 50,000 images and validate on 10,000; return the seconds."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.286,), (0.353,))])
     images = datasets.FashionMNIST(root, train=True, transform=transform)
     train, val = random_split(images, [50_000, 10_000], generator=torch.Generator().manual_seed(0))
@@ -94,7 +95,7 @@ ConfigStore.instance().store(
 
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 def train(cfg: DictConfig) -> float:
-    """One trial on the digits."""
+    """Run one trial on the digits; return its validation loss."""
     lightning.seed_everything(cfg.seed)
     digits = load_digits()
     images = torch.from_numpy((digits.data / 16).astype(np.float32))
@@ -120,6 +121,6 @@ if __name__ == "__main__":
     if what == "epoch":
         print(epoch(sys.argv[1]))
     else:
-        # Two trials that make MLflow's database at once break it, so it is made first.
+        # Two trials that create MLflow's database at the same time break it, so it is created first.
         MlflowClient("sqlite:///mlflow.db").search_experiments()
         train()
