@@ -1,7 +1,21 @@
-"""What is known of a study's trials: which slots have ended, which wait, and which run."""
+"""The trials of a study, slot by slot, and the attributes that each trial carries in Optuna's storage.
+
+A *slot* is a trial that the study needs: the n-th of its search, or a further trial at a given point. An attempt at a
+slot may be lost, because its driver died or was interrupted. The next attempt is a trial with a new number, the same
+parameters and the same replicate. A slot has ended when an attempt at it is complete, pruned or failed.
+
+User attributes of a trial:
+
+- written by the driver, in one record with the trial: `phase` (`search`, `confirm`, …), `slot` (its index in the
+  search; further trials have none), `replicate`, `retry_of` (number of the lost attempt), `wave` (see `study.Wave`),
+  `driver` (address of the driver's lease).
+- written by the trial's own process: `process` (who runs it, renewed every 10 s), `last_step`; with the result
+  `seconds`, `error`, `traceback` and the attributes of the app.
+- written by a driver that closes the trial: `lost`, `interrupted`, `error` or `void` (see `lr_study.stored_study`).
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 @dataclass
 class Slot:
-    """A trial that has to be and hasn't ended, through all attempts at it.
+    """A slot that has not ended.
 
     Attributes:
-        attempt: the latest trial made for it.
-        losses: attempts that died with their driver.
+        attempt: the latest attempt at it.
+        losses: how many attempts died with their driver.
     """
 
     attempt: FrozenTrial
@@ -22,35 +36,39 @@ class Slot:
 
     @property
     def waiting(self) -> bool:
-        """Whether no attempt is running: the latest was lost."""
+        """Whether the slot needs another attempt, since the latest was lost."""
         return is_lost(self.attempt)
 
 
 class History:
-    """A study's stored trials, taken in one by one in order of number.
+    """A study's trials, taken in one by one in the order of their numbers.
 
     Attributes:
-        slots: by key, those that have not ended.
-        ended: keys of those that have.
-        next: the first slot of the search that was never asked for.
-        replicates: those with which a trial of the search was asked for.
-        finished, failed, errors, last_failed: of the trials that ended.
+        slots: those that have not ended, by `slot_key`.
+        ended: the trial that ended each other slot, by `slot_key`.
+        next: index of the first slot of the search that no trial was made for.
+        replicates: those with which trials of the search were made.
+        failed, errors, last_failed: of the trials that ended.
     """
 
     def __init__(self) -> None:
-        self.slots: dict[Any, Slot] = {}
-        self.ended: set[Any] = set()
+        self.slots: dict[int | str, Slot] = {}
+        self.ended: dict[int | str, FrozenTrial] = {}
         self.next = 0
         self.replicates: set[str | None] = set()
-        self.finished = 0
         self.failed = 0
         self.errors: set[str] = set()
         self.last_failed: FrozenTrial | None = None
         self._seconds, self._timed = 0.0, 0
 
+    @property
+    def finished(self) -> int:
+        """How many slots have ended."""
+        return len(self.ended)
+
     def take(self, trial: FrozenTrial) -> None:
-        """Take in a trial as it now is; a later attempt at a slot replaces the earlier."""
-        key = slot_key(trial)
+        """Take in a trial as it is now. A later attempt at a slot replaces the earlier one."""
+        key = slot_key(trial.user_attrs, trial.params)
         slot = self.slots.setdefault(key, Slot(trial))
         slot.attempt = trial
         if isinstance(key, int):
@@ -60,11 +78,10 @@ class History:
             slot.losses += not trial.user_attrs.get("interrupted", False)
         elif trial.state.is_finished():
             del self.slots[key]
-            self.ended.add(key)
+            self.ended[key] = trial
             self._count(trial)
 
     def _count(self, trial: FrozenTrial) -> None:
-        self.finished += 1
         if "seconds" in trial.user_attrs:
             self._seconds += trial.user_attrs["seconds"]
             self._timed += 1
@@ -74,11 +91,16 @@ class History:
             self.last_failed = trial
 
     def waiting(self) -> Iterator[Slot]:
-        """Slots whose latest attempt was lost."""
+        """Slots that need another attempt."""
         return (slot for slot in list(self.slots.values()) if slot.waiting)
 
+    def searched(self) -> dict[int, FrozenTrial]:
+        """The latest attempt at each slot of the search, by index."""
+        latest = self.ended | {key: slot.attempt for key, slot in self.slots.items()}
+        return {key: latest[key] for key in sorted(key for key in latest if isinstance(key, int))}
+
     def further(self) -> int:
-        """How many trials outside the search were asked for."""
+        """How many slots lie outside the search."""
         return sum(isinstance(key, str) for key in [*self.slots, *self.ended])
 
     def mean_seconds(self) -> float:
@@ -87,13 +109,12 @@ class History:
 
 
 def is_lost(trial: FrozenTrial) -> bool:
-    """Whether a trial was closed because nobody looked after it."""
+    """Whether a driver closed the trial because nobody ran it any more."""
     return trial.state is TrialState.FAIL and bool(trial.user_attrs.get("lost"))
 
 
-def slot_key(trial: FrozenTrial) -> int | str:
-    """What makes two trials attempts at the same slot: its index, or what a further trial was asked for with."""
-    index = trial.user_attrs.get("slot")
-    if index is not None:
-        return int(index)
-    return json.dumps([trial.user_attrs.get("phase"), trial.user_attrs.get("replicate"), trial.params], sort_keys=True)
+def slot_key(attributes: Mapping[str, Any], params: Mapping[str, Any]) -> int | str:
+    """Identify a trial's slot: by its index in the search, else by phase, replicate and parameters."""
+    if attributes.get("slot") is not None:
+        return int(attributes["slot"])
+    return json.dumps([attributes.get("phase"), attributes.get("replicate"), params], sort_keys=True)

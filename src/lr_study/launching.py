@@ -1,16 +1,19 @@
-"""Running jobs through Hydra's launcher, whatever happens to the processes they run in."""
+"""Trials as Hydra jobs, and running them through Hydra's launcher, whatever happens to their processes."""
 
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from lr_study.cell_loader import CellLoader
 from lr_study.errors import reason_of
-from lr_study.study import Job
-from lr_study.trial import TrialTask
+from lr_study.space import Cell
+from lr_study.stored_study import StoredStudy
+from lr_study.trial import TrialAddress
+from lr_study.trial_task import TrialTask
 
 log = logging.getLogger(__name__)
 
@@ -18,14 +21,38 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class Job:
+    """A trial as a Hydra job: its cell's overrides, and its own `values` after them."""
+
+    stored: StoredStudy
+    cell: Cell
+    address: TrialAddress
+    values: tuple[str, ...]
+
+    def overrides(self, everywhere: Sequence[str]) -> list[str]:
+        """All overrides, with those of `everywhere` whose keys the user did not give."""
+        given = {key for key, _ in self.cell.overrides}
+        added = [override for override in everywhere if override.split("=", 1)[0] not in given]
+        return [*(text for _, text in self.cell.overrides), *added, *self.values]
+
+    def is_running(self) -> bool:
+        """Whether the trial has no result yet."""
+        return self.stored.is_running(self.address.trial_id)
+
+    def runs_elsewhere(self) -> bool:
+        """Whether the trial has no result, and a process other than this one has it and is alive."""
+        return self.is_running() and self.stored.runs_elsewhere(self.address.trial_id)
+
+
 class Launching:
-    """Gives jobs to Hydra's launcher, and those that it lost once more, one at a time.
+    """Gives jobs to Hydra's launcher, and runs those that it lost again, one at a time.
 
     Args:
         launcher: Hydra's.
         task: what the launcher runs; it is told the jobs' trials.
         loader: what the launcher composes with; it is told the jobs' cells.
-        first_job: the first number for a job; earlier runs of the same sweep had those below.
+        first_job: the first job's number; earlier commands of the same sweep had the lower ones.
     """
 
     def __init__(self, launcher: Launcher, task: TrialTask, loader: CellLoader, first_job: int) -> None:
@@ -35,43 +62,41 @@ class Launching:
         self._next_job = first_job
 
     def run(self, jobs: Sequence[Job], everywhere: Sequence[str]) -> list[JobReturn]:
-        """Run jobs at once. What the launcher returns or raises is a hint: the storage knows what was finished.
+        """Run jobs until each has a result, or is closed as failed.
+
+        What the launcher returns or raises is only a hint: the storage knows which trials have ended.
 
         Args:
-            jobs: each ends with a result, or with its trial closed as failed.
-            everywhere: overrides for all of them; a key that the user gave is the user's, and stays.
+            jobs: what to run.
+            everywhere: overrides for all of them, except for keys that the user gave.
         """
         numbers = list(range(self._next_job, self._next_job + len(jobs)))
         self._next_job += len(jobs)
         self._task.jobs = {number: job.address for number, job in zip(numbers, jobs, strict=True)}
-        self._loader.know([job.study.cell for job in jobs])
-        overrides = [_overrides(job, everywhere) for job in jobs]
+        self._loader.know([job.cell for job in jobs])
+        overrides = [job.overrides(everywhere) for job in jobs]
         returned, error = self._launch(overrides, numbers[0], jobs)
         if error is not None:
-            log.warning("A wave was broken off (%s); what it left is run one at a time.", reason_of(error))
+            log.warning(
+                "The launcher failed (%s). Its unfinished trials are run again, one at a time.", reason_of(error)
+            )
         for job, own, number in zip(jobs, overrides, numbers, strict=True):
-            if not job.study.is_running(job):
+            if not job.is_running():
                 continue
             _, error = self._launch([own], number, [job])
-            if job.study.is_running(job):
-                cause = "its process ended without a result"
-                job.study.fail(job, cause if error is None else f"its process died: {reason_of(error)}")
+            if job.is_running():
+                cause = "ended without a result" if error is None else f"died: {reason_of(error)}"
+                job.stored.close(job.address.trial_id, "failed", {"error": f"its process {cause}"})
         return returned
 
     def _launch(
         self, overrides: list[list[str]], number: int, jobs: Sequence[Job]
     ) -> tuple[list[JobReturn], Exception | None]:
-        """What the launcher returned, or raised; no job runs any more after it."""
+        """Launch jobs; returns what the launcher returned or raised, once none of them runs any more."""
         try:
             return list(self._launcher.launch(overrides, initial_job_idx=number)), None
         except Exception as error:
-            # A launcher that gives up may leave jobs running; one that returns has seen them all end.
-            while any(job.study.is_running(job) and job.study.runs_elsewhere(job) for job in jobs):
+            # A launcher that raises may leave jobs running; one that returns has seen them all end.
+            while any(job.runs_elsewhere() for job in jobs):
                 time.sleep(POLL_SECONDS)
             return [], error
-
-
-def _overrides(job: Job, everywhere: Sequence[str]) -> list[str]:
-    given = {key for key, _ in job.study.cell.overrides}
-    added = [override for override in everywhere if override.split("=", 1)[0] not in given]
-    return [*(text for _, text in job.study.cell.overrides), *added, *job.values]

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from optuna.storages import BaseStorage
 
-from lr_study.process import identity, is_alive
+from lr_study.process import is_alive, this_process
 
 RENEW_SECONDS = 10.0
 _PREFIX = "driver:"
@@ -37,7 +37,7 @@ class Lease:
         return [self._study_id, self._id]
 
     def __enter__(self) -> Self:
-        self._write(identity())
+        self._write(this_process())
         self._thread.start()
         return self
 
@@ -51,16 +51,16 @@ class Lease:
     def _renew(self) -> None:
         while not self._left.wait(RENEW_SECONDS):
             with contextlib.suppress(Exception):  # a database that is away for a moment
-                self._write(identity())
+                self._write(this_process())
 
     def _write(self, value: dict[str, Any]) -> None:
         self._storage.set_study_user_attr(self._study_id, _PREFIX + self._id, value)
 
 
-def live_drivers(attributes: Mapping[str, Any], seen: bool) -> list[Mapping[str, Any]]:
-    """The processes whose leases in a study's attributes are live; for `seen` see `is_alive`."""
+def live_drivers(attributes: Mapping[str, Any], visible_only: bool) -> list[Mapping[str, Any]]:
+    """The processes whose leases in a study's attributes are live; for `visible_only` see `is_alive`."""
     leases = [value for key, value in attributes.items() if key.startswith(_PREFIX)]
-    return [lease for lease in leases if "ended" not in lease and is_alive(lease, seen)]
+    return [lease for lease in leases if "ended" not in lease and is_alive(lease, visible_only)]
 
 
 def driver_of(storage: BaseStorage, address: list[Any] | None) -> Mapping[str, Any]:
@@ -74,7 +74,7 @@ def driver_of(storage: BaseStorage, address: list[Any] | None) -> Mapping[str, A
         return {}
 
 
-def is_live(storage: BaseStorage, address: list[Any] | None, seen: bool) -> bool:
-    """Whether the driver at a trial's `address` still lives; for `seen` see `is_alive`."""
+def is_live(storage: BaseStorage, address: list[Any] | None, visible_only: bool) -> bool:
+    """Whether the driver at a trial's `address` still lives; for `visible_only` see `is_alive`."""
     lease = driver_of(storage, address)
-    return bool(lease) and "ended" not in lease and is_alive(lease, seen)
+    return bool(lease) and "ended" not in lease and is_alive(lease, visible_only)

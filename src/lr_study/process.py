@@ -37,7 +37,7 @@ def machine() -> str:
     return f"{socket.gethostname()} {boot} {namespace}".strip()
 
 
-def identity() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """This process as plain data, with the time as a sign of life."""
     return {
         "host": socket.gethostname(),
@@ -48,22 +48,22 @@ def identity() -> dict[str, Any]:
     }
 
 
-def is_me(process: Mapping[str, Any]) -> bool:
-    """Whether an `identity` is this process's."""
+def is_this_process(process: Mapping[str, Any]) -> bool:
+    """Whether a `this_process` is this process's."""
     return (process["machine"], process["pid"]) == (machine(), os.getpid())
 
 
-def is_alive(process: Mapping[str, Any], seen: bool = False) -> bool:
-    """Whether the process of an `identity` lives: seen directly on this machine, by its last sign elsewhere.
+def is_alive(process: Mapping[str, Any], visible_only: bool = False) -> bool:
+    """Whether the process of a `this_process` lives: seen directly on this machine, by its last sign elsewhere.
 
     Args:
-        process: from `identity`.
-        seen: count only what can be seen from here. After a power cut the machine has another name here, and
-            the dead would seem to live for a minute.
+        process: from `this_process`.
+        visible_only: count only processes that can be seen from here. Else a process that a power cut killed would
+            seem alive for a minute, since the machine has another name after it.
     """
     if process["machine"] == machine() and process["started"]:
         return _start_ticks(process["pid"]) == process["started"]
-    return not seen and abs(time.time() - process["time"]) < DEAD_SECONDS
+    return not visible_only and abs(time.time() - process["time"]) < DEAD_SECONDS
 
 
 def _start_ticks(pid: int) -> str:

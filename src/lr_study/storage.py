@@ -88,7 +88,7 @@ def open_storage(storage: str) -> BaseStorage:
     return RDBStorage(storage)
 
 
-def patiently(write: Callable[[], None]) -> None:
+def write_with_retries(write: Callable[[], None]) -> None:
     """Write to the storage, again where a database was away or broke it off; it may be done twice."""
     for attempt in range(_TRIES):
         try:

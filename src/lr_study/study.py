@@ -1,63 +1,56 @@
-"""One cell's search: asking for the trials it still needs, and taking in how they ended."""
+"""One cell's search: which trials it still needs, and what it learns from those that ended.
 
-import json
+A driver calls, in this order:
+
+1. `open` and `load`: read the study's history, and close the trials that dead drivers left running.
+2. `ask`: make the study's trials of the next *wave*, which the launcher then runs.
+3. `collect`: take in how they ended. The results of a wave are shown to the sampler together, at its end.
+
+A wave's plan is stored with each of its trials. So a driver that resumes a sweep first finishes the interrupted wave,
+and then takes the same steps as an uninterrupted driver.
+"""
+
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from lr_study import lease
 from lr_study.build import directions_of, make_sampler
-from lr_study.errors import SweepRequestError
-from lr_study.history import History, is_lost, slot_key
-from lr_study.hooks import Abandoned, FixedTrial
-from lr_study.identity import difference
+from lr_study.history import History, slot_key
+from lr_study.hooks import FixedTrial
 from lr_study.intervals import Intervals
-from lr_study.process import is_alive, is_me
+from lr_study.launching import Job
 from lr_study.proposals import Proposals
 from lr_study.space import Cell
+from lr_study.stored_study import StoredStudy
 from lr_study.trial import TrialAddress
 
 log = logging.getLogger(__name__)
 
-SEARCH = "search"
-# A trial that ran inside its driver's own process, and died with it so often, is taken to be the reason, and fails.
-MOST_LOSSES = 3
-
 
 @dataclass(frozen=True)
-class Job:
-    """A trial that was asked for, as a Hydra job: its cell's overrides, and its own values after them."""
+class Wave:
+    """A wave as a study planned it.
 
-    study: "CellStudy"
-    address: TrialAddress
-    values: tuple[str, ...]
-
-
-@dataclass
-class _Wave:
-    """The latest wave a study took part in: its number, its share for each study, and the slots planned here."""
+    Attributes:
+        number: from 0; the same in all studies of a sweep.
+        share: new slots for each study.
+        first, end: this study's new slots, from `first` up to but without `end`.
+    """
 
     number: int = -1
     share: int = 0
     first: int = 0
     end: int = 0
-    results: dict[int, FrozenTrial] = field(default_factory=dict)  # those that the sampler has not been told
-
-    def planned(self) -> list[int]:
-        return [self.number, self.share, self.first, self.end]
 
 
 class CellStudy:
-    """An Optuna study that searches one cell, driven slot by slot.
-
-    A slot is a trial that the search must have; where an attempt at it is lost, the next has another number,
-    the same parameters and the same replicate. A study is complete when each of its slots has ended.
+    """An Optuna study that searches one cell, driven slot by slot (see `lr_study.history`).
 
     Args:
         sweep: the sweep's name.
@@ -68,8 +61,9 @@ class CellStudy:
         shared: whether other drivers may work on the same study.
 
     Attributes:
+        stored: the study in the storage.
         history: what is known of its trials.
-        abandoned: trials that were closed here because they could not close themselves.
+        wave: the latest wave it took part in.
     """
 
     def __init__(
@@ -82,155 +76,77 @@ class CellStudy:
         shared: bool,
     ) -> None:
         self.cell = cell
-        self.name = f"{sweep}/{cell.name}" if cell.name else sweep
+        self.stored = StoredStudy(storage, sweep, cell, shared)
+        self.name = self.stored.name
         self.history = History()
-        self.abandoned: list[Abandoned] = []
-        self._sweep = sweep
+        self.wave = Wave()
         self._replicates = replicates
         self._options = options
-        self._storage = storage
-        self._shared = shared
-        self._study_id = -1
-        self._driver: list[Any] | None = None
-        self._live_drivers: dict[str, bool] = {}
-        self._wave = _Wave()
-        self._intervals = Intervals(cell.dimensions, options.widenings)
+        # None without an interval: nothing is learned from the trials of a grid.
         self._proposals: Proposals | None = None
+        if cell.dimensions:
+            intervals = Intervals(cell.dimensions, options.widenings)
+            self._proposals = Proposals(self._sampler, directions_of(options), intervals)
 
-    # What it is, in the storage.
+    def _sampler(self, slot: int) -> BaseSampler:
+        return make_sampler(self._options.sampler, self._options.seed, self.name, slot, len(self._replicates))
 
-    def check_same(self, attributes: Mapping[str, Any]) -> None:
-        """Refuse to go on with a study that was made from another configuration.
+    def open(self, existing_id: int | None) -> None:
+        """Create the study, or resume it where it exists."""
+        attributes = self.stored.open(existing_id, directions_of(self._options))
+        if self._proposals is not None:
+            self._proposals.intervals.restore(attributes.get("widened", []))
 
-        Raises:
-            SweepRequestError: with the first differences.
-        """
-        different = difference(
-            attributes.get("config", self.cell.identity), self.cell.identity, self._options.may_change
-        )
-        if different:
-            shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
-            raise SweepRequestError(
-                f"The sweep {self._sweep} exists with another configuration: {shown}."
-                "\nGo back to that one, or give this sweep another name."
-            )
-
-    def open(self, existing: Mapping[str, int]) -> int:
-        """Create the study, or take up what there is of it; returns its id in the storage."""
-        directions = directions_of(self._options)
-        try:
-            self._study_id = existing.get(self.name, -1)
-            if self._study_id < 0:
-                self._study_id = self._storage.create_new_study(directions, self.name)
-        except DuplicatedStudyError:  # another driver was faster
-            self._study_id = self._storage.get_study_id_from_name(self.name)
-        if self._storage.get_study_directions(self._study_id) != directions:
-            raise SweepRequestError(
-                f"The sweep {self._sweep} exists with another hydra.sweeper.direction.\nGive this sweep another name."
-            )
-        attributes = self._storage.get_study_user_attrs(self._study_id)
-        mine = {"cell": self.cell.name, "choices": dict(self.cell.choices), "config": self.cell.identity}
-        for key, value in (mine | {"sweep": self._sweep}).items():
-            if key not in attributes:
-                self._storage.set_study_user_attr(self._study_id, key, value)
-        self._intervals.restore(attributes.get("widened", []))
-        return self._study_id
-
-    def load(self, driver: list[Any] | None) -> None:
-        """Read the history; trials whose driver is dead are closed as lost.
-
-        Args:
-            driver: the address of this driver's lease.
-        """
-        self._driver = driver
-        self._live_drivers = {}
+    def load(self) -> None:
+        """Read the history, and close trials whose driver is dead as lost."""
         self.history = History()
-        ours = []
-        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
-            if "phase" not in trial.user_attrs or trial.user_attrs.get("void"):
-                continue
-            if trial.state is TrialState.RUNNING and not self._is_mine(trial) and not self._is_elsewhere(trial):
-                trial = self._lose(trial, "lost")
+        planned = []
+        for trial in self.stored.trials():
+            elsewhere = self.stored.is_elsewhere(trial)
+            if trial.state is TrialState.RUNNING and not self.stored.is_mine(trial) and not elsewhere:
+                slot = self.history.slots.get(slot_key(trial.user_attrs, trial.params))
+                trial = self.stored.close_lost(trial, losses=0 if slot is None else slot.losses)
             self.history.take(trial)
-            ours.append(trial)
-        # Another driver that lives looks after its own waves.
-        planned = [t.user_attrs["wave"] for t in ours if "wave" in t.user_attrs and not self._is_elsewhere(t)]
-        self._wave = _Wave(*max(planned)) if planned else _Wave()
-        if self.cell.dimensions:
-            self._restore_proposals({t.user_attrs["slot"]: t for t in ours if "slot" in t.user_attrs})
-
-    def _is_mine(self, trial: FrozenTrial) -> bool:
-        return bool(trial.user_attrs.get("driver") == self._driver)
-
-    def _is_elsewhere(self, trial: FrozenTrial) -> bool:
-        """Whether another driver that lives asked for a trial."""
-        if self._is_mine(trial):
-            return False
-        driver = trial.user_attrs.get("driver")
-        key = json.dumps(driver)
-        if key not in self._live_drivers:
-            self._live_drivers[key] = lease.is_live(self._storage, driver, seen=not self._shared)
-        return self._live_drivers[key]
-
-    def _restore_proposals(self, latest: Mapping[int, FrozenTrial]) -> None:
-        """Show the sampler the latest attempt at each slot."""
-        for trial in latest.values():
-            self._intervals.include(trial.params)  # the request's interval may have become smaller
-        self._proposals = self._new_proposals()
-        for index in sorted(latest):
-            # The running wave's results are told at its end: a resumed wave knows no more than the first time.
-            in_wave = self._wave.first <= index < self._wave.end and self._unfinished_wave()
-            ended = index in self.history.ended
-            self._proposals.restore(latest[index], told=ended and not in_wave)
-            if ended and in_wave:
-                self._wave.results[index] = latest[index]
-
-    def _new_proposals(self) -> Proposals:
-        def sampler(slot: int) -> Any:
-            return make_sampler(self._options.sampler, self._options.seed, self.name, slot, len(self._replicates))
-
-        return Proposals(sampler, directions_of(self._options), self._intervals.searched())
-
-    def _rebuild_proposals(self) -> None:
-        """Show the sampler the same history in the intervals as they are now."""
-        assert self._proposals is not None
-        history = self._proposals.trials()
-        self._proposals = self._new_proposals()
-        for trial in history:
-            self._proposals.restore(trial, told=trial.state.is_finished())
+            # Another driver that is alive finishes its own waves.
+            if "wave" in trial.user_attrs and not elsewhere:
+                planned.append(trial.user_attrs["wave"])
+        self.wave = Wave(*max(planned)) if planned else Wave()
+        if self._proposals is not None:
+            # Results of an unfinished wave are told at its end: the sampler must know no more than the first time.
+            current = range(self.wave.first, self.wave.end) if self._is_wave_unfinished() else ()
+            self._proposals.restore(
+                list(self.history.searched().values()),
+                told=self.history.ended.keys() - set(current),
+            )
 
     # What it still needs.
 
     @property
     def n_trials(self) -> int:
-        """Slots that the search must have: without an interval one for each replicate."""
+        """Slots that the search must have; without an interval one for each replicate."""
         return int(self._options.n_trials) if self.cell.dimensions else len(self._replicates)
 
     @property
     def total(self) -> int:
-        """Trials that there will be, as far as is known."""
+        """How many slots there will be, as far as is known."""
         return max(self.n_trials, self.history.next) + self.history.further()
 
-    @property
-    def wave(self) -> tuple[int, int]:
-        """Number and share of the latest wave it took part in; -1 before the first."""
-        return self._wave.number, self._wave.share
-
     def is_open(self) -> bool:
-        """Whether slots are missing, waiting, or running (here or elsewhere)."""
+        """Whether slots are missing, waiting or running (here or elsewhere)."""
         return bool(self.history.slots) or bool(self._missing())
 
     def is_behind(self, wave: int) -> bool:
         """Whether it still has to do its part of `wave`, the latest that was begun."""
-        return self.is_open() and (self._wave.number < wave or self._unfinished_wave())
+        return self.is_open() and (self.wave.number < wave or self._is_wave_unfinished())
 
-    def _unfinished_wave(self) -> bool:
-        planned = [self.history.slots.get(index) for index in range(self._wave.first, self._wave.end)]
-        mine = any(slot and (slot.waiting or self._is_mine(slot.attempt)) for slot in planned)
-        return mine or self.history.next < self._wave.end
+    def _is_wave_unfinished(self) -> bool:
+        """Whether this driver has slots of the current wave to run or to ask for."""
+        slots = [self.history.slots.get(index) for index in range(self.wave.first, self.wave.end)]
+        mine = any(slot and (slot.waiting or self.stored.is_mine(slot.attempt)) for slot in slots)
+        return mine or self.history.next < self.wave.end
 
     def _missing(self) -> list[tuple[int, str | None]]:
-        """(slot, replicate) of the slots that were never asked for."""
+        """(slot, replicate) of the slots that no trial was made for."""
         first = self.history.next
         if self.cell.dimensions:
             count = len(self._replicates)
@@ -240,168 +156,91 @@ class CellStudy:
     # Asking for trials.
 
     def ask(self, wave: int, share: int) -> list[Job]:
-        """This study's part of a wave: what was lost again, and what its latest wave lacks; else new slots."""
-        jobs = [job for slot in self.history.waiting() if (job := self._again(slot.attempt))]
-        if jobs or self._unfinished_wave():
-            until = self._wave.end
-        else:
-            until = self.history.next + share
-            self._wave = _Wave(wave, share, self.history.next, min(until, self.history.next + len(self._missing())))
-        for index, replicate in self._missing():
-            # Where another driver was faster, what this one believed is out of date: it asks again later.
-            if index >= until or (job := self._new(index, replicate)) is None:
+        """Make this study's trials of a wave.
+
+        First come retries of lost trials, and the slots that the current wave lacks. Where there are none, a new wave
+        begins.
+        """
+        jobs = [job for slot in self.history.waiting() if (job := self._retry(slot.attempt))]
+        missing = self._missing()
+        if not jobs and not self._is_wave_unfinished():
+            first = self.history.next
+            self.wave = Wave(wave, share, first, first + min(share, len(missing)))
+        for index, replicate in missing:
+            # Where another driver was faster, this one's history was out of date: it asks again later.
+            if index >= self.wave.end or (job := self._new(index, replicate)) is None:
                 break
             jobs.append(job)
         return jobs
 
     def ask_fixed(self, wanted: FixedTrial) -> Job | None:
-        """A further trial at a given point, unless it has been run, or is running elsewhere."""
-        params = {key: wanted.params[key] for key in self._intervals}
-        attributes: dict[str, Any] = {"phase": wanted.phase}
-        if wanted.replicate is not None:
-            attributes["replicate"] = wanted.replicate
-        if self._intervals.include(params) and self._proposals is not None:
-            self._rebuild_proposals()
-        template = self._template(params, attributes)
-        key = slot_key(template)
-        if key in self.history.slots:
-            slot = self.history.slots[key]
-            return self._again(slot.attempt) if slot.waiting else None
-        return None if key in self.history.ended else self._start(template)
+        """Make a further trial at a given point, unless it has been run, or is running elsewhere."""
+        params = {dimension.key: wanted.params[dimension.key] for dimension in self.cell.dimensions}
+        if self._proposals is not None:
+            self._proposals.include(params)
+        attributes = {"phase": wanted.phase} | _replicate(wanted.replicate)
+        key = slot_key(attributes, params)
+        if (slot := self.history.slots.get(key)) is not None:
+            return self._retry(slot.attempt) if slot.waiting else None
+        return None if key in self.history.ended else self._start(params, attributes)
 
-    def _again(self, lost: FrozenTrial) -> Job | None:
+    def _retry(self, lost: FrozenTrial) -> Job | None:
         kept = {key: lost.user_attrs[key] for key in ("phase", "slot", "replicate", "wave") if key in lost.user_attrs}
-        return self._start(self._template(lost.params, kept | {"retry_of": lost.number}))
+        return self._start(lost.params, kept | {"retry_of": lost.number})
 
     def _new(self, index: int, replicate: str | None) -> Job | None:
-        attributes: dict[str, Any] = {"phase": SEARCH, "slot": index, "wave": self._wave.planned()}
-        if replicate is not None:
-            attributes["replicate"] = replicate
+        wave = [self.wave.number, self.wave.share, self.wave.first, self.wave.end]
+        attributes = {"phase": "search", "slot": index, "wave": wave} | _replicate(replicate)
         if self._proposals is None:
-            return self._start(self._template({}, attributes))
+            return self._start({}, attributes)
         proposal = self._proposals.propose(self.cell.start if index == 0 else None, attributes)
-        return self._start(self._template(proposal.params, attributes, proposal.system_attrs))
+        return self._start(proposal.params, attributes, proposal.system_attrs)
 
-    def _template(
+    def _start(
         self, params: Mapping[str, Any], attributes: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
-    ) -> FrozenTrial:
-        stored = self._intervals.stored()
-        return create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions={key: stored[key] for key in params},
-            user_attrs={**attributes, "driver": self._driver},
-            system_attrs=dict(system_attrs or {}),
-        )
-
-    def _start(self, template: FrozenTrial) -> Job | None:
-        """Write the trial down, whole in one step, so that a death leaves no half of it."""
-        trial = self._storage.get_trial(self._storage.create_new_trial(self._study_id, template))
-        if self._shared and self._is_surplus(trial):
+    ) -> Job | None:
+        distributions = {} if self._proposals is None else self._proposals.intervals.stored()
+        trial = self.stored.add(params, distributions, attributes, system_attrs or {})
+        if trial is None:
+            self.load()  # another driver was faster
             return None
         self.history.take(trial)
-        return self._job(trial)
-
-    def _is_surplus(self, mine: FrozenTrial) -> bool:
-        """Whether another driver made a trial for the same slot a moment earlier; ours is void then."""
-        key = slot_key(mine)
-        earlier = self._storage.get_all_trials(self._study_id, deepcopy=False)[: mine.number]
-        if all(slot_key(t) != key or t.user_attrs.get("void") or is_lost(t) for t in earlier):
-            return False
-        self._storage.set_trial_user_attr(mine._trial_id, "void", True)
-        self._storage.set_trial_state_values(mine._trial_id, TrialState.FAIL)
-        self.load(self._driver)
-        return True
-
-    def _job(self, trial: FrozenTrial) -> Job:
-        attributes = trial.user_attrs
         values = [f"{key}={value!r}" for key, value in trial.params.items()]
         if "replicate" in attributes:
             values.append(f"{self._options.replicate_key}={attributes['replicate']}")
         address = TrialAddress(
             study=self.name,
-            study_id=self._study_id,
+            study_id=self.stored.study_id,
             trial_id=trial._trial_id,
             number=trial.number,
             cell=self.cell.name,
             phase=attributes["phase"],
             retry_of=attributes.get("retry_of"),
         )
-        return Job(self, address, tuple(values))
+        return Job(self.stored, self.cell, address, tuple(values))
 
     # How trials ended.
 
-    def is_running(self, job: Job) -> bool:
-        """Whether a trial has no result yet."""
-        return not self._storage.get_trial(job.address.trial_id).state.is_finished()
-
-    def runs_elsewhere(self, job: Job) -> bool:
-        """Whether the process of a trial that has no result is another than this one, and lives."""
-        process = self._storage.get_trial(job.address.trial_id).user_attrs.get("process")
-        return process is not None and not is_me(process) and is_alive(process)
-
-    def fail(self, job: Job, error: str) -> None:
-        """Close a trial whose process died without a word."""
-        self._close(job.address.trial_id, job.address.number, "failed", {"error": error})
+    def collect(self, jobs: Sequence[Job]) -> None:
+        """Take in how the trials of `jobs` ended. At the wave's end, show its results to the sampler."""
+        for job in jobs:
+            self.history.take(self.stored.trial(job.address.trial_id))
+        if self._proposals is None or self._is_wave_unfinished():
+            return
+        self._proposals.tell(self.history.ended)
+        grown = self._proposals.widen(self.wave.number)
+        if grown is not None:
+            self.stored.set_attribute("widened", self._proposals.intervals.widened)
+            text = "%s: the best %s lies at the end of its interval, which is now %.3g to %.3g."
+            log.info(text, self.name, grown.key, grown.low, grown.high)
 
     def interrupt(self) -> None:
-        """Close what this driver has running, as interrupted; it is repeated when the sweep goes on."""
+        """Close this driver's running trials as interrupted. They are repeated when the sweep is resumed."""
         for slot in self.history.slots.values():
-            if self._is_mine(slot.attempt) and not slot.waiting:
-                self._lose(slot.attempt, "interrupted")
+            if self.stored.is_mine(slot.attempt) and not slot.waiting:
+                attributes = {"lost": True, "interrupted": True}
+                self.stored.close(slot.attempt._trial_id, "interrupted", attributes)
 
-    def _lose(self, trial: FrozenTrial, why: str) -> FrozenTrial:
-        """Close a running trial that nobody looks after any more; returns it as it now is."""
-        attributes: dict[str, Any] = {"lost": True} | ({"interrupted": True} if why == "interrupted" else {})
-        slot = self.history.slots.get(slot_key(trial))
-        if why == "lost" and slot is not None and slot.losses + 1 >= MOST_LOSSES and self._ran_inside(trial):
-            why, attributes = "failed", {"error": f"its driver died with it running, {MOST_LOSSES} times"}
-        self._close(trial._trial_id, trial.number, why, attributes)
-        return self._storage.get_trial(trial._trial_id)
 
-    def _close(self, trial_id: int, number: int, status: str, attributes: Mapping[str, Any]) -> None:
-        """Close a trial for its process, unless it ended just now, or another driver was faster."""
-        try:
-            for key, value in attributes.items():
-                self._storage.set_trial_user_attr(trial_id, key, value)
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return
-        self.abandoned.append(Abandoned(self.name, number, status))
-
-    def _ran_inside(self, trial: FrozenTrial) -> bool:
-        """Whether a trial ran in its driver's own process, as with Hydra's basic launcher."""
-        process = trial.user_attrs.get("process", {})
-        driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
-        return bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))
-
-    def collect(self, jobs: Sequence[Job]) -> None:
-        """Take in how a wave's trials ended, and show them to the sampler when the wave is complete here."""
-        for job in jobs:
-            trial = self._storage.get_trial(job.address.trial_id)
-            self.history.take(trial)
-            if trial.user_attrs.get("slot") in self.history.ended:
-                self._wave.results[trial.user_attrs["slot"]] = trial
-        if self._proposals is None or self._unfinished_wave():
-            return
-        for index in sorted(self._wave.results):
-            self._proposals.tell(index, self._wave.results[index])
-        self._wave.results = {}
-        self._widen()
-
-    def refresh(self) -> None:
-        """Take in what other drivers did, and close what dead ones left."""
-        self.load(self._driver)
-
-    def _widen(self) -> None:
-        """Widen an interval whose outermost octave holds the best of what is known, and say so."""
-        assert self._proposals is not None
-        directions = directions_of(self._options)
-        if len(directions) > 1:
-            return
-        grown = self._intervals.widen(self._proposals.trials(), directions[0], self._wave.number)
-        if grown is not None:
-            self._storage.set_study_user_attr(self._study_id, "widened", self._intervals.widened)
-            told = "%s: the best %s lies at its interval's end; it is now %.3g to %.3g."
-            log.info(told, self.name, grown.key, grown.low, grown.high)
-            self._rebuild_proposals()
+def _replicate(replicate: str | None) -> dict[str, Any]:
+    return {} if replicate is None else {"replicate": replicate}

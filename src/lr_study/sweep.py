@@ -22,7 +22,7 @@ from lr_study.hooks import Hooks, Outcome, Sweep
 from lr_study.masking import mask_passwords, mask_tree
 from lr_study.process import command_line
 from lr_study.space import Request, read_request
-from lr_study.trial import TrialTask
+from lr_study.trial_task import TrialTask
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +94,17 @@ def _drive(
     existing = {study.study_name: study for study in storage.get_all_studies()}
     for study in studies:
         if study.name in existing:
-            study.check_same(existing[study.name].user_attrs)
-    ids = {study_name: study._study_id for study_name, study in existing.items()}
-    homes = [study.open(ids) for study in studies]
+            study.stored.check_same(existing[study.name].user_attrs, options.may_change)
+    for study in studies:
+        study.open(existing[study.name]._study_id if study.name in existing else None)
+    homes = [study.stored.study_id for study in studies]
     if not shared:
         attributes = [storage.get_study_user_attrs(home) for home in homes]
-        _refuse_second([driver for found in attributes for driver in live_drivers(found, seen=True)], name)
+        _refuse_second([driver for found in attributes for driver in live_drivers(found, visible_only=True)], name)
     with Lease(storage, homes[0]) as lease:
         for study in studies:
-            study.load(lease.address)
+            study.stored.driver = lease.address
+            study.load()
         first_job = sum(study.history.finished for study in studies)
         launching = Launching(launcher, task, loader, first_job)
         waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
@@ -205,7 +207,7 @@ def _only_driver(folder: Path, name: str, url: str, shared: bool) -> Iterator[No
 
         studies = open_storage(url).get_all_studies() if os.path.exists(url) else []
         mine = [study for study in studies if study.user_attrs.get("sweep") == name]
-        _refuse_second([d for study in mine for d in live_drivers(study.user_attrs, seen=True)] or [{}], name)
+        _refuse_second([d for study in mine for d in live_drivers(study.user_attrs, visible_only=True)] or [{}], name)
     try:
         yield
     finally:

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lr_study.errors import SweepFailedError
 from lr_study.hooks import FixedTrial, Hooks, Progress, Sweep
-from lr_study.launching import Launching
+from lr_study.launching import Job, Launching
 from lr_study.process import available_cores
-from lr_study.study import CellStudy, Job
+from lr_study.study import CellStudy
 
 # Trials a wave holds for each worker, at least: they differ in length, and a worker that is done takes the next.
 TRIALS_PER_WORKER = 2
@@ -102,7 +102,7 @@ class Waves:
         A wave that was broken off is finished before another begins, so that a resumed sweep takes the same
         steps as an uninterrupted one.
         """
-        latest, share = max(study.wave for study in self._studies)
+        latest, share = max((study.wave.number, study.wave.share) for study in self._studies)
         behind = [study for study in open_studies if latest >= 0 and study.is_behind(latest)]
         if behind:
             number, taking_part = latest, behind
@@ -111,8 +111,9 @@ class Waves:
             share = math.ceil(TRIALS_PER_WORKER * self._workers / len(taking_part))
         if not self._searched:
             share = max(study.n_trials for study in self._studies)  # nothing is learned between its trials
-        asked = [job for study in taking_part for job in study.ask(number, share)]
-        return sorted(asked, key=lambda job: -job.study.history.mean_seconds())
+        asked = {study: study.ask(number, share) for study in taking_part}
+        longest_first = sorted(asked, key=lambda study: -study.history.mean_seconds())
+        return [job for study in longest_first for job in asked[study]]
 
     def _run_wave(self, jobs: Sequence[Job]) -> None:
         most = self._options.max_batch_size or len(jobs)
@@ -121,8 +122,9 @@ class Waves:
             returned = self._launching.run(batch, self._everywhere)
             if not self._searched:
                 self.returns.append(returned)
-        for study in dict.fromkeys(job.study for job in jobs):
-            study.collect([job for job in jobs if job.study is study])
+        for study in self._studies:
+            if own := [job for job in jobs if job.stored is study.stored]:
+                study.collect(own)
         self._tell_abandoned()
         self._hooks.wave_done(self.progress)
         self._check_failures()
@@ -131,13 +133,13 @@ class Waves:
         if self._shared:
             for study in self._studies:
                 if study.is_open():
-                    study.refresh()
+                    study.load()
             self._tell_abandoned()
 
     def _tell_abandoned(self) -> None:
-        trials = [trial for study in self._studies for trial in study.abandoned]
+        trials = [trial for study in self._studies for trial in study.stored.abandoned]
         for study in self._studies:
-            study.abandoned.clear()
+            study.stored.abandoned.clear()
         if trials:
             self._hooks.abandoned(trials)
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from optuna.trial import TrialState
 
-from lr_study import SweepFailedError, trial
-from lr_study.process import _start_ticks, identity
+from lr_study import SweepFailedError, trial_task
+from lr_study.process import _start_ticks, this_process
 from lr_study.storage import open_storage
 from tests.lr_study import stub
 from tests.lr_study.inprocess import multirun, trials_of
@@ -41,7 +41,7 @@ def relaunched(tmp_path, monkeypatch, other):
             if len(waves) == 1:
                 raise ConnectionError("the queue doesn't answer")
             waited_for[:] = [launcher.task_function.jobs[initial_job_idx].trial_id]
-            process = identity() | {"pid": other.pid, "started": started, "time": time.time() - silent}
+            process = this_process() | {"pid": other.pid, "started": started, "time": time.time() - silent}
             open_storage(storage).set_trial_user_attr(waited_for[0], "process", process)
             return launch_in_stub(launcher, overrides, initial_job_idx)
 
@@ -57,7 +57,7 @@ def relaunched(tmp_path, monkeypatch, other):
             perf_counter=time.perf_counter,
             sleep=lambda seconds: while_waiting(open_storage(storage), waited_for[0]),
         )
-        monkeypatch.setattr(trial, "time", clock)
+        monkeypatch.setattr(trial_task, "time", clock)
         multirun(tmp_path, "x=interval(0.5,2.0)", "hydra.sweeper.n_trials=2", "hydra/launcher=stub", task=task)
         return run_here
 
@@ -83,5 +83,5 @@ def test_its_repetition_runs_the_trial_where_the_process_that_had_it_dies(tmp_pa
 
 def test_a_process_that_lives_and_gives_no_sign_is_not_waited_for_forever(tmp_path, relaunched):
     with pytest.raises(SweepFailedError, match="without a result"):
-        relaunched(lambda *waiting: pytest.fail("it was waited for"), silent=2 * trial.SILENT_SECONDS)
+        relaunched(lambda *waiting: pytest.fail("it was waited for"), silent=2 * trial_task.SILENT_SECONDS)
     assert {t.state for t in trials_of(tmp_path)} == {TrialState.FAIL}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lr_study import trial
+from lr_study import trial_task
 from pipeline.data import digits
 from pipeline.engine import fit
 from pipeline.models import MLP
@@ -93,7 +93,7 @@ def test_a_wave_holds_two_trials_a_worker_and_the_longest_come_first(tmp_path, m
         return 1.0
 
     stub.register()
-    monkeypatch.setattr(trial, "time", SimpleNamespace(time=time.time, perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(trial_task, "time", SimpleNamespace(time=time.time, perf_counter=lambda: clock[0]))
     search = ("x=interval(0.5,2.0)", "size=1,2,3", "hydra.sweeper.n_trials=7", "hydra.sweeper.workers=4")
     multirun(tmp_path, *search, "hydra/launcher=stub", task=slow)
     launched = [[job["size"] for job in wave] for wave in stub.StubLauncher.waves]

@@ -1,0 +1,213 @@
+"""A cell's study in Optuna's storage, as a driver reads and writes it.
+
+User attributes of a study: `cell`, `choices` and `config` (what it searches), `sweep` (its name), `widened` (how its
+intervals have grown), and `driver:ID` for each lease (see `lr_study.lease`). `lr_study.history` has those of a trial.
+
+A trial starts as RUNNING. Its own process closes it as COMPLETE, PRUNED or FAIL (with `error`). Where that process
+can't, a driver closes it as FAIL with one of these attributes:
+
+- `lost`: its driver died. `lost` and `interrupted`: its driver was interrupted, and closed it on leaving. Another
+  attempt follows.
+- `error`: its process died alone, or died with its driver `MOST_LOSSES` times. The slot has ended.
+- `void`: another driver had made a trial for the same slot first. The trial counts nowhere.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lr_study import lease
+from lr_study.errors import SweepRequestError
+from lr_study.history import is_lost, slot_key
+from lr_study.hooks import Abandoned
+from lr_study.identity import difference
+from lr_study.process import is_alive, is_this_process
+from lr_study.space import Cell
+
+# A trial that ran in its driver's own process, and died with it so often, is taken to be the cause, and fails.
+MOST_LOSSES = 3
+
+
+class StoredStudy:
+    """One study of a sweep in Optuna's storage.
+
+    Args:
+        storage: Optuna's.
+        sweep: the sweep's name.
+        cell: the cell that the study searches.
+        shared: whether other drivers may work on the same study.
+
+    Attributes:
+        study_id: the study's id in the storage, once it is open.
+        driver: address of this driver's lease, once it has one.
+        abandoned: trials that were closed here for their processes; the caller empties the list.
+    """
+
+    def __init__(self, storage: BaseStorage, sweep: str, cell: Cell, shared: bool) -> None:
+        self.name = f"{sweep}/{cell.name}" if cell.name else sweep
+        self.study_id = -1
+        self.driver: list[Any] | None = None
+        self.abandoned: list[Abandoned] = []
+        self._storage = storage
+        self._sweep = sweep
+        self._cell = cell
+        self._shared = shared
+        self._live_drivers: dict[str, bool] = {}
+
+    def check_same(self, attributes: Mapping[str, Any], may_change: Sequence[str]) -> None:
+        """Refuse to resume a study that was made from another configuration.
+
+        Args:
+            attributes: of the study that exists.
+            may_change: keys that may differ.
+
+        Raises:
+            SweepRequestError: with the first differences.
+        """
+        mine = self._cell.identity
+        different = difference(attributes.get("config", mine), mine, may_change)
+        if different:
+            shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+            raise SweepRequestError(
+                f"The sweep {self._sweep} exists with another configuration: {shown}."
+                "\nGo back to that configuration, or give this sweep another name."
+            )
+
+    def open(self, existing_id: int | None, directions: Sequence[StudyDirection]) -> Mapping[str, Any]:
+        """Create the study where it doesn't exist; returns the attributes that it had.
+
+        Raises:
+            SweepRequestError: it exists with other directions.
+        """
+        try:
+            self.study_id = (
+                self._storage.create_new_study(directions, self.name) if existing_id is None else existing_id
+            )
+        except DuplicatedStudyError:  # another driver was faster
+            self.study_id = self._storage.get_study_id_from_name(self.name)
+        if self._storage.get_study_directions(self.study_id) != directions:
+            raise SweepRequestError(
+                f"The sweep {self._sweep} exists with another hydra.sweeper.direction.\nGive this sweep another name."
+            )
+        found = self._storage.get_study_user_attrs(self.study_id)
+        cell = self._cell
+        mine = {"cell": cell.name, "choices": dict(cell.choices), "config": cell.identity, "sweep": self._sweep}
+        for key, value in mine.items():
+            if key not in found:
+                self.set_attribute(key, value)
+        return found
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set a user attribute of the study."""
+        self._storage.set_study_user_attr(self.study_id, key, value)
+
+    # Its trials.
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial that counts, by number."""
+        self._live_drivers = {}
+        trials = self._storage.get_all_trials(self.study_id, deepcopy=False)
+        # Trials without a phase are somebody else's: people may add trials to an Optuna study by hand.
+        return [trial for trial in trials if "phase" in trial.user_attrs and not trial.user_attrs.get("void")]
+
+    def trial(self, trial_id: int) -> FrozenTrial:
+        """A trial as it is now."""
+        return self._storage.get_trial(trial_id)
+
+    def add(
+        self,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        user_attrs: Mapping[str, Any],
+        system_attrs: Mapping[str, Any],
+    ) -> FrozenTrial | None:
+        """Store a new trial in one record, so that a crash can't leave half of it.
+
+        Returns:
+            The trial, or None where another driver had made one for the same slot first.
+        """
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions={key: distributions[key] for key in params},
+            user_attrs={**user_attrs, "driver": self.driver},
+            system_attrs=dict(system_attrs),
+        )
+        trial = self.trial(self._storage.create_new_trial(self.study_id, template))
+        if not self._shared:
+            return trial
+        key = slot_key(user_attrs, params)
+        earlier = self._storage.get_all_trials(self.study_id, deepcopy=False)[: trial.number]
+        same = [t for t in earlier if slot_key(t.user_attrs, t.params) == key]
+        if all(is_lost(t) or t.user_attrs.get("void") for t in same):
+            return trial
+        self._storage.set_trial_user_attr(trial._trial_id, "void", True)
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return None
+
+    def close_lost(self, trial: FrozenTrial, losses: int) -> FrozenTrial:
+        """Close a running trial whose driver is dead; returns it as it is now.
+
+        Args:
+            trial: it is repeated, unless it seems to be what kills its drivers.
+            losses: how many attempts at the same slot were lost before.
+        """
+        if losses + 1 >= MOST_LOSSES and self._ran_in_driver(trial):
+            error = f"its driver died while it ran, {MOST_LOSSES} times"
+            return self.close(trial._trial_id, "failed", {"error": error})
+        return self.close(trial._trial_id, "lost", {"lost": True})
+
+    def close(self, trial_id: int, status: str, attributes: Mapping[str, Any]) -> FrozenTrial:
+        """Close a trial for its process, unless it has ended meanwhile; returns it as it is now.
+
+        Args:
+            trial_id: the trial's id in the storage.
+            status: `lost`, `interrupted` or `failed`, for the app's hooks.
+            attributes: to set on the trial.
+        """
+        try:
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:  # by itself, or by another driver
+            return self.trial(trial_id)
+        trial = self.trial(trial_id)
+        self.abandoned.append(Abandoned(self.name, trial.number, status))
+        return trial
+
+    # Who looks after a trial.
+
+    def is_mine(self, trial: FrozenTrial) -> bool:
+        """Whether this driver made the trial."""
+        return bool(trial.user_attrs.get("driver") == self.driver)
+
+    def is_elsewhere(self, trial: FrozenTrial) -> bool:
+        """Whether another driver made the trial and is alive."""
+        if self.is_mine(trial):
+            return False
+        driver = trial.user_attrs.get("driver")
+        key = json.dumps(driver)
+        if key not in self._live_drivers:
+            self._live_drivers[key] = lease.is_live(self._storage, driver, visible_only=not self._shared)
+        return self._live_drivers[key]
+
+    def _ran_in_driver(self, trial: FrozenTrial) -> bool:
+        """Whether the trial ran in its driver's own process, as with Hydra's basic launcher."""
+        process = trial.user_attrs.get("process", {})
+        driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
+        return bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))
+
+    def is_running(self, trial_id: int) -> bool:
+        """Whether the trial has no result yet."""
+        return not self.trial(trial_id).state.is_finished()
+
+    def runs_elsewhere(self, trial_id: int) -> bool:
+        """Whether a process other than this one has the unfinished trial and is alive."""
+        process = self.trial(trial_id).user_attrs.get("process")
+        return process is not None and not is_this_process(process) and is_alive(process)
