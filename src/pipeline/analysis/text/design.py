@@ -1,4 +1,4 @@
-"""`python -m pipeline.report --plan`: what a design could tell, and about how long it takes."""
+"""`python -m pipeline.report --plan`: its options, and what a planned study could show in about what time."""
 
 import argparse
 import math
@@ -11,19 +11,19 @@ from rich.table import Table
 from pipeline.analysis.stats.design import Design, expect
 from pipeline.errors import RequestError
 
-# Measured: the main job on digits, 288 runs in 90 s on two cores.
+# Seconds for a run of the default workload. Measured: the main job on digits, 288 runs in 90 s on two cores.
 DEFAULT_SECONDS = 0.6
 
 
 def add_design_arguments(parser: argparse._ArgumentGroup) -> None:
-    """The options that describe a design."""
+    """Add the options that describe a design."""
     parser.add_argument("--batches", default="16,32,64,128,256", help="batch sizes (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the search (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=24, help="trials a batch size (default: %(default)s)")
     parser.add_argument("--confirm-seeds", type=int, default=5, help="fresh seeds afterwards (default: %(default)s)")
-    parser.add_argument("--noise", default="3%", help="by how much seeds differ, as a share of the loss (default: 3%%)")
-    parser.add_argument("--curvature", default="5%", help="what one octave off costs at the base batch (default: 5%%)")
-    parser.add_argument("--seconds-per-run", type=float, help="how long one of your runs takes")
+    parser.add_argument("--noise", default="3%", help="spread (sd) of the loss between seeds (default: 3%%)")
+    parser.add_argument("--curvature", default="5%", help="cost of half the best LR at the base batch (default: 5%%)")
+    parser.add_argument("--seconds-per-run", type=float, help="how long a run of yours takes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at once (default: all cores)")
 
 
@@ -31,7 +31,7 @@ def read_design(options: argparse.Namespace) -> Design:
     """Check the options of `--plan`.
 
     Raises:
-        RequestError: a number that makes no sense.
+        RequestError: a number is out of its range; the message names the option and what is allowed.
     """
     try:
         batches = sorted({int(text) for text in options.batches.split(",")})
@@ -41,11 +41,10 @@ def read_design(options: argparse.Namespace) -> Design:
         raise RequestError(f"--batches={options.batches}: give whole numbers from 1 up, as 16,32,64.")
     base = options.base_batch or batches[len(batches) // 2]
     if base not in batches:
-        raise RequestError(f"--base-batch={base}: it is not among --batches={options.batches}.")
-    least = {"--seeds": (options.seeds, 1), "--trials": (options.trials, 1), "--workers": (options.workers, 1)}
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise RequestError(f"{name}={value}: it must be {lowest} or more.")
+        raise RequestError(f"--base-batch={base}: it is not among --batches={options.batches}.\nChoose one of them.")
+    for name in ("seeds", "trials", "workers"):
+        if (value := getattr(options, name)) < 1:
+            raise RequestError(f"--{name}={value}: it must be 1 or more.")
     if options.confirm_seeds < 0 or options.confirm_seeds == 1:
         raise RequestError(f"--confirm-seeds={options.confirm_seeds}: it must be 2 or more, or 0 for none.")
     if options.seconds_per_run is not None and not 0 < options.seconds_per_run < math.inf:
@@ -73,11 +72,17 @@ def _share(name: str, text: str) -> float:
 
 
 def print_plan(design: Design, seconds: float | None, workers: int) -> None:
-    """Simulate the design and say what it could tell."""
+    """Simulate the design and print what it could show.
+
+    Args:
+        design: what would be run.
+        seconds: for one run; None is the time of the default workload.
+        workers: runs at the same time.
+    """
     expected = expect(design)
     console = Console(highlight=False, width=100)
     table = Table(title=f"{design.runs} runs", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("batch", "best LR's 95 % interval (octaves)", "an LR is called wrong from (octaves)"):
+    for column in ("batch", "best LR's 95 % interval (octaves)", "detects an LR wrong by (octaves)"):
         table.add_column(column, justify="right")
     for batch in design.batches:
         width, error = expected.width[batch], expected.detectable[batch]
@@ -87,10 +92,10 @@ def print_plan(design: Design, seconds: float | None, workers: int) -> None:
     if expected.exponent is not None:
         console.print(f"The exponent's 95 % interval would be about {expected.exponent:.2f} wide.")
     console.print(
-        f"Guessed: seeds differ by {design.noise:.1%}, one octave off costs {math.expm1(design.curvature):.1%} at "
+        f"Assumed: seeds differ by {design.noise:.1%}, one octave off costs {math.expm1(design.curvature):.1%} at "
         f"batch {design.base} (*), in proportion to the batch elsewhere; margin {design.margin:.1%}."
     )
     minutes = design.runs * (seconds or DEFAULT_SECONDS) / workers / 60
     console.print(f"About {minutes:.2g} min with {workers} runs at once, {seconds or DEFAULT_SECONDS:g} s each.")
     if seconds is None:
-        console.print("That is what a run of the default workload takes; say with --seconds-per-run what yours does.")
+        console.print("That is the time of the default workload. Give yours with --seconds-per-run.")
