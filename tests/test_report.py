@@ -91,7 +91,7 @@ def test_a_thin_table_gets_a_report_of_what_cannot_be_said(tmp_path, capsys, row
 @pytest.mark.parametrize(
     ("arguments", "says"), [(["--html", "x.html"], "no runs to draw"), (["--base-batch", "63"], "16, 32, 64, 128")]
 )
-def test_a_table_of_best_lrs_is_not_asked_for_what_it_does_not_hold(tmp_path, arguments, says):
+def test_figures_and_base_batches_that_a_table_of_best_lrs_lacks_are_refused(tmp_path, arguments, says):
     table = write(tmp_path / "optima.csv", "batch,best_lr\n16,0.1\n32,0.2\n64,0.4\n128,0.8\n")
     with pytest.raises(RequestError, match=says):
         report.main(["--table", table, *arguments])

@@ -108,6 +108,11 @@ def plain(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def margins_of(margin: float) -> str:
+    """Name the unit of an axis in margins: `margins of 0.0012`."""
+    return f"margins of {plain(float(f'{margin:.2g}'))}"
+
+
 def _fix_ticks(axis: Axis, ticks: Sequence[float], labels: Sequence[str], minor: Sequence[float]) -> None:
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(FixedFormatter(list(labels)))

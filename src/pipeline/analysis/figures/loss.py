@@ -63,26 +63,26 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
     """Draw loss over LR; None without runs. The panels share their axes, which shows how the valley moves."""
     if not runs:
         return None
-    number = len(answer.batches)
-    columns = min(number, next((c for c, most in ((3, 9), (4, 16), (5, 25)) if number <= most), 6))
-    rows = math.ceil(number / columns)
-    figure, grid = _panels(rows, columns, WIDTH / 2 if number == 1 else WIDTH)
+    count = len(answer.batches)
+    columns = min(count, next((c for c, most in ((3, 9), (4, 16), (5, 25)) if count <= most), 6))
+    rows = math.ceil(count / columns)
+    figure, grid = _panels(rows, columns, WIDTH / 2 if count == 1 else WIDTH)
     heights = _Heights.of(runs)
     _scale(grid[0, 0], runs, heights, columns)
     by_batch: dict[int, list[tuple[int, Run]]] = {cell.batch: [] for cell in answer.batches}
-    for place, run in enumerate(runs):
-        by_batch.setdefault(run.batch, []).append((place, run))
+    for number, run in enumerate(runs):
+        by_batch[run.batch].append((number, run))
     size = float(np.clip(12 / columns, 2, 3.4))
     for axes, cell in zip(grid.flat, answer.batches, strict=False):
         _draw_cell(axes, cell, answer, size)
         for kind in KINDS:
-            here = [(place, run) for place, run in by_batch[cell.batch] if kind.of(run)]
+            here = [(number, run) for number, run in by_batch[cell.batch] if kind.of(run)]
             places = np.array([(run.lr, heights.of_run(run, kind.row)) for _, run in here])
             plot_runs(axes, here, places, ms=size, zorder=3, **kind.style)
         axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=8 if columns < 5 else 7)
-    _tidy(grid, number)
+    _tidy(grid, count)
     figure.supylabel(objective_label(answer), fontsize=8, x=0.03 / figure.get_figwidth())
-    ncols = 2 if number == 1 else 4
+    ncols = 2 if count == 1 else 4
     figure.legend(handles=_legend(answer, runs), loc="lower center", ncols=ncols, columnspacing=1.5)
     return figure
 
@@ -168,13 +168,13 @@ def _draw_cell(axes: Axes, cell: BatchResult, answer: Answer, size: float) -> No
         axes.errorbar([cell.best_lr], [cell.best_value], xerr=ends, capsize=1.5, zorder=4, **style)  # type: ignore[arg-type]
 
 
-def _tidy(grid: np.ndarray, number: int) -> None:
-    """Hide the panels without a batch size, and label the lowest one of each column."""
+def _tidy(grid: np.ndarray, count: int) -> None:
+    """Hide the panels after the first `count`, and label the lowest one of each column."""
     columns = grid.shape[1]
-    for place, axes in enumerate(grid.flat):
-        if place >= number:
+    for position, axes in enumerate(grid.flat):
+        if position >= count:
             axes.set_visible(False)
-        elif place + columns >= number:
+        elif position + columns >= count:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("learning rate", fontsize=8 if columns < 5 else 7)
 

@@ -11,12 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from pipeline.analysis.figures.axes import batch_axis, log_axis, plain, side_room
-from pipeline.analysis.figures.marks import base_lr, column, plot_runs
+from pipeline.analysis.figures.axes import batch_axis, log_axis, margins_of, side_room
+from pipeline.analysis.figures.marks import base_lr, column, plot_rules, plot_runs
 from pipeline.analysis.figures.ratio import draw_ratios, ratio_legend
 from pipeline.analysis.figures.style import BAND, GREY, INK, PAPER, RULE_STYLES, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
+from pipeline.analysis.stats.results import Answer, BatchResult
 
 # Heights above each batch size's best loss, in margins. They double, so that both the valley and its flanks show.
 LEVELS = (0, 1, 2, 4, 8, 16)
@@ -69,10 +69,11 @@ def _draw_map(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
     _hatch_failing(axes, cells, high, room)
     places = np.column_stack([[run.batch for run in runs], tried])
     plot_runs(axes, list(enumerate(runs)), places, marker=".", ms=2, mew=0, color=GREY)
-    _draw_rules(axes, answer, room)
+    start = base_lr(answer)
+    if start is not None and len(cells) > 1:
+        plot_rules(axes, answer, start, path_effects=HALO)
     _draw_best(axes, cells)
-    has_unit = answer.margin is not None and answer.margin > 0
-    unit = f"margins of {plain(float(f'{answer.margin:.2g}'))}" if has_unit else f"steps of {SHARE:.0%} of it"
+    unit = margins_of(answer.margin) if answer.margin and answer.margin > 0 else f"steps of {SHARE:.0%} of it"
     what = "Worse than the best" if len(cells) == 1 else "Worse than each batch's own best"
     axes.set_title("Runs" if shades is None else f"{what}, in {unit}", loc="left")
 
@@ -125,16 +126,6 @@ def _hatch_failing(axes: Axes, cells: Sequence[BatchResult], top: float, room: f
         y = np.concatenate([y[:1], y, y[-1:]])
         axes.fill_between(x, y, np.maximum(y, top), facecolor="none", edgecolor=GREY, hatch="/////", lw=0, zorder=1)
         axes.plot(x, y, color=GREY, lw=0.8, zorder=1)
-
-
-def _draw_rules(axes: Axes, answer: Answer, room: float) -> None:
-    start = base_lr(answer)
-    if start is None or len(answer.batches) == 1:
-        return
-    sizes = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
-    for rule, (color, dashes) in RULE_STYLES.items():
-        lrs = start * (sizes / answer.base_batch) ** JUDGED_RULES[rule]
-        axes.plot(sizes, lrs, ls=dashes, color=color, path_effects=HALO, scalex=False, scaley=False, zorder=2)
 
 
 def _draw_best(axes: Axes, cells: Sequence[BatchResult]) -> None:

@@ -1,4 +1,4 @@
-"""How figures mark runs and verdicts, and the columns of an answer that they read."""
+"""How figures show runs, rules and verdicts, and the columns of an answer that they read."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline.analysis.figures.style import INK, PAPER
+from pipeline.analysis.figures.axes import side_room
+from pipeline.analysis.figures.style import INK, PAPER, RULE_STYLES
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.results import Answer, BatchResult
+from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # Marker of each verdict, and whether it is filled: readable without colour.
 VERDICT_MARKS = {"holds": ("o", True), "undecided": ("o", False), "breaks": ("x", True), "censored": ("^", False)}
@@ -30,6 +31,23 @@ def plot_runs(axes: Axes, runs: Sequence[tuple[int, Run]], places: np.ndarray, *
     if shown.any():
         (line,) = axes.plot(*places[shown].T, ls="", **style)
         line.set_gid("runs-" + "-".join(str(number) for (number, _), fits in zip(runs, shown, strict=True) if fits))
+
+
+def plot_rules(axes: Axes, answer: Answer, lr: float = 1.0, exponent: float = 0.0, **style: Any) -> None:
+    """Plot each rule's LR over the batch size, divided by (batch / base batch)^exponent.
+
+    Args:
+        axes: to plot on; its limits don't change.
+        answer: with the base batch and the batch sizes.
+        lr: of the rules at the base batch.
+        exponent: 1 gives the rules relative to linear.
+        style: of the lines.
+    """
+    room = 2 ** side_room(answer.batches)
+    ends = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
+    for rule, (color, dashes) in RULE_STYLES.items():
+        lrs = lr * (ends / answer.base_batch) ** (JUDGED_RULES[rule] - exponent)
+        axes.plot(ends, lrs, ls=dashes, color=color, scalex=False, scaley=False, zorder=2, **style)
 
 
 def plot_verdicts(axes: Axes, points: Sequence[tuple[float, float, str]], color: str = INK) -> None:

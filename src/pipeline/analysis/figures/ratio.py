@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline.analysis.figures.axes import batch_axis, ratio_axis, side_room
-from pipeline.analysis.figures.marks import base_lr, column, plot_verdicts, verdict_legend
-from pipeline.analysis.figures.style import BAND, BLUE, INK, RULE_STYLES
+from pipeline.analysis.figures.axes import batch_axis, ratio_axis
+from pipeline.analysis.figures.marks import base_lr, column, plot_rules, plot_verdicts, verdict_legend
+from pipeline.analysis.figures.style import BAND, BLUE, INK
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # The axis reaches at least so many octaves either side of 1, so that a small difference looks small.
@@ -29,7 +29,7 @@ def draw_ratios(axes: Axes, answer: Answer) -> None:
     ratio_axis(axes, 2 ** min(-MIN_OCTAVES, octaves.min() - 0.3), 2 ** max(MIN_OCTAVES, octaves.max() + 0.3))
     # The bars of many batch sizes must not touch.
     axes.vlines(sizes, *bands, color=BAND, lw=float(np.clip(90 / len(cells), 1.5, 8)))
-    _draw_rules(axes, answer)
+    plot_rules(axes, answer, exponent=JUDGED_RULES["linear"])
     if answer.laws:
         law = np.asarray(answer.laws[0].lrs, dtype=float) / linear
         axes.plot(sizes, law, color=BLUE, ls=LAW_DASHES, lw=1.2, zorder=2)
@@ -50,14 +50,6 @@ def ratio_legend(answer: Answer) -> list[Line2D]:
         handles.append(Line2D([], [], color=BLUE, ls=LAW_DASHES, lw=1.2, label=label))
     verdicts = (_verdict(cell) for cell in answer.batches if cell.best_lr is not None)
     return handles + verdict_legend(verdicts, prefix="linear: ")
-
-
-def _draw_rules(axes: Axes, answer: Answer) -> None:
-    room = 2 ** side_room(answer.batches)
-    ends = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
-    for rule, (color, dashes) in RULE_STYLES.items():
-        ratio = (ends / answer.base_batch) ** (JUDGED_RULES[rule] - 1)
-        axes.plot(ends, ratio, ls=dashes, color=color, scalex=False, scaley=False, zorder=2)
 
 
 def _verdict(cell: BatchResult) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.analysis.figures.axes import batch_axis, objective_label, plain
+from pipeline.analysis.figures.axes import batch_axis, margins_of, objective_label, plain
 from pipeline.analysis.figures.marks import plot_verdicts, verdict_legend
 from pipeline.analysis.figures.style import BAND, GREY, INK, RULE_STYLES, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
@@ -40,7 +40,7 @@ def regret_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
         _draw_rule(axes, answer, rule, scale)
         axes.set_title(f"{rule}, from batch {answer.base_batch}", loc="left", color=RULE_STYLES[rule][0])
     label = objective_label(answer).split(" (")[0]
-    panels[0].set_ylabel(f"{label} above the best\n(margins of {plain(float(f'{answer.margin:.2g}'))}), 90 % interval")
+    panels[0].set_ylabel(f"{label} above the best\n({margins_of(answer.margin)}), 90 % interval")
     figure.legend(handles=verdict_legend(result.verdict for result in results), loc="outside lower center", ncols=4)
     return figure
 

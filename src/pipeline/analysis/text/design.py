@@ -2,12 +2,12 @@
 
 import argparse
 import math
-import os
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lr_study import available_cores
 from pipeline.analysis.stats.design import Design, expect
 from pipeline.errors import RequestError
 
@@ -24,7 +24,7 @@ def add_design_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--noise", default="3%", help="spread (sd) of the loss between seeds (default: 3%%)")
     parser.add_argument("--curvature", default="5%", help="cost of half the best LR at the base batch (default: 5%%)")
     parser.add_argument("--seconds-per-run", type=float, help="how long a run of yours takes")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at once (default: all cores)")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="runs at once (default: all cores)")
 
 
 def read_design(options: argparse.Namespace) -> Design:
