@@ -1,6 +1,6 @@
-"""`python -m pipeline.sync`: send to MLflow what was recorded while it was away, and close runs that died.
+"""`python -m pipeline.sync`: send what runs recorded while MLflow was away, and close runs that died.
 
-The next run or sweep does the same by itself; this is for when there is none.
+The next run or sweep in the same folder does so too; this is for when there is none.
 """
 
 import argparse
@@ -16,12 +16,46 @@ from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Send what lies in the spool, and say what became of it.
+    """Send the spools in a folder, and print what became of them.
 
     Raises:
         RequestError: there is no such folder.
-        RunError: something could not be sent; it is still there.
+        RunError: something could not be sent; it is kept.
     """
+    options = _parser().parse_args(arguments)
+    uri = options.tracking_uri or _default_uri(options.spool)
+    folder = options.spool or TrackingTarget(uri, "").spool
+    if options.spool is not None and not folder.is_dir():
+        raise RequestError(f"--spool {folder}: no such folder.")
+    if not list_spools(folder):
+        print(f"{folder}: nothing is waiting.")
+        return
+    from pipeline.tracking.spool.recovery import upload_unsent
+
+    sent = upload_unsent(folder, uri, override=options.all, retry_now=True)
+    lost = f", and closed as lost because their process had died: {sent.closed}" if sent.closed else ""
+    print(f"{len(sent.runs)} run(s) sent to {mask_passwords(uri)}{lost}.")
+    if sent.alive:
+        print(f"{sent.alive} run(s) are still at work, and send their own records.")
+    if sent.resumable:
+        print(
+            f"{sent.resumable} run(s) crashed and can be resumed: run the same command (resume=auto) beside {folder}."
+        )
+    if sent.other_store:
+        print(
+            f"{sent.other_store} record(s) are for another store: give its --tracking-uri, or --all to send them here."
+        )
+    if sent.failed:
+        file, reason = sent.failed[0]
+        raise RunError(f"{len(sent.failed)} run(s) could not be sent, and are kept: {file.name} ({reason}).")
+    if sent.partial:
+        file, reason = sent.partial[0]
+        raise RunError(
+            f"Artifacts of {len(sent.partial)} run(s) can't be stored, and are kept: {file.name} ({reason})."
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.sync", description=__doc__)
     parser.add_argument(
         "--tracking-uri",
@@ -29,38 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--spool", type=Path, help="folder of the records (default: beside the store, in mlruns/spool)")
     parser.add_argument("--all", action="store_true", help="send what was recorded for another store to this one, too")
-    options = parser.parse_args(arguments)
-    uri = options.tracking_uri or _default_uri(options.spool)
-    folder = options.spool or TrackingTarget(uri, "").spool
-    if not folder.is_dir() and options.spool is not None:
-        raise RequestError(f"--spool {folder}: no such folder.")
-    if not list_spools(folder):
-        print(f"{folder}: nothing is waiting.")
-        return
-    from pipeline.tracking.spool.recovery import upload_unsent
-
-    sent = upload_unsent(folder, uri, override=options.all, insist=True)
-    lost = f", and closed as lost where their process had died: {sent.closed}" if sent.closed else ""
-    print(f"{len(sent.runs)} run(s) sent to {mask_passwords(uri)}{lost}.")
-    if sent.alive:
-        print(f"{sent.alive} run(s) are at work still, and send their own.")
-    if sent.resumable:
-        print(f"{sent.resumable} run(s) were cut off; the same command (resume=auto) goes on from {folder}.")
-    if sent.elsewhere:
-        print(f"{sent.elsewhere} record(s) are for another store: give its --tracking-uri, or --all to send them here.")
-    if sent.kept:
-        file, reason = sent.kept[0]
-        raise RunError(f"{len(sent.kept)} run(s) could not be sent, and stay: {file.name} ({reason}).")
-    if sent.partial:
-        file, reason = sent.partial[0]
-        raise RunError(f"Artifacts of {len(sent.partial)} run(s) can't be stored, and stay: {file.name} ({reason}).")
+    return parser
 
 
 def _default_uri(spool: Path | None) -> str:
-    """The store where none is named."""
+    """Return the store if none is given: the database beside `spool`, or as for every command."""
     named = os.environ.get("MLFLOW_TRACKING_URI")
     beside = None if spool is None else spool.absolute().parent / "mlflow.db"
-    # Records in a folder of one's choice are hardly for the database of the folder that one happens to stand in.
+    # A folder that was named is probably not for the database of the working directory.
     if beside is not None and (beside.exists() or not named):
         return f"sqlite:///{beside}"
     return named or DEFAULT_URI

@@ -155,7 +155,7 @@ def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on
     with TrackedRun(target, "broken", {}) as run:
         run.log_environment()
         run.log_metrics({"a": 1.0}, 1)
-    assert "can't be told, and is left out (UnicodeDecodeError" in caplog.text
+    assert "can't be found and is left out (UnicodeDecodeError" in caplog.text
     found = open_store(target.uri, target.experiment).client.get_run(run.id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0})
 

@@ -56,7 +56,7 @@ def send_later(run, server):
     deadline = time.monotonic() + 60
     while (sent := upload_unsent(run.spool.path.parent, server.uri)).alive and time.monotonic() < deadline:
         time.sleep(0.2)  # the run's own thread may be at it still
-    assert (sent.kept, sent.alive) == ([], 0)
+    assert (sent.failed, sent.alive) == ([], 0)
 
 
 def in_mlflow(server, name):
@@ -117,7 +117,7 @@ def test_a_server_that_is_gone_at_the_end_gets_all_of_it_later(server, number, c
     assert len(list_spools(run.target.spool)) == 1
     server.start()
     sent = upload_unsent(run.target.spool, server.uri)
-    assert (len(sent.runs), sent.closed, sent.kept) == (1, 0, [])
+    assert (len(sent.runs), sent.closed, sent.failed) == (1, 0, [])
     is_whole(server, name, started, ended)
     assert list(run.target.spool.iterdir()) == []
 
@@ -252,9 +252,9 @@ def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch
 def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(server, tmp_path):
     program = (
         "import sys, time\n"
-        "from pipeline.tracking.target import Place\n"
+        "from pipeline.tracking.target import TrackingTarget\n"
         "from pipeline.tracking.run import TrackedRun\n"
-        "run = TrackedRun(Place(sys.argv[1], 'outages'), 'killed', {'pipeline': 'run', 'name': 'killed'})\n"
+        "run = TrackedRun(TrackingTarget(sys.argv[1], 'outages'), 'killed', {'pipeline': 'run', 'name': 'killed'})\n"
         "assert run.id\n"
         "for epoch in range(1, 1000):\n"
         "    run.log_metrics({'a': epoch, 'b': epoch}, epoch); print(epoch, flush=True); time.sleep(0.01)\n"
@@ -360,7 +360,7 @@ def small_disk(folder):
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a disk that is full for real needs root; tests/tracking/test_spool.py plays one to anybody")
+        pytest.skip("a disk that is full for real needs root; tests/tracking/spool/test_spool.py simulates one")
 
     def fill():
         with open(folder / "fill", "wb", buffering=0) as file, contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import RequestError
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import folder_name, open_existing_store, open_store
-from pipeline.tracking.sweep import Parent, find_parent, log_report, read_runs
+from pipeline.tracking.sweep import ParentRun, find_parent, log_report, read_runs
 from pipeline.tracking.target import TrackingTarget
 
 
@@ -133,7 +133,7 @@ def child(target, parent, sweep, batch, lr, status="complete"):
 
 
 def test_a_sweeps_table_is_read_back_from_its_children(target, store):
-    parent = Parent(target, "table")
+    parent = ParentRun(target, "table")
     run_id = child(target, parent.id, "table", 64, 0.1)
     child(target, parent.id, "table", 128, 0.2, "diverged")
     child(target, parent.id, "another", 64, 0.1)
@@ -151,10 +151,10 @@ def test_a_sweeps_table_is_read_back_from_its_children(target, store):
 
 
 def test_a_sweep_that_goes_on_keeps_its_parent(target, store):
-    first = Parent(target, "resumed")
+    first = ParentRun(target, "resumed")
     first.describe({"a": 1}, ["batch=1"])
     first.end("interrupted")
-    second = Parent(target, "resumed")
+    second = ParentRun(target, "resumed")
     second.describe({"a": 2}, ["batch=1", "batch=2"])
     assert first.id == second.id
     assert stored(store, first.id).info.status == "RUNNING"
@@ -164,7 +164,7 @@ def test_a_sweep_that_goes_on_keeps_its_parent(target, store):
 
 
 def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(target, store, tmp_path):
-    parent = Parent(target, "reported")
+    parent = ParentRun(target, "reported")
     (tmp_path / "report.html").write_text("<p>")
     log_report(store, parent.id, str(tmp_path), "**answer**", {"best_lr": {64: 0.1, 128: 0.2}})
     found = find_parent(store, "reported")

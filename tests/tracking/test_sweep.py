@@ -15,7 +15,7 @@ from pipeline.errors import RunError
 from pipeline.sweep.hooks import SweepHooks
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
-from pipeline.tracking.sweep import Parent, keep_best_model, log_report, read_runs
+from pipeline.tracking.sweep import ParentRun, copy_best_model, log_report, read_runs
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def store(own_target):
 
 @pytest.fixture
 def parent(own_target):
-    parent = Parent(own_target, "s")
+    parent = ParentRun(own_target, "s")
     yield parent
     with contextlib.suppress(RunError):  # the hooks may have closed it
         parent.end("complete")
@@ -52,15 +52,15 @@ def model_of(store, run_id, folder):
 def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_target, store, parent, tmp_path):
     runs = [trial(own_target, 0.1), trial(own_target, 0.3, "third"), trial(own_target, 0.2, "second")]
     runs += [trial(own_target, 0.0, "diverged", "diverged"), trial(own_target, float("nan"), "no number")]
-    assert keep_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
+    assert copy_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
     assert model_of(store, parent.id, tmp_path / "best") == "second"
     assert store.client.get_run(parent.id).data.tags["model_of"] == runs[2].run_id
-    assert keep_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
+    assert copy_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
 
 
 def test_where_no_trial_has_a_model_the_sweep_gets_none(own_target, store, parent):
-    assert keep_best_model(store, parent.id, [trial(own_target, 0.1)]) is None
-    assert keep_best_model(store, parent.id, []) is None
+    assert copy_best_model(store, parent.id, [trial(own_target, 0.1)]) is None
+    assert copy_best_model(store, parent.id, []) is None
     assert "model_of" not in store.client.get_run(parent.id).data.tags
 
 

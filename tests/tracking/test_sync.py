@@ -9,8 +9,8 @@ from rich.console import Console
 from pipeline import sync
 from pipeline.run.progress import LineReporter
 from pipeline.tracking.spool.folder import list_spools
-from pipeline.tracking.spool.record import Spool
 from pipeline.tracking.spool.recovery import upload_unsent
+from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.target import TrackingTarget
 
@@ -83,7 +83,7 @@ def test_a_database_of_the_same_name_elsewhere_gets_nothing(make_target, tmp_pat
     target = make_target(tmp_path / "there")
     leave(target)
     sent = upload_unsent(target.spool, "sqlite:///mlruns/mlflow.db")
-    assert (sent.elsewhere, sent.runs) == (1, [])
+    assert (sent.other_store, sent.runs) == (1, [])
     sync.main(["--spool", str(target.spool), "--tracking-uri", "sqlite:///mlruns/mlflow.db"])
     assert "1 record(s) are for another store" in capsys.readouterr().out
     assert list((tmp_path / "here").iterdir()) == []
@@ -107,9 +107,9 @@ def test_the_command_names_a_server_without_its_password_and_the_record_is_that_
     assert target.sync_command == (
         "python -m pipeline.sync --tracking-uri https://mlflow.example, with user and password in the address"
     )
-    assert TrackingTarget("https://mlflow.example", "").is_of(target.label, target.spool)
-    assert target.is_of("https://me:***@mlflow.example", target.spool), "as records named it before"
-    assert not TrackingTarget("https://other.example", "").is_of(target.label, target.spool)
+    assert TrackingTarget("https://mlflow.example", "").matches(target.label, target.spool)
+    assert target.matches("https://me:***@mlflow.example", target.spool), "as records named it before"
+    assert not TrackingTarget("https://other.example", "").matches(target.label, target.spool)
 
 
 @pytest.mark.parametrize("clock", [2000, 500], ids=["later", "by a clock that is behind"])

@@ -51,7 +51,7 @@ def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[Environmen
         yield EnvironmentDifference("code", f"the same commit {commit}, with other changes to it")
     else:
         yield EnvironmentDifference("code")
-    here = environment.found_or("", "packages", environment.installed_packages)
+    here = environment.find_or("", "packages", environment.installed_packages)
     if logged.packages and here:
         changes = _diff_packages(logged.packages, here)
         yield EnvironmentDifference("packages", changes or "the same", bool(changes))
@@ -114,7 +114,7 @@ def _diff_packages(then: str, now: str) -> str:
 def _diff_machine(logged: "LoggedRun", device: str) -> EnvironmentDifference:
     from pipeline.tracking import environment
 
-    then, now = _logged_machine(logged), environment.found_or({}, "machine", environment.machine)
+    then, now = _logged_machine(logged), environment.find_or({}, "machine", environment.machine)
     if not then:
         return EnvironmentDifference("machine", f"{UNKNOWN}: the run logged none", True)
     kind_then, kind_now = _rounding_kind(then), _rounding_kind(now)

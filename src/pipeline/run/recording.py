@@ -15,7 +15,7 @@ from pipeline.data.stream import in_order
 from pipeline.engine import Evaluation, load_checkpoint
 from pipeline.engine.runtime import device_name
 from pipeline.run.workload import Workload
-from pipeline.tracking.environment import cpu_model, found_or
+from pipeline.tracking.environment import cpu_model, find_or
 from pipeline.tracking.run import TrackedRun
 
 
@@ -50,7 +50,7 @@ def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
 
 def device_of(workload: Workload) -> str:
     """The model of the GPU that the run computes on, else of the processor."""
-    return str(found_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model()))
+    return str(find_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model()))
 
 
 def record_request(run: TrackedRun, config: Config, workload: Workload, trial: Trial | None) -> None:

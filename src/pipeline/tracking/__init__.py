@@ -1,5 +1,1 @@
-"""Tracking in MLflow: the only code that imports mlflow, and that only from a run's side thread."""
-
-from pipeline.tracking.target import check_location
-
-__all__ = ["check_location"]
+"""Tracking in MLflow: the only code that imports mlflow. A run imports it in a thread, beside the training."""

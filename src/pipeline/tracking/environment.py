@@ -1,4 +1,4 @@
-"""What a run depended on besides its configuration and its source: packages, machine, command."""
+"""Packages, machine and command: what a run depends on besides its configuration and its source code."""
 
 import itertools
 import logging
@@ -18,18 +18,18 @@ log = logging.getLogger("pipeline.tracking")
 CPUINFO = "/proc/cpuinfo"
 
 
-def found_or(otherwise: Any, what: str, find: Callable[[], Any]) -> Any:
-    """What `find` finds, or `otherwise`, with a warning: a machine that can't tell of itself must not cost a run."""
+def find_or(default: Any, what: str, find: Callable[[], Any]) -> Any:
+    """Call `find`; if it raises, warn and return `default`, since missing information must not end a run."""
     try:
         return find()
     except Exception as error:
-        log.warning("The run's %s can't be told, and is left out (%s: %s).", what, type(error).__name__, error)
-        return otherwise
+        log.warning("The run's %s can't be found and is left out (%s: %s).", what, type(error).__name__, error)
+        return default
 
 
 def installed_packages() -> str:
-    """The installed distributions as lines `name==version`, sorted: a requirements file."""
-    # setuptools puts the copies that it carries on the path once something imports it, as torch's compiler does.
+    """Return the installed distributions as a requirements file: sorted lines `name==version`."""
+    # setuptools, once imported (as by torch's compiler), puts its own copies of other packages on the path.
     path = [entry for entry in sys.path if "_vendor" not in Path(entry).parts]
     listed = distributions(path=path)
     found = {f"{d.metadata['Name']}=={d.version}" for d in listed if d.metadata and d.metadata["Name"]}
@@ -37,8 +37,8 @@ def installed_packages() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the interpreter."""
-    # Absent where the system doesn't tell, as on Windows.
+    """Describe the machine and the Python interpreter."""
+    # Windows has no sysconf.
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "platform": platform.platform(),
@@ -51,11 +51,11 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor by its maker's name for it, as far as the system tells."""
+    """Return the name of the processor's model, if the system knows it; else the architecture."""
     described = _cpuinfo()
     if (name := described.get("model name") or described.get("cpu")) is not None:
         return name
-    if "CPU part" in described:  # ARM has numbers
+    if "CPU part" in described:  # ARM processors have numbers
         return f"{platform.machine()} implementer {described.get('CPU implementer')} part {described['CPU part']}"
     if sys.platform == "darwin":
         asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
@@ -66,7 +66,7 @@ def cpu_model() -> str:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor; to ask for all of many takes seconds."""
+    """Read what Linux says of the first processor; on large machines, to read about all takes seconds."""
     try:
         with open(CPUINFO, errors="replace") as file:
             lines = list(itertools.takewhile(str.strip, file))
@@ -77,9 +77,9 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, as far as Python can tell, quoted for a shell and without the passwords in it."""
+    """Return the command as Python knows it, quoted for a shell and with its passwords masked."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     start = ["python", "-m", spec.name] if spec is not None else ["python", *sys.argv[:1]]
     words = shlex.join(mask_passwords(word) for word in [*start, *sys.argv[1:]])
-    # An argument may be any bytes, and MLflow takes UTF-8.
+    # An argument may hold any bytes, but MLflow takes UTF-8 only.
     return words.encode("utf-8", errors="replace").decode()

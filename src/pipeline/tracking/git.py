@@ -1,6 +1,6 @@
-"""The source that a run was made from: a commit, and what differs from it.
+"""The git commit of the source code, and the working tree's difference to it.
 
-Whatever git has to say, or doesn't, nothing here raises because of it.
+Nothing here raises because of git.
 """
 
 import os
@@ -8,22 +8,21 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# Seconds for one question to git.
+# Seconds for one git command.
 SECONDS = 10.0
-# Characters of the whole difference, and bytes of one new file that is kept in it.
+# At most so many characters of the whole difference, and bytes of one new file in it.
 LONGEST = 1_000_000
 LONGEST_FILE = 100_000
-# New files are kept where their names end so: code and its configuration, and not what a run made, nor a key or a
-# table of data that happens to lie there.
+# Suffixes of the new files that are kept: code and its configuration. Outputs, keys and data are left out.
 KEPT = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".pyi", ".pyx", ".toml", ".yaml", ".yml"))
 LEFT_OUT = frozenset((".venv", "mlruns", "multirun", "node_modules", "outputs", "site-packages", "venv"))
 
 
 def git_state() -> tuple[str | None, str]:
-    """(commit, difference to it) of the working directory's repository.
+    """Return the commit of the working directory's repository, and the difference to it.
 
-    The difference is a patch that `git apply` takes: of the tracked files, and new files of code that aren't ignored.
-    Outside a repository it is this package's own; (None, "") where neither is one.
+    The difference is a patch for `git apply`: changes of tracked files, and new files of code that git doesn't ignore.
+    Outside a repository, both are of the repository that this package lies in; (None, "") if there is none either.
     """
     for folder in (".", os.path.dirname(__file__)):
         commit = _git(folder, "rev-parse", "HEAD")
@@ -46,11 +45,11 @@ def _difference(top: str) -> str:
 
 
 def _new_files(top: str) -> Iterator[str]:
-    """Each new file of code as a patch that makes it."""
+    """Yield a patch for each new file of code."""
     listed = _git(top, "ls-files", "--others", "--exclude-standard", "-z") or b""
     for name in sorted(os.fsdecode(part) for part in listed.split(b"\0") if part):
         path = PurePosixPath(name)
-        # Names that git would quote stay out, for they'd need its quotes here.
+        # Names that git would quote are left out, since the patch would have to quote them too.
         if (
             path.suffix in KEPT
             and LEFT_OUT.isdisjoint(path.parts)
@@ -63,7 +62,7 @@ def _new_files(top: str) -> Iterator[str]:
 
 
 def _read(file: Path) -> str | None:
-    """What a small file of text holds; None for any other."""
+    """Read a small text file; None for any other file."""
     try:
         if file.is_symlink() or not file.is_file() or file.stat().st_size > LONGEST_FILE:
             return None
@@ -83,7 +82,7 @@ def _patch(name: str, text: str) -> str:
 
 
 def _text(content: bytes) -> str:
-    """A file may be in any encoding, and MLflow takes UTF-8."""
+    """Decode a file of any encoding as UTF-8, the only one that MLflow takes."""
     return content.decode("utf-8", errors="replace")
 
 

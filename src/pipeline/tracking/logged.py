@@ -1,40 +1,39 @@
-"""Reading back what a run logged."""
+"""Read back what a run logged."""
 
 import re
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
 from pipeline.tracking.remote import check_not_local, no_local_artifacts
 from pipeline.tracking.run import config_digest
-from pipeline.tracking.spool.background import reason_of
-from pipeline.tracking.store import open_for_reading
+from pipeline.tracking.store import NOT_FOUND, open_for_reading, read_errors
 from pipeline.tracking.target import is_server
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-# Metric, then step, then value.
+# By metric, its value at each step.
 History = dict[str, dict[int, float]]
 
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What a run left in MLflow.
+    """What MLflow holds of a run.
 
     Attributes:
         run_id, experiment, status: its id, its experiment's name, and the tag that says how it ended.
         config: the text of `config/config.yaml`.
-        params, tags: as MLflow holds them.
+        params, tags: as in MLflow.
         history: every metric at every step.
         dataset: (name, digest) of its data, or None.
-        packages, machine, difference: the environment's files, from the sweep's run where it belongs to a sweep;
-            empty where there are none.
+        packages, machine, difference: the texts of the environment's files, which a trial's sweep has; empty if there
+            are none.
     """
 
     run_id: str
@@ -51,21 +50,26 @@ class LoggedRun:
 
     @property
     def commit(self) -> str | None:
-        """The git commit it was made at."""
+        """The git commit of its source code."""
         return self.tags.get("mlflow.source.git.commit")
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the configuration was checked against a digest; without one an edited one looks like any other."""
+        """Whether there is a digest, against which `config` was checked; without one, nobody knows if it was edited."""
         return "config_digest" in self.tags
 
 
 def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedRun:
-    """Read the run `run_id` from the store at `uri`; of a server's, folders of this machine only below `trusted` ones.
+    """Read the run `run_id` from the store at `uri`.
+
+    Args:
+        uri: the store.
+        run_id: the run's id.
+        trusted: folders of this machine that a server may name as the place of a run's files.
 
     Raises:
-        RequestError: no such run, not one of ours, its configuration is missing or was edited, or the store can't
-            be read, or it is a server that would have its files in a folder of this machine.
+        RequestError: there is no such run, it isn't one of this project, its configuration is missing or was edited,
+            the store can't be read, or a server names a folder that isn't trusted.
     """
     if not RUN_ID.fullmatch(run_id):
         raise RequestError(
@@ -73,36 +77,19 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
             "\nTake it from MLflow's page of the run, or from the last line of a run."
         )
     client = open_for_reading(uri)
-    with readable(uri), no_local_artifacts(uri, trusted):
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise RequestError(
-                f"{run_id}: there is no such run in {mask_passwords(uri)}.\nName its store: --tracking-uri."
-            ) from None
+    with read_errors(uri), no_local_artifacts(uri, trusted):
+        run = _find_run(client, uri, run_id)
         tags = dict(run.data.tags)
-        if tags.get("pipeline") not in ("run", "trial"):
-            what = "a sweep; name one of its runs" if tags.get("pipeline") == "sweep" else "not a run of this project"
-            raise RequestError(f"{run_id}: this is {what}.")
-        config = _artifact(client, run_id, "config/config.yaml")
-        if not config:
-            raise RequestError(f"{run_id}: its config/config.yaml is missing, and nothing else says all that it was.")
-        if tags.get("config_digest", config_digest(config)) != config_digest(config):
-            raise RequestError(
-                f"{run_id}: its config/config.yaml was edited after the run (its digest is not the logged one)."
-                "\nA run of the edited values is another run: give them to pipeline.train."
-            )
+        config = _read_config(client, run_id, tags)
         inputs = run.inputs.dataset_inputs if run.inputs is not None else []
-        dataset = (inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None
-        gathered = tags.get("mlflow.parentRunId", run_id)
-        if gathered != run_id:
-            parent = client.get_run(gathered).data.tags
+        # A sweep logs the environment once, on its parent run.
+        environment_id = tags.get("mlflow.parentRunId", run_id)
+        if environment_id != run_id:
+            parent = client.get_run(environment_id).data.tags
             tags = {k: v for k, v in parent.items() if k == "mlflow.source.git.commit"} | tags
         experiment = client.get_experiment(run.info.experiment_id)
         if is_server(uri):
-            check_not_local(experiment.artifact_location, trusted)  # where the repetition's files will be
+            check_not_local(experiment.artifact_location, trusted)  # where a repetition's files will lie
         return LoggedRun(
             run_id=run_id,
             experiment=experiment.name,
@@ -110,43 +97,52 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
             config=config,
             params=dict(run.data.params),
             tags=tags,
-            history=_history(client, run_id, run.data.metrics),
-            dataset=dataset,
-            packages=_artifact(client, gathered, "environment/requirements.txt"),
-            machine=_artifact(client, gathered, "environment/machine.json"),
-            difference=_artifact(client, gathered, "source/git.diff"),
+            history={
+                key: {metric.step: metric.value for metric in client.get_metric_history(run_id, key)}
+                for key in run.data.metrics
+            },
+            dataset=(inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None,
+            packages=_read_artifact(client, environment_id, "environment/requirements.txt"),
+            machine=_read_artifact(client, environment_id, "environment/machine.json"),
+            difference=_read_artifact(client, environment_id, "source/git.diff"),
         )
 
 
-def _history(client: MlflowClient, run_id: str, metrics: Iterator[str] | dict[str, float]) -> History:
-    return {key: {m.step: m.value for m in client.get_metric_history(run_id, key)} for key in metrics}
+def _find_run(client: MlflowClient, uri: str, run_id: str) -> MlflowRun:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != NOT_FOUND:
+            raise
+        raise RequestError(
+            f"{run_id}: there is no such run in {mask_passwords(uri)}.\nName its store: --tracking-uri."
+        ) from None
+    kind = run.data.tags.get("pipeline")
+    if kind not in ("run", "trial"):
+        what = "a sweep; name one of its runs" if kind == "sweep" else "not a run of this project"
+        raise RequestError(f"{run_id}: this is {what}.")
+    return run
 
 
-def _artifact(client: MlflowClient, run_id: str, path: str) -> str:
-    """The text of an artifact whose path is ours, or nothing where there is none."""
+def _read_config(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> str:
+    config = _read_artifact(client, run_id, "config/config.yaml")
+    if not config:
+        raise RequestError(f"{run_id}: its config/config.yaml is missing, without which it can't be repeated.")
+    if tags.get("config_digest", config_digest(config)) != config_digest(config):
+        raise RequestError(
+            f"{run_id}: its config/config.yaml was edited after the run (its digest is not the logged one)."
+            "\nTo train with the edited values, give them to pipeline.train."
+        )
+    return config
+
+
+def _read_artifact(client: MlflowClient, run_id: str, path: str) -> str:
+    """Read an artifact's text; empty if there is no such artifact."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             file = Path(client.download_artifacts(run_id, path, folder))
-        except (MlflowException, OSError) as error:
-            if _is_missing(client, run_id, path):
+        except (MlflowException, OSError):
+            if path not in {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}:
                 return ""
-            raise error
-        return file.read_bytes().decode("utf-8", errors="replace")  # with the ends of lines as they were
-
-
-def _is_missing(client: MlflowClient, run_id: str, path: str) -> bool:
-    return path not in {file.path for file in client.list_artifacts(run_id, path.rsplit("/", 1)[0])}
-
-
-@contextmanager
-def readable(uri: str) -> Iterator[None]:
-    """Turn whatever a store that can't be read has to say into a request that was wrong."""
-    try:
-        yield
-    except RequestError:
-        raise
-    except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
-        raise RequestError(
-            f"{mask_passwords(uri)}: MLflow can't be read there ({reason_of(error)})."
-            "\nStart its server, or name another store: --tracking-uri."
-        ) from None
+            raise
+        return file.read_bytes().decode("utf-8", errors="replace")  # not read_text, which changes the ends of lines

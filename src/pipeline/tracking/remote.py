@@ -1,7 +1,7 @@
-"""Tracking servers that name a folder of this machine as the place of a run's files.
+"""Keep a tracking server from naming any folder of this machine as the place of a run's files.
 
-A server without artifacts of its own does that, and its clients share the folder. But what a server names is read, and
-written to: one that isn't known could name any folder.
+A server without an artifact store of its own names a folder that its clients share with it. Since MLflow reads and
+writes whatever folder is named, the user has to trust that folder.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from pipeline.tracking.target import is_server
 
 
 def check_not_local(artifact_uri: str, trusted: Collection[str]) -> None:
-    """Refuse an address of files that is a folder of this machine, unless it is below one of those in `trusted`.
+    """Refuse an artifact address that is a folder of this machine, unless it lies below one of the `trusted` folders.
 
     Raises:
-        RequestError: with the folder.
+        RequestError: its message names the folder.
     """
     try:
         scheme = urlsplit(artifact_uri).scheme
     except ValueError:
         scheme = ""
-    if len(scheme) < 2 or scheme == "file":  # one letter is a drive of Windows
+    if len(scheme) < 2 or scheme == "file":  # one letter is a Windows drive
         _check_folder(artifact_uri, trusted)
 
 
@@ -38,17 +38,17 @@ def _check_folder(artifact_uri: str, trusted: Collection[str]) -> None:
         folder, known = artifact_uri, []
     if not any(os.path.commonpath([folder, above]) == above for above in known):
         raise RequestError(
-            f"{artifact_uri}: the server says that a run's files are in this folder of your own machine."
+            f"{artifact_uri}: the server names this folder of your own machine as the place of a run's files."
             f"\nIf you know that server, and share the folder with it: --trust {folder}."
         )
 
 
 @contextlib.contextmanager
 def no_local_artifacts(uri: str, trusted: Collection[str]) -> Iterator[None]:
-    """As long as the block lasts, neither read nor write a folder that the server at `uri` names and nobody trusts.
+    """Inside the block, keep MLflow from opening a folder that the server at `uri` names, unless it is trusted.
 
-    MLflow asks the server for the place with each run, and a server may answer now so, now otherwise: so it is checked
-    where MLflow opens the place.
+    MLflow asks the server for a run's artifact address whenever it opens it, and each answer may be another one. So the
+    check has to stand where MLflow opens a folder. MLflow has no hook there, so its class is patched for the block.
     """
     if not is_server(uri):
         yield

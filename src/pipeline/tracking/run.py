@@ -1,10 +1,12 @@
-"""One training, one MLflow run."""
+"""One training run in MLflow: what it logs goes to a spool, from which a thread sends it."""
 
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,34 +16,34 @@ from lr_study.masking import mask_passwords
 from pipeline.errors import RunError
 from pipeline.tracking import environment, git
 from pipeline.tracking.spool.background import BackgroundUploader
-from pipeline.tracking.spool.record import Record, Spool
+from pipeline.tracking.spool.spool import Record, Spool
 from pipeline.tracking.target import TrackingTarget
 
 PARAMS_PER_RECORD = 100
-# Seconds that MLflow is given to name a run, where its id is asked for.
+# Seconds that `id` waits for MLflow to create the run.
 ID_SECONDS = 20.0
 
 
 class TrackedRun:
-    """An open run: what is logged is written to a spool at once and sent to MLflow from the side.
+    """An open run. What is logged is written to a spool at once; a thread sends it to MLflow.
 
-    Nothing here waits for MLflow, save `id` and the end. Use it as a context manager. An exception closes it as
+    Nothing here waits for MLflow, except `id` and `close`. Use it as a context manager: an exception closes the run as
     FAILED, an interruption as KILLED.
 
     Args:
         target: tracking URI and experiment.
-        name: what MLflow shows.
-        tags: more tags.
-        parent: MLflow's id of the run that it belongs to.
-        sweep: name of the sweep that it belongs to, where the parent's id isn't known.
-        find: query for what is one run in MLflow however many processes open it; it is made where there is none.
-        quiet: say nothing where MLflow is away.
-        resumable: keep the record of a run that does not end, so that `tracking.spool.resume` finds it.
+        name: the run's name in MLflow.
+        tags: further tags.
+        parent: MLflow's id of the parent run.
+        sweep: the name of the run's sweep, by which the parent is found if its id isn't known.
+        find: a query for a run that several processes share, a sweep's parent. The first process creates it.
+        quiet: whether to keep back the warnings that MLflow doesn't answer.
+        resumable: keep the spool if the run crashes, so that `tracking.spool.resume` finds it.
 
     Attributes:
-        status: the tag that says how the training itself ended; to be set before the block ends.
-        history: each metric that was logged by this process, at each step.
-        is_sent: whether MLflow has all of it; known once it is closed.
+        status: the tag `status` for a run whose block ends without an exception; set it before the block ends.
+        history: by metric, its value at each step, as logged by this process.
+        is_sent: whether MLflow has all of the run; known after `close`.
     """
 
     def __init__(
@@ -56,19 +58,24 @@ class TrackedRun:
         quiet: bool = False,
         resumable: bool = False,
     ) -> None:
-        own = {"mlflow.source.name": environment.command_line(), "mlflow.source.type": "LOCAL"}
+        source = {"mlflow.source.name": environment.command_line(), "mlflow.source.type": "LOCAL"}
         header: Record = {
             "store": target.label,
             "experiment": target.experiment,
             "name": name,
             "time": _now(),
-            "tags": {key: mask_passwords(value) for key, value in {**own, **tags}.items()},
+            "tags": {key: mask_passwords(value) for key, value in {**source, **tags}.items()},
         }
-        optional = {"parent": parent, "sweep": sweep, "find": find}
+        optional = {"parent": parent, "sweep": sweep, "find": find, "resumable": resumable or None}
         header |= {key: value for key, value in optional.items() if value is not None}
-        if resumable:
-            header["resumable"] = True
         self._open(target, Spool.create(target.spool, header), is_new=True, quiet=quiet)
+
+    @classmethod
+    def resumed(cls, target: TrackingTarget, spool: Spool) -> Self:
+        """Open the run of a process that crashed."""
+        run = cls.__new__(cls)
+        run._open(target, spool, is_new=False, quiet=False)
+        return run
 
     def _open(self, target: TrackingTarget, spool: Spool, is_new: bool, quiet: bool) -> None:
         self.target = target
@@ -78,19 +85,12 @@ class TrackedRun:
         self.history: dict[str, dict[int, float]] = {}
         before = () if is_new else (record for record, _ in spool.read() if "metrics" in record)
         self._logged_before = {(key, record["step"]) for record in before for key in record["metrics"]}
-        self._courier = BackgroundUploader(spool, target, is_new, quiet)
-
-    @classmethod
-    def resumed(cls, target: TrackingTarget, spool: Spool) -> Self:
-        """Go on with the run of a process that died."""
-        run = cls.__new__(cls)
-        run._open(target, spool, is_new=False, quiet=False)
-        return run
+        self._uploader = BackgroundUploader(spool, target, is_new, quiet)
 
     @property
     def id(self) -> str | None:
-        """MLflow's id of the run; None while MLflow can't be reached."""
-        return self._courier.run_id(ID_SECONDS)
+        """MLflow's id of the run; None if MLflow can't be reached."""
+        return self._uploader.run_id(ID_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -106,19 +106,19 @@ class TrackedRun:
             self.close("interrupted", "KILLED")
 
     def log_params(self, params: Mapping[str, Any], if_new: bool = False) -> None:
-        """Log flat parameters. `if_new`: not where another process made the run."""
+        """Log flat parameters; with `if_new`, only if this run's process created the run in MLflow."""
         texts = [(key, mask_passwords("null" if value is None else str(value))) for key, value in params.items()]
         for start in range(0, len(texts), PARAMS_PER_RECORD):
             self._record({"params": dict(texts[start : start + PARAMS_PER_RECORD])}, if_new)
 
     def log_dataset(self, name: str, digest: str, source: str, examples: int) -> None:
-        """Record the data set as MLflow's own input."""
+        """Log the data set as MLflow's input."""
         self._record({"dataset": {"name": name, "digest": digest, "source": source, "examples": examples}})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at `step` (the evaluation, counted from 1), with the time that it is now.
+        """Log metrics at `step`, the number of the evaluation from 1 on, with the current time.
 
-        What the run logged before it was cut off is not logged again.
+        A resumed run does not log again what it logged before the crash.
         """
         for key, value in metrics.items():
             self.history.setdefault(key, {})[step] = float(value)
@@ -127,32 +127,50 @@ class TrackedRun:
             self._record({"metrics": new, "time": _now(), "step": step})
 
     def log_text(self, text: str, path: str, if_new: bool = False) -> None:
-        """Store `text`, passwords of addresses in it masked, as the artifact `path`."""
+        """Store `text`, with the passwords in its addresses masked, as the artifact `path`."""
         self._record({"text": mask_passwords(text), "path": path}, if_new)
 
     def log_file(self, file: Path, folder: str) -> None:
         """Store a copy of `file` in the artifact folder `folder`."""
-        name = file.name
         try:
-            self._record({"file": self.spool.keep_file(file, name), "folder": folder})
+            self._record({"file": self.spool.keep_file(file), "folder": folder})
         except OSError as error:
             self.spool.error = self.spool.error or error
 
     def log_model(self, model: Any, example: Any, output: Any) -> None:
-        """Store a network as the MLflow model `model`; see `pipeline.tracking.model.save_model`."""
-        from pipeline.tracking.model import save_model
+        """Store a network as the MLflow model `model`, with signature and input example.
+
+        It is saved as torch's exported graph, which holds no Python code and needs nothing of this project.
+
+        Args:
+            model: a torch module on the CPU, in evaluation mode.
+            example: images, a NumPy array [n, channels, height, width] of float32.
+            output: the network's output for them, [n, classes].
+        """
+        import mlflow.pytorch
+        from mlflow.models import infer_signature
 
         folder = self.spool.files / "model"
-        shutil.rmtree(folder, ignore_errors=True)  # of this run before it was cut off
-        save_model(model, example, output, folder)
-        self._record({"file": self.spool.keep_file(folder, "model"), "folder": "model"})
+        shutil.rmtree(folder, ignore_errors=True)  # of this run before it crashed
+        logging.getLogger("mlflow.utils").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export and MLflow warn about their own code
+            mlflow.pytorch.save_model(
+                model,
+                str(folder),
+                signature=infer_signature(example, output),
+                input_example=example,
+                pip_requirements=["mlflow", "numpy", "torch"],
+                serialization_format="pt2",
+            )
+        self._record({"file": self.spool.keep_file(folder), "folder": "model"})
 
     def log_environment(self, if_new: bool = False) -> None:
-        """Store packages, machine, commit and, where the tree was dirty, its difference; what is known of them."""
-        found_or = environment.found_or
-        packages = found_or("", "packages", environment.installed_packages)
-        machine = found_or({}, "machine", environment.machine)
-        commit, difference = found_or((None, ""), "source", git.git_state)
+        """Store packages, machine, commit and the difference to it, as far as they can be found."""
+        find_or = environment.find_or
+        packages = find_or("", "packages", environment.installed_packages)
+        machine = find_or({}, "machine", environment.machine)
+        commit, difference = find_or((None, ""), "source", git.git_state)
         if packages:
             self.log_text(packages, "environment/requirements.txt", if_new)
         if machine:
@@ -167,19 +185,19 @@ class TrackedRun:
         self._record({"tags": {key: mask_passwords(value) for key, value in tags.items()}})
 
     def close(self, status: str, mlflow_status: str) -> None:
-        """Record how the run ended, and wait until it is sent, unless MLflow is away: then it is sent later.
+        """Record how the run ended, and wait until it is sent; if MLflow doesn't answer, it is sent later.
 
         Raises:
             RunError: neither the disk nor MLflow took all of it.
         """
         self.spool.append_end(status, mlflow_status)
-        with contextlib.suppress(OSError):  # the courier meets it, too, and says so
+        with contextlib.suppress(OSError):  # the uploader meets it too, and warns
             self.spool.sync()
-        self.is_sent = self._courier.finish()
+        self.is_sent = self._uploader.finish()
         if not self.is_sent and not self.spool.is_on_disk:
             raise RunError(
-                f"Tracking was lost: {self.spool.path.parent} can't be written ({self.spool.error})"
-                " and MLflow took it neither.\nMake room or choose another tracking.uri, and run it again."
+                f"Tracking was lost: {self.spool.path.parent} can't be written ({self.spool.error}),"
+                " and MLflow didn't take it either.\nMake room or choose another tracking.uri, and run it again."
             )
 
     def _record(self, record: Record, if_new: bool = False) -> None:
@@ -187,7 +205,7 @@ class TrackedRun:
 
 
 def config_digest(text: str) -> str:
-    """SHA-256 of a configuration as it was stored, in hexadecimal."""
+    """Return the SHA-256 of a configuration's text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

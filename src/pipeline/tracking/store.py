@@ -1,4 +1,4 @@
-"""Opening MLflow's store: created once, under a file lock, whoever comes first."""
+"""Open MLflow's store: for writing, where the first process creates what is missing, or for reading only."""
 
 import contextlib
 import functools
@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
 
-# MLflow's start is a second of imports; these keep it from reaching out on the way.
+# Set before MLflow is imported, which would otherwise reach out, and spend more time on it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# Seconds for one request, and repetitions of it. What fails is tried again by who sends it (`courier`), who looks
-# first whether it was done after all: MLflow's own repetition of a request to make a run makes two. And a server that
-# hangs must not hold up the end of a run for the quarter of an hour that MLflow would wait.
+# Seconds for one request, and no repetition of it by MLflow itself: a repeated request to create a run creates two.
+# `Uploader` tries again, and first looks whether the request got through. With MLflow's own defaults a server that
+# hangs would hold up the end of a run for a quarter of an hour.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
@@ -28,22 +29,18 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError, RunError
-from pipeline.tracking.spool.background import reason_of
-from pipeline.tracking.target import (
-    check_address,
-    is_server,
-    server_page,
-    sqlite_path,
-)
+from pipeline.tracking.target import check_address, is_server, server_page, sqlite_path
 
-# Seconds that a writer waits for another one's transaction, instead of SQLite's usual five.
+# Seconds that a writer waits for another one's transaction; SQLite's own default is five.
 BUSY_TIMEOUT = 120
-# Characters of a folder's name, far below what file systems take, also where each takes four bytes.
+# Characters of a folder's name. File systems take 255 bytes, and one character takes up to four.
 LONGEST_FOLDER = 50
+# MLflow's error code for a run or an experiment that isn't there.
+NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 
 
-class AwayError(RunError):
-    """MLflow, which answered before, can't be read or written now."""
+class StoreUnavailableError(RunError):
+    """MLflow can't be read or written now; it answered before."""
 
 
 @dataclass(frozen=True)
@@ -55,65 +52,111 @@ class Store:
     uri: str
 
     def run_url(self, run_id: str) -> str:
-        """Where MLflow's pages show a run; those of a database are served by `make ui`."""
+        """Return the address of the run's page. For a database it is a page of `make ui`."""
         server = server_page(self.uri) if is_server(self.uri) else "http://127.0.0.1:5000"
         return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
 def import_for(uri: str) -> None:
-    """Import what MLflow needs for the store at `uri`, which it would do when it is opened; a database takes 0.6 s."""
+    """Import now what MLflow imports when it opens the store at `uri`: 0.6 s for a database."""
     if not is_server(uri):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 @functools.lru_cache(maxsize=4)
 def open_store(uri: str, experiment: str) -> Store:
-    """Connect to the tracking store at `uri`, creating database and experiment where they are missing.
+    """Connect to the store at `uri`, and create database and experiment if they are missing.
 
-    Processes that meet a half-made SQLite database each try to complete it and break it for good, readers and
-    MLflow's own UI among them. So it is made in a file beside, under a lock, and moved into place whole.
+    Processes that meet an incomplete SQLite database each try to complete it, and break it for good; readers and
+    MLflow's own UI do so too. So the database is created in a file of another name, under a lock, and then renamed.
     """
-    _quiet()
+    _silence_migrations()
+    path = sqlite_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        artifacts = path.parent / "artifacts"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                arriving = path.with_suffix(f".arriving-{os.getpid()}")
+                _experiment_id(MlflowClient(tracking_uri=f"sqlite:///{arriving}"), experiment, artifacts)
+                os.replace(arriving, path)
+            client = _sqlite_client(path)
+            return Store(client, _experiment_id(client, experiment, artifacts), uri)
+    check_address(uri)
+    if is_server(uri):
+        client = MlflowClient(tracking_uri=uri)
+        return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
+    with _database_lock(uri):
+        client = MlflowClient(tracking_uri=uri)
+        return Store(client, _experiment_id(client, experiment, Path("mlruns/artifacts").absolute()), uri)
+
+
+def open_existing_store(uri: str, experiment: str) -> Store:
+    """Connect for reading: nothing is created.
+
+    Raises:
+        RequestError: there is no such database or experiment, or the store can't be read.
+    """
+    with read_errors(uri):
+        client = open_for_reading(uri)
+        found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise RequestError(f"{mask_passwords(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
+    return Store(client, found.experiment_id, uri)
+
+
+def open_for_reading(uri: str) -> MlflowClient:
+    """Return a client for the store at `uri`; nothing is created.
+
+    Raises:
+        RequestError: there is no such database, `uri` is no address, or a database can't be reached.
+    """
+    _silence_migrations()
     path = sqlite_path(uri)
     if path is None:
         check_address(uri)
-    if path is None and is_server(uri):
-        client = MlflowClient(tracking_uri=uri)
-        return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
-    if path is None:
-        with _database_lock(uri):
-            client = MlflowClient(tracking_uri=uri)
-            return Store(client, _experiment_id(client, experiment, Path("mlruns/artifacts").absolute()), uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    artifacts = path.parent / "artifacts"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            arriving = path.with_suffix(f".arriving-{os.getpid()}")
-            _experiment_id(MlflowClient(tracking_uri=f"sqlite:///{arriving}"), experiment, artifacts)
-            os.replace(arriving, path)
-        client = _sqlite_client(path)
-        return Store(client, _experiment_id(client, experiment, artifacts), uri)
+        with read_errors(uri):
+            if not is_server(uri):
+                _connect(uri).close()  # MLflow itself would try for 90 s before it gave up
+            return MlflowClient(tracking_uri=uri)
+    if not path.is_file():
+        raise RequestError(
+            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
+        )
+    return _sqlite_client(path)
 
 
 @contextlib.contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow at `uri`, its database or its artifact store has to say inside of the block into one error.
-
-    Raises:
-        AwayError: with one line that says why.
-    """
+def read_errors(uri: str) -> Iterator[None]:
+    """Turn any error inside the block into a RequestError that says why the store at `uri` can't be read."""
     try:
         yield
-    except (RequestError, AwayError):
+    except RequestError:
+        raise
+    except Exception as error:  # of requests, urllib3, SQLAlchemy, a database's driver, MLflow …
+        raise RequestError(
+            f"{mask_passwords(uri)}: MLflow can't be read there ({reason_of(error)})."
+            "\nStart its server, or name another store: --tracking-uri."
+        ) from None
+
+
+@contextlib.contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn any error inside the block into a StoreUnavailableError that says why the store at `uri` can't be used."""
+    try:
+        yield
+    except (RequestError, StoreUnavailableError):
         raise
     except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow, a cloud's client …
-        raise AwayError(f"MLflow at {mask_passwords(uri)} can't be used now ({reason_of(error)}).") from error
+        raise StoreUnavailableError(
+            f"MLflow at {mask_passwords(uri)} can't be used now ({reason_of(error)})."
+        ) from error
 
 
 @contextlib.contextmanager
 def _database_lock(uri: str) -> Iterator[None]:
-    """Hold a lock that the database itself keeps, and frees when its holder dies, while tables may be made."""
-    with _connection(uri) as connection:
+    """Hold a lock in the database itself while tables may be created; the database frees it if its holder dies."""
+    with _connect(uri) as connection:
         take, free = {
             "postgresql": ("SELECT pg_advisory_lock(7283641)", "SELECT pg_advisory_unlock(7283641)"),
             "mysql": ("SELECT GET_LOCK('pipeline', 60)", "SELECT RELEASE_LOCK('pipeline')"),
@@ -125,7 +168,7 @@ def _database_lock(uri: str) -> Iterator[None]:
             connection.execute(sqlalchemy.text(free))
 
 
-def _connection(uri: str) -> sqlalchemy.Connection:
+def _connect(uri: str) -> sqlalchemy.Connection:
     return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect()
 
 
@@ -133,67 +176,18 @@ def _sqlite_client(path: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
 
 
-def open_existing_store(uri: str, experiment: str) -> Store:
-    """Connect for reading: nothing is created.
-
-    Raises:
-        RequestError: there is no such database or experiment, or the server can't be reached.
-    """
-    client = open_for_reading(uri)
-    try:
-        found = client.get_experiment_by_name(experiment)
-    except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow …
-        reason = _reason(error)
-        raise RequestError(
-            f"{mask_passwords(uri)}: MLflow can't be read there ({reason})."
-            "\nStart its server, or name another store: --tracking-uri."
-        ) from None
-    if found is None:
-        raise RequestError(f"{mask_passwords(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
-    return Store(client, found.experiment_id, uri)
-
-
-def open_for_reading(uri: str) -> MlflowClient:
-    """A client for the store at `uri`, of which nothing is created.
-
-    Raises:
-        RequestError: there is no such database, or `uri` is no address.
-    """
-    _quiet()
-    path = sqlite_path(uri)
-    if path is None:
-        check_address(uri)
-        try:
-            if not is_server(uri):
-                with _connection(uri):  # MLflow would try for a minute and a half before it said that nobody answers
-                    pass
-            return MlflowClient(tracking_uri=uri)
-        except Exception as error:  # of SQLAlchemy, or of a driver that isn't installed
-            reason = _reason(error)
-            raise RequestError(f"{mask_passwords(uri)}: MLflow can't be read there ({reason}).") from None
-    if not path.is_file():
-        raise RequestError(
-            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
-        )
-    return _sqlite_client(path)
-
-
-def _reason(error: Exception) -> str:
-    """Its first line, without passwords: masked before it is cut, for half a password is one."""
-    return mask_passwords((str(error).splitlines() or [type(error).__name__])[0])[:200]
-
-
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+    """Find or create the experiment; its artifacts lie in a folder of `artifacts`, or where the server puts them."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     location = None if artifacts is None else (artifacts / folder_name(name)).as_uri()
     try:
-        # So that MLflow's pages show charts and tables of training, and not of conversations with language models.
+        # With this tag MLflow's pages show charts and tables of training, not of conversations with language models.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return client.create_experiment(name, artifact_location=location, tags=kind)
     except MlflowException:
-        # On a server there is no file lock: another process may have been faster.
+        # On a server, where there is no file lock, another process may have created it just now.
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
@@ -201,9 +195,9 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
 
 
 def folder_name(experiment: str) -> str:
-    """What the folder of an experiment's artifacts is called: its name, where that is one plain folder's.
+    """Return the name of the folder for an experiment's artifacts: the experiment's own, if that is a plain one.
 
-    A name with / or .. in it must not lead out of the folder of artifacts.
+    An experiment's name with / or .. in it must not lead out of the folder of artifacts.
     """
     plain = re.sub(r"[^\w ()+=@,.-]", "_", experiment).strip(" .")[:LONGEST_FOLDER]
     if plain == experiment:
@@ -211,7 +205,7 @@ def folder_name(experiment: str) -> str:
     return f"{plain}-{hashlib.sha256(experiment.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
 
 
-def _quiet() -> None:
-    """A new database is no news, and neither is each of its migrations."""
+def _silence_migrations() -> None:
+    """Keep back what MLflow logs for a new database, and for each of its migrations."""
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)

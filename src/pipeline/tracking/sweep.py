@@ -1,4 +1,4 @@
-"""A sweep in MLflow: a parent run, and the table of its children."""
+"""A sweep in MLflow: its parent run, and its trials, which are the parent's children, as a table."""
 
 import json
 import tempfile
@@ -8,19 +8,20 @@ from typing import Any
 
 from mlflow.entities import Metric, RunTag
 from mlflow.entities import Run as MlflowRun
+from mlflow.utils import get_results_from_paginated_fn
 
-from pipeline.analysis.runs import Run, choices_of
+from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool.creation import find_sweep
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.spool.creation import sweep_query
+from pipeline.tracking.store import Store, store_errors
 from pipeline.tracking.target import TrackingTarget
 
-PAGE = 1000
+RUNS_PER_PAGE = 1000
 
 
-class Parent(TrackedRun):
-    """The parent run of a sweep: the same one where it exists, so that a resumed sweep is one row.
+class ParentRun(TrackedRun):
+    """The parent run of a sweep. A resumed sweep continues its parent run, and so is one row in MLflow.
 
     Args:
         target: tracking URI and experiment.
@@ -29,45 +30,48 @@ class Parent(TrackedRun):
 
     def __init__(self, target: TrackingTarget, sweep: str) -> None:
         tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
-        super().__init__(target, sweep, tags, find=find_sweep(_quoted(sweep)))
+        super().__init__(target, sweep, tags, find=sweep_query(_quoted(sweep)))
 
     def describe(self, params: Mapping[str, Any], cells: Sequence[str]) -> None:
-        """Log what the trials have in common and what they rest on, where it wasn't logged before."""
+        """Log the trials' common params, the sweep's cells and the environment, unless the sweep is resumed."""
         self.log_params(params, if_new=True)
         self.log_text(json.dumps(cells, indent=2), "config/cells.json", if_new=True)
         self.log_environment(if_new=True)
 
     def end(self, status: str) -> None:
-        """Close it as `complete`, `failed` or `interrupted`."""
+        """Close the run as `complete`, `failed` or `interrupted`."""
         self.close(status, {"complete": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
 
 def find_parent(store: Store, sweep: str) -> MlflowRun | None:
-    """The parent run of the sweep of that name, or None."""
-    with answering(store.uri):
-        found = store.client.search_runs([store.experiment_id], find_sweep(_quoted(sweep)), max_results=1)
+    """Find the parent run of the sweep of that name; None if there is none."""
+    with store_errors(store.uri):
+        found = store.client.search_runs([store.experiment_id], sweep_query(_quoted(sweep)), max_results=1)
     return found[0] if found else None
 
 
 def sweep_names(store: Store) -> list[str]:
-    """Names of the sweeps in the experiment, newest first."""
-    with answering(store.uri):
+    """List the names of the sweeps in the experiment, newest first."""
+    with store_errors(store.uri):
         found = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'", max_results=100)
     return [run.data.tags["sweep"] for run in found]
 
 
 def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dict[str, str]]]:
-    """The table of a sweep's runs that have ended, and by run id the parameters that each was given.
+    """Read a sweep's trials that have ended.
+
+    Returns:
+        The table of runs, and each one's params by run id.
 
     Raises:
-        RequestError: there is no such sweep, or no run of it has ended.
+        RequestError: there is no such sweep, or none of its trials has ended.
     """
     children = _children(store, sweep)
     if not children and find_parent(store, sweep) is None:
         known = sweep_names(store)[:5]
         hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
         raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
-    # One that was killed before it had told its parameters says nothing.
+    # A trial that was killed before it logged its params says nothing.
     ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
@@ -76,28 +80,22 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
     query = f"tags.pipeline = 'trial' AND tags.sweep = '{_quoted(sweep)}'"
-    children: list[MlflowRun] = []
-    token = None
-    while True:
-        with answering(store.uri):
-            page = store.client.search_runs(
-                [store.experiment_id],
-                query,
-                max_results=PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-        children += page
-        token = page.token
-        if not token:
-            return children
+
+    def page(size: int, token: str | None) -> Sequence[MlflowRun]:
+        order = ["attributes.start_time ASC"]
+        return store.client.search_runs(
+            [store.experiment_id], query, max_results=size, order_by=order, page_token=token
+        )
+
+    with store_errors(store.uri):
+        return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
 
 
 def _as_run(child: MlflowRun) -> Run:
     params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
-    swept = dict(choices_of(tags.get("cell", "")))
-    # As measured by per-example gradients, else for free from micro-batches or workers.
+    swept = dict(parse_cell_name(tags.get("cell", "")))
+    # Measured by per-example gradients, or else estimated from the gradients of micro-batches or workers.
     noise = "noise_scale" if "noise_scale/trace" in metrics else "noise_scale_accumulated"
     return Run(
         batch=int(params["batch"]),
@@ -118,28 +116,28 @@ def _as_run(child: MlflowRun) -> Run:
 
 
 def note_look(store: Store, sweep: str, ended: int) -> None:
-    """Count on the parent run that the sweep is judged by its `ended` runs, unless these are as many as the last time.
+    """Add to the parent run's tag `looks` that the sweep is judged by `ended` runs, unless the last look had as many.
 
-    Looking, adding seeds and looking again raises the chance of a wrong verdict, so that the looks are reported.
+    To look, add seeds and look again raises the chance of a wrong verdict, so the report says how often that happened.
     """
     parent = find_parent(store, sweep)
     if parent is None:
         return
     looks = json.loads(parent.data.tags.get("looks", "[]"))
     if not looks or looks[-1] != ended:
-        with answering(store.uri):
+        with store_errors(store.uri):
             store.client.set_tag(parent.info.run_id, "looks", json.dumps([*looks, ended]))
 
 
 def count_looks(store: Store, sweep: str) -> int:
-    """How often a sweep was judged at its end."""
+    """Return how often the sweep was judged at its end."""
     parent = find_parent(store, sweep)
     return 0 if parent is None else len(json.loads(parent.data.tags.get("looks", "[]")))
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
-    """Tag the runs that were found to be stalled, also those seen only by comparison with their neighbours."""
-    with answering(store.uri):
+    """Tag the runs that the analysis found to be stalled; some are only found by comparison with their neighbours."""
+    with store_errors(store.uri):
         for run in runs:
             if run.status == "stalled" and run.run_id is not None:
                 store.client.set_tag(run.run_id, "status", run.status)
@@ -148,13 +146,17 @@ def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
 def log_report(
     store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[str, Mapping[int, float]]
 ) -> None:
-    """Put a report on the parent run: its files, its summary, and metric `best_lr` at step = batch size.
+    """Log a report on the parent run: its files, its summary, and the best LRs as metrics at step = batch size.
 
     Args:
-        best_lrs: of each metric, by batch size: there is one for each workload. Only what has changed since the last
-            report is logged: MLflow keeps the older values at their steps.
+        store: where the parent run is.
+        run_id: the parent run's.
+        folder: the report's files.
+        description: the summary, in Markdown.
+        best_lrs: by metric, of which there is one for each workload, and by batch size. Only values that have changed
+            since the last report are logged, since MLflow keeps the older values too.
     """
-    with answering(store.uri):
+    with store_errors(store.uri):
         now = int(time.time() * 1000)
         changed = [
             Metric(name, lr, now, batch)
@@ -166,27 +168,27 @@ def log_report(
 
 
 def _unlogged(store: Store, run_id: str, name: str, values: Mapping[int, float]) -> dict[int, float]:
-    """Of `values` by step, those that aren't the last that were logged there."""
+    """Return those of `values`, by step, that differ from the last value logged at their step."""
     before = store.client.get_metric_history(run_id, name)
     last = {metric.step: metric.value for metric in sorted(before, key=lambda metric: metric.timestamp)}
     return {step: value for step, value in values.items() if last.get(step) != value}
 
 
-def keep_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
-    """Copy the model of the best of `runs` that stored one to the parent run.
+def copy_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
+    """Copy a model to the parent run: the one of the best of `runs` that stored a model.
 
     Args:
-        store: where both are.
-        run_id: the parent's.
+        store: where the runs are.
+        run_id: the parent run's.
         runs: the sweep's.
         maximize: whether a larger value is better.
 
     Returns:
-        The id of that run, and how many better ones stored none; None where none of them did.
+        The id of that run, and the number of better runs, which stored no model; None if no run stored one.
     """
     finished = [run for run in runs if run.status == "complete" and run.run_id is not None and run.value == run.value]
     ranked = sorted(finished, key=lambda run: run.value, reverse=maximize)
-    with answering(store.uri):
+    with store_errors(store.uri):
         for better, run in enumerate(ranked):
             assert run.run_id is not None
             if not store.client.list_artifacts(run.run_id, "model"):
@@ -200,12 +202,12 @@ def keep_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bo
 
 
 def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: str) -> None:
-    """Close the run of a trial that its own process could not end, as `lost`, `interrupted` or `failed`.
+    """Close the run of a trial whose process died, as `lost`, `interrupted` or `failed`.
 
-    A trial that was given up counts for nothing, also where its run had just been finished: it is repeated.
+    Even a run that had just finished is closed so: the trial is repeated.
     """
     query = f"tags.sweep = '{_quoted(sweep)}' AND tags.study = '{_quoted(study)}' AND tags.trial = '{trial}'"
-    with answering(store.uri):
+    with store_errors(store.uri):
         for run in store.client.search_runs([store.experiment_id], query):
             store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
             store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
@@ -213,5 +215,5 @@ def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: st
 
 def _quoted(name: str) -> str:
     if "'" in name:
-        raise RequestError(f"sweep.name={name}: a name has no quotes in it.")
+        raise RequestError(f"sweep.name={name}: a name can't have quotes in it.")
     return name

@@ -1,4 +1,4 @@
-"""Where MLflow keeps things, and whether that place can be written; needs no mlflow."""
+"""Where runs are tracked, and whether that place can be written. Imports no mlflow."""
 
 import os
 import re
@@ -27,21 +27,21 @@ class TrackingTarget:
 
     @property
     def spool(self) -> Path:
-        """The folder of the records that are written before they are sent: beside the database, else in mlruns/."""
+        """The folder of spools: beside the database file, else in mlruns/."""
         path = sqlite_path(self.uri)
         return (Path("mlruns").absolute() if path is None else path.parent) / "spool"
 
     @property
     def label(self) -> str:
-        """How a record names its store: without user and password, and so that it stays true in a moved folder."""
+        """The store's name in a spool: without user and password, and without the folder, which may be moved."""
         path = sqlite_path(self.uri)
         return without_user(self.uri) if path is None else f"sqlite:{path.name}"
 
-    def is_of(self, label: str, folder: Path) -> bool:
-        """Whether a record in `folder` that names its store `label` belongs here.
+    def matches(self, label: str, folder: Path) -> bool:
+        """Whether a spool in `folder` that names its store `label` is for this store.
 
-        The same server is the same store, whoever asks. A database's records lie beside it: those in another folder
-        are another database's, though it has the same name.
+        A server is the same store for every user. The spools of a database file lie beside it: in another folder, the
+        same label means another database.
         """
         if sqlite_path(self.uri) is not None and self.spool.resolve() != folder.resolve():
             return False
@@ -49,39 +49,40 @@ class TrackingTarget:
 
     @property
     def sync_command(self) -> str:
-        """The command that sends later what could not be sent now; to be given in the same folder."""
+        """The command, for the same working directory, that sends later what could not be sent now."""
         address = without_user(self.uri)
-        said = f"python -m pipeline.sync --tracking-uri {shlex.quote(address)}"
-        return said if address == self.uri.rstrip("/") else f"{said}, with user and password in the address"
+        command = f"python -m pipeline.sync --tracking-uri {shlex.quote(address)}"
+        return command if address == self.uri.rstrip("/") else f"{command}, with user and password in the address"
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Absolute path of the database file that `uri` names, or None where it is not SQLite's."""
+    """Return the absolute path of the database file in `uri`, or None if the store isn't SQLite."""
+    # By hand: every command asks this at its start, and the import of SQLAlchemy takes a quarter of a second.
     if not uri.startswith(SQLITE):
         return None
     return Path(os.path.abspath(uri.removeprefix(SQLITE).split("?")[0]))
 
 
 def check_location(uri: str) -> None:
-    """Refuse, leaving nothing behind, a tracking place that can't take runs.
+    """Refuse a store that can't take runs. Nothing is written, and no server is asked.
 
     Raises:
-        RequestError: no address that can be used, or a folder that can't be made or written.
+        RequestError: `uri` is no address of a store, or its folder can't be created or written.
     """
     path = sqlite_path(uri)
     if path is None:
         check_address(uri)
         return
-    check_writable_folder(path.parent)
+    _check_writable_folder(path.parent)
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise RequestError(f"{path}: it can't be written.\nMake it writable, or choose another tracking.uri.")
 
 
 def check_address(uri: str) -> None:
-    """Refuse an address that is neither a server's nor a database's, or that nobody can read; nobody is asked.
+    """Refuse an address that is neither a server's nor a database's, or that can't be parsed. No server is asked.
 
     Raises:
-        RequestError: with what may stand there; a password in it isn't shown.
+        RequestError: its message shows no password.
     """
     scheme = uri.partition("://")[0].lower()
     if scheme.startswith("databricks"):
@@ -89,16 +90,13 @@ def check_address(uri: str) -> None:
             f"tracking.uri={mask_passwords(uri)}: Databricks is not supported, where experiments and artifacts have "
             "other names.\nUse the http:// address of an MLflow server, or a database URL."
         )
-    # postgresql+psycopg names the driver, too.
-    if not is_server(uri) and ("://" not in uri or scheme.partition("+")[0] not in DATABASES):
+    dialect = scheme.partition("+")[0]  # postgresql+psycopg names the driver too
+    if not is_server(uri) and ("://" not in uri or dialect not in DATABASES):
         raise RequestError(
             f"tracking.uri={mask_passwords(uri)}: MLflow can't write runs there."
             "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."
         )
-    try:
-        host = _server_host(uri) if is_server(uri) else _database_host(uri)
-    except ValueError:
-        host = None
+    host = _host(uri)
     if host is None or re.search(r"[\s@]", host):
         raise RequestError(
             f"tracking.uri={mask_passwords(uri)}: it can't be read as an address."
@@ -107,36 +105,32 @@ def check_address(uri: str) -> None:
 
 
 def is_server(uri: str) -> bool:
-    """Whether `uri` is the address of a tracking server, rather than of a database."""
+    """Whether `uri` is the address of a tracking server, not of a database."""
     return uri.lower().startswith(("http://", "https://"))
 
 
-def _server_host(uri: str) -> str | None:
-    parts = urlsplit(uri)
-    _ = parts.port  # raises ValueError where it is no number
-    return parts.hostname
-
-
-def _database_host(uri: str) -> str:
-    """The host in a database's address; empty where there is none, as for a socket.
-
-    Raises:
-        ValueError: SQLAlchemy, or the standard library that MLflow asks, can't read the address.
-    """
+def _host(uri: str) -> str | None:
+    """Return the host in an address; empty for a database's socket; None if the address can't be parsed."""
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises ValueError if it is no number
+    except ValueError:
+        return None
+    if is_server(uri):
+        return parts.hostname
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    urlsplit(uri)
     try:
         return make_url(uri).host or ""
-    except ArgumentError as error:
-        raise ValueError from error
+    except ArgumentError:
+        return None
 
 
-def check_writable_folder(folder: Path) -> None:
-    """Refuse a folder that can't be written, or made: a file in its place, a read-only file system."""
+def _check_writable_folder(folder: Path) -> None:
+    """Refuse a folder that can't be written or created, as on a read-only file system or below a file."""
     existing = folder
-    # pathlib's own `exists` raises where a folder above may not be looked into.
+    # Not pathlib's `exists`, which raises if a folder above is closed to this user.
     while not os.path.lexists(existing):
         existing = existing.parent
     if not os.path.isdir(existing):
@@ -145,7 +139,7 @@ def check_writable_folder(folder: Path) -> None:
             "\nMove that file away, start from another folder, or set tracking.uri."
         )
     try:
-        # Only an attempt tells of read-only mounts, quotas and a full disk, to root too; it leaves nothing.
+        # Only an attempt finds read-only mounts, quotas and a full disk, for root too.
         with tempfile.TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
@@ -156,14 +150,14 @@ def check_writable_folder(folder: Path) -> None:
 
 
 def without_user(uri: str) -> str:
-    """`uri` as it is for everybody: without user, password and slashes at its end."""
+    """Return `uri` without user, password and slashes at its end."""
     scheme, mark, rest = uri.partition("://")
-    # The last @: a password may hold any character, also an @ or a slash.
+    # The last @, since a password may contain one, or a slash.
     return mask_passwords(f"{scheme}{mark}{rest.rpartition('@')[2]}").rstrip("/")
 
 
 def server_page(uri: str) -> str:
-    """The address of a tracking server as a page links to it: without user and password, and without a query."""
-    return (
-        without_user(uri.partition("?")[0] if "@" not in uri.partition("?")[2] else uri).partition("?")[0].rstrip("/")
-    )
+    """Return a server's address for a link in a page: without user, password and query."""
+    page, _, query = uri.partition("?")
+    # An @ after the ? means that the ? is a part of a password.
+    return without_user(uri if "@" in query else page).partition("?")[0].rstrip("/")

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from pipeline.tracking.spool.record import RESUMED_FROM, Spool
-from pipeline.tracking.spool.resume import claim
+from pipeline.tracking.spool.resume import claim_resumable
+from pipeline.tracking.spool.spool import RESUMED_FROM, Spool
 from pipeline.tracking.target import TrackingTarget
 
 
@@ -61,23 +61,23 @@ class Sender(threading.Thread):
 def test_a_run_that_is_being_sent_is_waited_for_and_gone_on_with(target, end):
     path = leave(target, end=end)
     with Sender(path, 0.5):
-        spool, state = claim(target, "d", load)
+        spool, state = claim_resumable(target, "d", load)
     assert (spool.path, state) == (path, "state")
-    assert not spool.has_ended()
+    assert spool.ending() is None
     spool.release()
 
 
 def test_a_run_that_stays_held_is_given_up_with_a_warning(target, monkeypatch, caplog):
     monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 0.2)
     with Sender(leave(target), 60):
-        assert claim(target, "d", load) is None
+        assert claim_resumable(target, "d", load) is None
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "held still" in said
+    assert "not resumed" in said
 
 
 def test_a_run_that_is_sent_to_its_end_meanwhile_is_nothing_to_go_on_with(target, caplog):
     with Sender(leave(target, state=None), 0.3, over=Spool.remove):
-        assert claim(target, "d", load) is None
+        assert claim_resumable(target, "d", load) is None
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -85,7 +85,7 @@ def test_a_record_of_another_request_is_not_waited_for(target, monkeypatch):
     monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 600)
     mine = leave(target, time=1000)
     with Sender(leave(target, digest="another", time=2000), 60):
-        spool, _ = claim(target, "d", load)
+        spool, _ = claim_resumable(target, "d", load)
     assert spool.path == mine
     spool.release()
 
@@ -93,6 +93,6 @@ def test_a_record_of_another_request_is_not_waited_for(target, monkeypatch):
 def test_the_newest_run_of_the_request_is_taken(target):
     newest = leave(target, state="newest", time=3000)
     leave(target, time=2000)
-    spool, state = claim(target, "d", load)
+    spool, state = claim_resumable(target, "d", load)
     assert (spool.path, state) == (newest, "newest")
     spool.release()

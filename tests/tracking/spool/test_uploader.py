@@ -11,11 +11,11 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.background import BackgroundUploader
 from pipeline.tracking.spool.folder import list_spools
-from pipeline.tracking.spool.record import Spool
 from pipeline.tracking.spool.recovery import upload_unsent
+from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.spool.uploader import Uploader
 from pipeline.tracking.store import open_store
-from pipeline.tracking.sweep import Parent
+from pipeline.tracking.sweep import ParentRun
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def begin(target, **more):
         "tags": {"pipeline": "run"},
     }
     spool = Spool.create(target.spool, header | more)
-    return spool, Uploader(spool, lambda experiment: open_store(target.uri, experiment), is_new=True)
+    return spool, Uploader(spool, target.uri, is_new=True)
 
 
 def failing(monkeypatch, name, error, when=lambda *args: True):
@@ -93,10 +93,10 @@ def test_an_artifact_that_cannot_be_stored_holds_up_nothing_and_is_stored_later(
         # Another process knows what is missing, and doesn't try each time that it has something to send itself.
         sent = upload_unsent(own_target.spool, own_target.uri)
         assert [reason for _, reason in sent.partial] == ["tried just now"]
-        sent = upload_unsent(own_target.spool, own_target.uri, insist=True)
+        sent = upload_unsent(own_target.spool, own_target.uri, retry_now=True)
         assert "Permission denied" in sent.partial[0][1]
         assert names(store, run.id) == []
-    sent = upload_unsent(own_target.spool, own_target.uri, insist=True)
+    sent = upload_unsent(own_target.spool, own_target.uri, retry_now=True)
     assert sent.runs == [run.id]
     assert names(store, run.id, "config") == ["config/config.yaml", "config/overrides.yaml"]
     assert list(own_target.spool.iterdir()) == []
@@ -117,23 +117,23 @@ def test_a_file_that_is_too_large_for_the_server_is_the_only_one_that_waits(own_
 def test_what_was_a_hiccup_is_mended_while_the_run_goes_on(own_target, store, monkeypatch):
     monkeypatch.setattr("pipeline.tracking.spool.deferred.FIRST_PAUSE", 0.0)
     once(monkeypatch, "log_text", after=False)
-    spool, delivery = begin(own_target)
+    spool, uploader = begin(own_target)
     spool.append({"text": "a", "path": "a.txt"})
-    assert not delivery.send()
+    assert not uploader.send()
     spool.append_end("complete", "FINISHED")
-    assert delivery.send()
-    assert names(store, delivery.run_id) == ["a.txt"]
+    assert uploader.send()
+    assert names(store, uploader.run_id) == ["a.txt"]
 
 
 def test_an_artifact_is_not_set_aside_while_mlflow_itself_is_away(own_target, monkeypatch):
-    spool, delivery = begin(own_target)
-    delivery.send()
+    spool, uploader = begin(own_target)
+    uploader.send()
     spool.append({"text": "a", "path": "a.txt"})
     for name in ("log_text", "get_run"):
         failing(monkeypatch, name, ConnectionError("Connection refused"))
     with pytest.raises(ConnectionError):
-        delivery.send()
-    assert not delivery.aside
+        uploader.send()
+    assert not uploader.deferred
 
 
 def test_a_run_that_is_gone_from_the_database_is_sent_anew_from_its_start(own_target, store, caplog):
@@ -160,24 +160,24 @@ def test_a_run_that_is_gone_from_the_database_is_sent_anew_from_its_start(own_ta
 def test_a_trial_that_is_sent_anew_finds_its_sweep_by_name(own_target, store):
     _, parent = begin(own_target, tags={"pipeline": "sweep", "sweep": "s"})
     parent.send()
-    spool, delivery = begin(own_target, sweep="s", parent="0" * 32)
-    delivery.send()
-    store.client._tracking_client.store._hard_delete_run(delivery.run_id)
+    spool, uploader = begin(own_target, sweep="s", parent="0" * 32)
+    uploader.send()
+    store.client._tracking_client.store._hard_delete_run(uploader.run_id)
     spool.append({"params": {"p": "1"}})
-    delivery.send()
-    assert store.client.get_run(delivery.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+    uploader.send()
+    assert store.client.get_run(uploader.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
 def test_a_run_that_somebody_deleted_stays_deleted_and_says_so_once(own_target, store, caplog):
-    spool, delivery = begin(own_target)
-    delivery.send()
-    store.client.delete_run(delivery.run_id)
+    spool, uploader = begin(own_target)
+    uploader.send()
+    store.client.delete_run(uploader.run_id)
     for step in range(3):
         spool.append({"metrics": {f"m{i}": 1.0 for i in range(50)}, "time": 1000, "step": step})
-        assert not delivery.send()
+        assert not uploader.send()
     spool.append_end("complete", "FINISHED")
-    assert delivery.send()
-    assert store.client.get_run(delivery.run_id).data.metrics == {}
+    assert uploader.send()
+    assert store.client.get_run(uploader.run_id).data.metrics == {}
     (said,) = warnings(caplog)
     assert "was deleted" in said
 
@@ -194,28 +194,28 @@ def test_of_a_batch_with_one_key_that_mlflow_refuses_only_that_key_is_left_out(o
     assert len(store.client.get_metric_history(run.id, "m")) == 2
     said = warnings(caplog)
     assert len(said) == 2
-    assert "the metric bad?metric" in said[0]
-    assert "the parameter bad?param" in said[1]
+    assert "the parameter bad?param" in said[0]
+    assert "the metric bad?metric" in said[1]
 
 
-def test_a_page_that_a_proxy_answers_with_is_no_refusal(own_target, monkeypatch):
+def test_a_page_that_a_proxy_answers_with_is_no_refusal(own_target, store, monkeypatch):
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-    spool, delivery = begin(own_target)
+    spool, uploader = begin(own_target)
     spool.append({"params": {"p": "1"}})
     page = MlflowException("API request failed with error code 400 != 200. Response body: '<html>'", BAD_REQUEST)
     with monkeypatch.context() as patch:
         failing(patch, "log_batch", page)
         with pytest.raises(MlflowException):
-            delivery.send()
-    delivery.send()
-    assert delivery.refused == []
+            uploader.send()
+    uploader.send()
+    assert store.client.get_run(uploader.run_id).data.params == {"p": "1"}
 
 
 def test_a_sweep_whose_first_answer_was_lost_still_says_what_is_said_once(own_target, store, monkeypatch):
     once(monkeypatch, "create_run", after=True)
-    parent = Parent(own_target, "lost answer")
+    parent = ParentRun(own_target, "lost answer")
     parent.describe({"a": 1}, ["batch=1"])
     parent.end("complete")
     found = store.client.get_run(parent.id)
@@ -224,11 +224,11 @@ def test_a_sweep_whose_first_answer_was_lost_still_says_what_is_said_once(own_ta
 
 
 def test_what_a_sweep_was_told_once_is_not_told_again_by_whoever_sends_the_rest(own_target, store, caplog):
-    first = Parent(own_target, "told")
+    first = ParentRun(own_target, "told")
     first.describe({"a": 1}, ["batch=1"])
     first.end("complete")
-    spool, delivery = begin(own_target, find="tags.pipeline = 'sweep' AND tags.sweep = 'told'")
-    delivery.send()
+    spool, uploader = begin(own_target, find="tags.pipeline = 'sweep' AND tags.sweep = 'told'")
+    uploader.send()
     spool.append({"params": {"a": "2"}, "if_new": True})
     spool.append_end("complete", "FINISHED")
     spool.release()
@@ -239,15 +239,15 @@ def test_what_a_sweep_was_told_once_is_not_told_again_by_whoever_sends_the_rest(
 
 @pytest.mark.parametrize("step", ["update_run", "log_batch"])
 def test_a_sweep_that_goes_on_is_opened_again_however_often_that_fails(own_target, store, monkeypatch, step):
-    first = Parent(own_target, "again")
+    first = ParentRun(own_target, "again")
     first.end("interrupted")
-    _, delivery = begin(
+    _, uploader = begin(
         own_target, find="tags.pipeline = 'sweep' AND tags.sweep = 'again'", tags={"status": "running", "new": "tag"}
     )
     once(monkeypatch, step, after=False)
     with pytest.raises(ConnectionError):
-        delivery.send()
-    delivery.send()
+        uploader.send()
+    uploader.send()
     found = store.client.get_run(first.id)
     assert (found.info.status, found.data.tags["status"], found.data.tags["new"]) == ("RUNNING", "running", "tag")
 

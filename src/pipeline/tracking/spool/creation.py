@@ -1,64 +1,56 @@
-"""Finding or making the MLflow run that a spool is the record of."""
+"""Find or create the MLflow run that a spool is the record of."""
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from pipeline.tracking.spool.record import Record
-from pipeline.tracking.store import Store
-
-NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
+from pipeline.tracking.spool.spool import Record
+from pipeline.tracking.store import NOT_FOUND, Store
 
 
-class GoneError(Exception):
-    """The run, or its experiment, isn't in MLflow any more: the server came back with another database."""
+class RunGoneError(Exception):
+    """The run, or its experiment, isn't in MLflow any more: the server has another database now."""
 
 
-class ParentUnsentError(Exception):
-    """The sweep that a trial belongs to isn't in MLflow yet: its record has to be sent first."""
+class ParentMissingError(Exception):
+    """The sweep that a trial belongs to isn't in MLflow yet: its spool has to be sent first."""
 
 
-def find_sweep(sweep: str) -> str:
-    """The query that finds a sweep's parent run."""
+def sweep_query(sweep: str) -> str:
+    """Return the query that finds a sweep's parent run."""
     return f"tags.pipeline = 'sweep' AND tags.sweep = '{sweep}'"
 
 
-def find_run(store: Store, header: Record, known: str | None = None) -> MlflowRun | None:
-    """The run that an earlier attempt made; where a slow server made several, all but one are deleted.
-
-    Args:
-        store: where to look.
-        header: the spool's.
-        known: the id of the run to keep, where one of several is in use.
-    """
-    # `find` is for what is one run however many processes began it: a sweep's parent.
-    query = header.get("find", f"tags.run_key = '{header['key']}'")
-    found = store.client.search_runs([store.experiment_id], query, order_by=["attributes.run_id"])
-    kept = next((run for run in found if run.info.run_id == known), found[0] if found else None)
-    for run in found if "find" not in header else ():
-        if run is not kept:
-            store.client.delete_run(run.info.run_id)
-    return kept
+def find_run(store: Store, header: Record) -> MlflowRun | None:
+    """Find the run that an earlier attempt created, or, for a sweep's parent, that any process created."""
+    found = _search(store, header)
+    if not found:
+        return None
+    delete_duplicates(store, header, str(found[0].info.run_id))
+    return found[0]
 
 
-def make_run(store: Store, header: Record, parent_by_name: bool) -> str:
-    """Make the run, and return its id.
+def delete_duplicates(store: Store, header: Record, run_id: str) -> None:
+    """Delete all of a spool's runs except `run_id`: a slow server may create one for each attempt."""
+    # A query finds a sweep's parent, which belongs to every process of the sweep.
+    if "find" not in header:
+        for run in _search(store, header):
+            if run.info.run_id != run_id:
+                store.client.delete_run(run.info.run_id)
 
-    Args:
-        store: where.
-        header: the spool's.
-        parent_by_name: look for the parent by the sweep's name, whatever id the header has for it.
+
+def create_run(store: Store, header: Record) -> str:
+    """Create the run, and return its id.
 
     Raises:
-        ParentUnsentError: there is no such sweep yet.
-        GoneError: there is no such experiment any more.
+        ParentMissingError: the sweep isn't in MLflow yet.
+        RunGoneError: the experiment isn't in MLflow any more.
     """
     tags = dict(header["tags"]) | {"run_key": header["key"]}
-    parent, sweep = header.get("parent"), header.get("sweep")
-    if sweep is not None and (parent is None or parent_by_name):
-        parent = _parent_of(store, sweep)
-    if parent is not None:
-        tags["mlflow.parentRunId"] = parent
+    if "parent" in header:
+        tags["mlflow.parentRunId"] = header["parent"]
+    elif "sweep" in header:
+        tags["mlflow.parentRunId"] = _find_parent(store, header["sweep"])
     try:
         run = store.client.create_run(
             store.experiment_id, start_time=header["time"], run_name=header["name"], tags=tags
@@ -66,18 +58,24 @@ def make_run(store: Store, header: Record, parent_by_name: bool) -> str:
     except MlflowException as error:
         if error.error_code != NOT_FOUND:
             raise
-        raise GoneError(f"experiment {header['experiment']} isn't in MLflow any more") from error
+        raise RunGoneError(f"experiment {header['experiment']} isn't in MLflow any more") from error
     return str(run.info.run_id)
 
 
-def open_again(store: Store, run_id: str, header: Record) -> None:
-    """Have the run go on that another process began."""
+def reopen_run(store: Store, run_id: str, header: Record) -> None:
+    """Set a run that another process ended to running, with the header's tags."""
     store.client.update_run(run_id, status="RUNNING")
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in header["tags"].items()])
 
 
-def _parent_of(store: Store, sweep: str) -> str:
-    found = store.client.search_runs([store.experiment_id], find_sweep(sweep), max_results=1)
+def _search(store: Store, header: Record) -> list[MlflowRun]:
+    query = header.get("find", f"tags.run_key = '{header['key']}'")
+    # In a fixed order, so that every attempt keeps the same run.
+    return list(store.client.search_runs([store.experiment_id], query, order_by=["attributes.run_id"]))
+
+
+def _find_parent(store: Store, sweep: str) -> str:
+    found = store.client.search_runs([store.experiment_id], sweep_query(sweep), max_results=1)
     if not found:
-        raise ParentUnsentError(f"sweep {sweep} isn't there yet")
+        raise ParentMissingError(f"sweep {sweep} isn't in MLflow yet")
     return str(found[0].info.run_id)

@@ -1,53 +1,52 @@
-"""Artifacts that can't be stored now though MLflow answers: set aside, so that they hold up nothing behind them."""
+"""Artifacts that can't be stored now although MLflow answers: later records are sent before them."""
 
 import time
 
-from pipeline.tracking.spool.record import Record
+from pipeline.tracking.spool.progress import Progress
 
-# Seconds until they are tried again: soon at first, for it may have been a hiccup; a missing permission lasts.
+# Seconds until the next attempt: short at first, since the cause may pass; a missing permission lasts.
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 60.0
 
 
 class DeferredArtifacts:
-    """Which of a spool's artifacts were set aside.
+    """A spool's deferred artifacts, and when they are tried again.
 
     Args:
-        done: what the spool knows of earlier sendings.
-        insist: try them at once, whenever they were tried last.
+        progress: the spool's, whose `deferred` and `retry_at` are kept up to date here.
+        retry_now: make them due at once, even if another process has just tried.
 
     Attributes:
-        positions: where their records begin.
-        retry_at: when they are tried again, in seconds since the epoch.
-        reason: why the last one failed in this process, or None.
+        reason: why the last attempt of this process failed, or None.
     """
 
-    def __init__(self, done: Record, insist: bool) -> None:
-        self.positions: list[int] = list(done.get("aside", []))
-        self.retry_at = 0.0 if insist else float(done.get("retry_at", 0))
+    def __init__(self, progress: Progress, retry_now: bool) -> None:
         self.reason: Exception | None = None
-        # What another process gave up is tried by each that comes after it, and there may be many.
-        self._pause = LONGEST_PAUSE if self.positions else FIRST_PAUSE
+        self._progress = progress
+        if retry_now:
+            progress.retry_at = 0.0
+        # Each later process tries what an earlier one deferred, and there may be many of them.
+        self._pause = LONGEST_PAUSE if progress.deferred else FIRST_PAUSE
 
     def __bool__(self) -> bool:
-        return bool(self.positions)
+        return bool(self._progress.deferred)
 
     def is_due(self) -> bool:
-        """Whether it is time to try them again; also where a clock was set back."""
-        return bool(self.positions) and not 0 < self.retry_at - time.time() <= LONGEST_PAUSE
+        """Whether it is time for the next attempt; also if the clock was set back."""
+        return bool(self) and not 0 < self._progress.retry_at - time.time() <= LONGEST_PAUSE
 
     def add(self, position: int, reason: Exception) -> None:
-        """Set the artifact aside whose record begins at `position`."""
-        if position not in self.positions:
-            self.positions.append(position)
+        """Defer the artifact whose record begins at `position`."""
+        if position not in self._progress.deferred:
+            self._progress.deferred.append(position)
         self.reason = reason
-        self.retry_at = time.time() + self._pause
+        self._progress.retry_at = time.time() + self._pause
 
     def remove(self, position: int) -> None:
-        """It is stored, or will never be."""
-        if position in self.positions:
-            self.positions.remove(position)
+        """Drop the artifact whose record begins at `position`: it is stored, or MLflow will never take it."""
+        if position in self._progress.deferred:
+            self._progress.deferred.remove(position)
 
     def wait_longer(self) -> None:
-        """They were tried again: leave more time until the next attempt."""
+        """Double the pause before the next attempt."""
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -1,30 +1,28 @@
-"""A folder of spools, seen from outside: their headers and their order, whoever holds them."""
+"""The spools in a folder, seen from outside: their headers and their order, also while other processes hold them."""
 
 import json
 from pathlib import Path
 
-from pipeline.tracking.spool.record import Record
+from pipeline.tracking.spool.spool import Record
 
 
-def first_record(path: Path) -> Record:
-    """The header of the spool at `path`, also while another process holds it; empty where there is none yet."""
+def read_header(path: Path) -> Record:
+    """Read the first record of the spool at `path`; empty if there is none, or not yet."""
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
     except (OSError, ValueError):
-        return {}  # begun, or sent and removed, just now
+        return {}
     return header if isinstance(header, dict) else {}
 
 
 def list_spools(folder: Path) -> list[Path]:
-    """The spools in `folder`, oldest first, but those of sweeps before those of their trials.
+    """List the spools in `folder`: sweeps before their trials, and then the oldest first."""
 
-    By when each says that its run began, for a file's own times are of its last line, or of a copy.
-    """
-
-    def target(path: Path) -> tuple[bool, float]:
-        header = first_record(path)
+    def order(path: Path) -> tuple[bool, float]:
+        # The header says when the run began. The file's own times are of its last line, or of a copy.
+        header = read_header(path)
         began = header.get("time")
         return "sweep" in header or "parent" in header, began if isinstance(began, int | float) else 0
 
-    return sorted(folder.glob("*.jsonl"), key=target)
+    return sorted(folder.glob("*.jsonl"), key=order)

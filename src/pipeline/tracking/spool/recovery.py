@@ -1,14 +1,13 @@
-"""What runs could not tell MLflow before their processes ended."""
+"""Send the spools of processes that ended before MLflow had all of it."""
 
-import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.tracking.spool.background import reason_of
+from lr_study.errors import reason_of
 from pipeline.tracking.spool.folder import list_spools
-from pipeline.tracking.spool.record import Spool
+from pipeline.tracking.spool.progress import Progress
+from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.spool.uploader import Uploader
-from pipeline.tracking.store import open_store
 from pipeline.tracking.target import TrackingTarget
 
 
@@ -17,72 +16,72 @@ class UploadSummary:
     """What became of a folder of spools.
 
     Attributes:
-        runs: ids of the runs whose records are in MLflow now.
+        runs: ids of the runs whose spools are in MLflow now.
         closed: how many of them had died, and were closed as lost.
-        alive: runs whose own process is still at work.
-        resumable: runs that are in MLflow, and whose last state is kept for the same command with resume=auto.
-        elsewhere: records for another store than the one asked for.
-        partial: (file, reason) of records all but some artifacts of which are in MLflow.
-        kept: (file, reason) of those that could not be sent.
+        alive: number of spools that other processes hold.
+        resumable: number of runs that are in MLflow, and whose spools are kept for resume=auto.
+        other_store: number of spools for another store than the given one.
+        partial: (file, reason) of spools that are in MLflow except for some artifacts.
+        failed: (file, reason) of spools that could not be sent.
     """
 
     runs: list[str] = field(default_factory=list)
     closed: int = 0
     alive: int = 0
     resumable: int = 0
-    elsewhere: int = 0
+    other_store: int = 0
     partial: list[tuple[Path, str]] = field(default_factory=list)
-    kept: list[tuple[Path, str]] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def upload_unsent(folder: Path, uri: str, override: bool = False, insist: bool = False) -> UploadSummary:
-    """Send the records in `folder` whose processes are gone to the store at `uri`, and remove what was sent.
+def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: bool = False) -> UploadSummary:
+    """Send the spools in `folder` whose processes are gone, and remove what was sent.
 
-    A run whose record has no end died: it is closed as lost, for its process can't do it.
+    A spool without an end is of a run that died: the run is closed as lost.
 
     Args:
         folder: where the spools lie.
-        uri: the store; records that name another one stay.
-        override: send all of them to `uri`, whatever they name.
-        insist: try artifacts that could not be stored, however lately that was.
+        uri: the store. Spools that name another one stay.
+        override: send all spools to `uri`, whatever they name.
+        retry_now: try deferred artifacts at once, however short ago the last attempt was.
     """
-    sent = UploadSummary()
+    summary = UploadSummary()
     for path in list_spools(folder):
         spool = Spool.open(path)
         if spool is None:
-            sent.alive += path.exists()
+            summary.alive += path.exists()
             continue
         try:
-            if override or TrackingTarget(uri, "").is_of(spool.header["store"], folder):
-                _send(spool, uri, insist, sent)
+            if override or TrackingTarget(uri, "").matches(spool.header["store"], folder):
+                _send(spool, uri, retry_now, summary)
             else:
-                sent.elsewhere += 1
-        except Exception as error:
-            sent.kept.append((path, reason_of(error)))
+                summary.other_store += 1
+        except Exception as error:  # the other spools are sent all the same
+            summary.failed.append((path, reason_of(error)))
         finally:
             spool.release()
-    return sent
+    return summary
 
 
-def _send(spool: Spool, uri: str, insist: bool, sent: UploadSummary) -> None:
-    if spool.is_resumable() and spool.is_sent():
-        sent.resumable += 1
+def _send(spool: Spool, uri: str, retry_now: bool, summary: UploadSummary) -> None:
+    if spool.is_resumable() and Progress.load(spool).is_complete(spool):
+        summary.resumable += 1
         return
-    died = not spool.has_ended()
-    delivery = Uploader(spool, functools.partial(open_store, uri), insist=insist)
-    delivery.send()
+    died = spool.ending() is None
+    uploader = Uploader(spool, uri, retry_now=retry_now)
+    uploader.send()
     # A sweep may have closed it already.
-    if died and delivery.is_running():
+    if died and uploader.is_running():
         spool.append_end("lost", "KILLED")
-        delivery.send()
-    assert delivery.run_id is not None
-    sent.closed += died
-    if delivery.aside:
-        reason = delivery.aside.reason
-        sent.partial.append((spool.path, "tried just now" if reason is None else reason_of(reason)))
+        uploader.send()
+    summary.closed += died
+    if uploader.deferred:
+        reason = uploader.deferred.reason
+        summary.partial.append((spool.path, "tried just now" if reason is None else reason_of(reason)))
         return
-    sent.runs.append(delivery.run_id)
+    assert uploader.run_id is not None
+    summary.runs.append(uploader.run_id)
     if spool.is_resumable():
-        sent.resumable += 1
+        summary.resumable += 1
     else:
         spool.remove()

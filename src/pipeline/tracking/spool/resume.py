@@ -1,50 +1,57 @@
-"""Finding a run that didn't get to its end and can be gone on with."""
+"""Find a crashed run that the same command resumes."""
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.tracking.spool.folder import first_record, list_spools
-from pipeline.tracking.spool.record import RESUMED_FROM, Spool
+from pipeline.tracking.spool.folder import list_spools, read_header
+from pipeline.tracking.spool.spool import RESUMED_FROM, Spool
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.tracking")
 State = TypeVar("State")
-# Another run, or `sync`, may be sending what the dead run left: so long, in seconds, it is given to get done.
+# Seconds to wait for another run, or `sync`, that is sending the crashed run's spool.
 SENDING_SECONDS = 30.0
 
 
-def claim(
+def claim_resumable(
     target: TrackingTarget, config_digest: str, load: Callable[[Path], State | None]
 ) -> tuple[Spool, State] | None:
-    """The newest run of the same configuration that died or was cut off: its record, now ours, and its last state.
+    """Find the newest run of the same configuration that died, failed or was interrupted, and take its spool.
 
-    None where there is none, or none of them left a checkpoint that `load` can read.
+    Args:
+        target: where the run is tracked.
+        config_digest: the run's tag of that name.
+        load: reads a checkpoint; None if it can't be read.
+
+    Returns:
+        The spool, held by this process, and the state in its last checkpoint; None if there is no such run.
     """
     for path in reversed(list_spools(target.spool)):
-        header = first_record(path)
+        header = read_header(path)
         is_same = header.get("tags", {}).get("config_digest") == config_digest
-        if not is_same or not target.is_of(header["store"], path.parent):
+        if not is_same or not target.matches(header["store"], path.parent):
             continue
-        spool = _take(path)
+        spool = _open(path)
         if spool is None:
             continue
-        if spool.is_resumable() or not spool.has_ended():
+        has_ended = spool.ending() is not None
+        if not has_ended or spool.is_resumable():
             state = load(spool.files / RESUMED_FROM)
             if state is not None:
-                if spool.has_ended():
-                    spool.reopen()
+                if has_ended:
+                    spool.append({"reopened": True})
                 return spool, state
         spool.release()
     return None
 
 
-def _take(path: Path) -> Spool | None:
-    """The spool at `path`, waited for where another process is sending it; None where it is gone, or stays held."""
+def _open(path: Path) -> Spool | None:
+    """Open the spool at `path`, if need be after a wait; None if it is gone, or another process keeps it."""
     if (spool := Spool.open(path)) is not None or not path.exists():
         return spool
-    log.info("A run of this request is held by another process: waiting up to %.0f s for it.", SENDING_SECONDS)
+    log.info("Another process holds the record of an earlier run: waiting for it, %.0f s at most.", SENDING_SECONDS)
     if (spool := Spool.open(path, SENDING_SECONDS)) is None and path.exists():
-        log.warning("It is held still, by a run that is at work or by sync: it is not gone on with (%s).", path)
+        log.warning("That run is not resumed: it is still at work, or sync is sending its record (%s).", path)
     return spool

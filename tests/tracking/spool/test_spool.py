@@ -9,8 +9,8 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.folder import list_spools
-from pipeline.tracking.spool.record import Spool
 from pipeline.tracking.spool.recovery import upload_unsent
+from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.store import open_store
 from pipeline.tracking.target import TrackingTarget
 
@@ -33,7 +33,7 @@ def test_what_was_appended_is_read_back_from_any_position(tmp_path):
 def test_while_its_process_lives_no_other_takes_it_and_afterwards_one_does(tmp_path):
     spool = record(tmp_path)
     program = (
-        "import sys, pathlib; from pipeline.tracking.spool.record import Spool\n"
+        "import sys, pathlib; from pipeline.tracking.spool.spool import Spool\n"
         "print(Spool.open(pathlib.Path(sys.argv[1])) is not None)"
     )
     for expected in ("False", "True"):
@@ -68,7 +68,7 @@ def test_an_interruption_between_a_write_and_what_follows_loses_no_record(tmp_pa
         write(descriptor, data)
         raise KeyboardInterrupt  # as a signal's handler does
 
-    monkeypatch.setattr("pipeline.tracking.spool.record.os.write", interrupted)
+    monkeypatch.setattr("pipeline.tracking.spool.spool.os.write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         spool.append({"n": 2})
     monkeypatch.undo()
@@ -81,7 +81,7 @@ def test_a_file_that_grows_and_then_fills_the_disk_while_it_is_read_is_read_on_i
     reading = spool.read()
     next(reading)
     spool.append({"n": 2})
-    monkeypatch.setattr("pipeline.tracking.spool.record.os.write", lambda descriptor, data: 0)
+    monkeypatch.setattr("pipeline.tracking.spool.spool.os.write", lambda descriptor, data: 0)
     spool.append({"n": 3})
     first = list(reading)
     rest = list(spool.read(first[-1][1]))
@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, mon
         return write(descriptor, data)
 
     run = TrackedRun(target, "full", {})
-    monkeypatch.setattr("pipeline.tracking.spool.record.os.write", failing)
+    monkeypatch.setattr("pipeline.tracking.spool.spool.os.write", failing)
     with run:
         for step in range(1, 6):
             run.log_metrics({"a": step}, step)
@@ -126,7 +126,7 @@ def test_a_record_for_another_store_stays_where_it_is(tmp_path):
     spool.append_end("complete", "FINISHED")
     spool.release()
     sent = upload_unsent(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
-    assert (sent.elsewhere, sent.runs) == (1, [])
+    assert (sent.other_store, sent.runs) == (1, [])
     assert spool.path.exists()
     sent = upload_unsent(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", override=True)
     assert len(sent.runs) == 1
@@ -167,10 +167,10 @@ def synced(monkeypatch):
 def test_a_record_and_the_files_it_speaks_of_are_safe_from_a_power_cut_before_they_are_sent(tmp_path, synced):
     (tmp_path / "curves.png").write_text("picture")
     spool = record(tmp_path / "spool")
-    spool.keep_file(tmp_path / "curves.png", "curves.png")
+    spool.keep_file(tmp_path / "curves.png")
     (spool.files / "model").mkdir()
     (spool.files / "model" / "graph").write_text("graph")
-    spool.keep_file(spool.files / "model", "model")
+    spool.keep_file(spool.files / "model")
     spool.append({"file": "curves.png", "folder": ""})
     spool.sync()
     paths = [path for path, _ in synced]
