@@ -45,9 +45,9 @@ def test_the_regret_is_the_paired_difference_with_its_t_interval():
     differences = there - best
     low, high = stats.t.interval(0.9, 2, differences.mean(), differences.std(ddof=1) / math.sqrt(3))
     assert found.mean == pytest.approx(differences.mean())
-    assert (found.bound(0.05, upper=False), found.bound(0.05, upper=True)) == pytest.approx((low, high))
+    assert found.bounds(0.05) == pytest.approx((low, high))
     expected = stats.ttest_1samp(differences, 0.1, alternative="greater").pvalue
-    assert found.chance_within(0.1) == pytest.approx(expected)
+    assert found.p_value_above(0.1) == pytest.approx(expected)
 
 
 def test_a_seed_without_its_partner_and_a_search_run_are_no_pair():
@@ -91,9 +91,9 @@ def test_a_fresh_seed_that_fails_bounds_the_lr_and_leaves_the_searchs_best_and_i
 def test_pairs_that_agree_to_the_last_digit_are_no_more_certain_than_a_sign_test():
     runs = [fresh(64, lr, value, seed) for lr, value in ((0.2, 30.0), (0.1, 20.0)) for seed in range(5)]
     found = compare(runs, 0.2, 0.1)
-    assert found.chance_within(5.0) == pytest.approx(0.5**5)
-    assert found.chance_beyond(15.0) == pytest.approx(0.5**5)
-    assert found.chance_within(15.0) == found.chance_beyond(5.0) == 1
+    assert found.p_value_above(5.0) == pytest.approx(0.5**5)
+    assert found.p_value_below(15.0) == pytest.approx(0.5**5)
+    assert found.p_value_above(15.0) == found.p_value_below(5.0) == 1
 
 
 def test_the_luckiest_of_many_equal_means_breaks_no_rule():
@@ -102,7 +102,7 @@ def test_the_luckiest_of_many_equal_means_breaks_no_rule():
     for _ in range(300):
         means = rng.normal(20, 0.1 / math.sqrt(5), 11)
         there = [Run(1024, 0.1 * 2**i, mean, value_sd=0.1, n=5) for i, mean in enumerate(means)]
-        verdicts.append(compare(there, 0.1 * 2**5, there[0].lr).chance_within(1e-9) <= 0.05)
+        verdicts.append(compare(there, 0.1 * 2**5, there[0].lr).p_value_above(1e-9) <= 0.05)
     assert np.mean(verdicts) <= 0.06
 
 

@@ -1,4 +1,8 @@
-"""Confirmation: what fresh seeds say of chosen LRs, compared in pairs with the same seeds at the best LR."""
+"""Confirmation: after a search, fresh seeds run chosen LRs and the best one, and are compared in pairs.
+
+The LR that looks best in a search is partly chosen for its noise, so the runs that chose it can't also judge it. Fresh
+seeds can. The same seeds run at both LRs, so that what a seed changes at both cancels in the difference.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,22 +15,24 @@ from pipeline.analysis.runs import CONFIRM, Run, published_means
 from pipeline.analysis.stats.batch_fit import fit_batch
 from pipeline.analysis.stats.results import JUDGED_RULES
 
-# Two LRs this close (in octaves) are the same: they went through text.
-SAME = 1e-3
-# The most further seeds that are worth naming.
+# Two LRs within this many octaves are the same LR: writing it as text has rounded one of them.
+SAME_LR_OCTAVES = 1e-3
+# If more further seeds than this are needed, their number is not given.
 MAX_MORE_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much worse an LR is than the best one, measured by runs of both.
+    """Difference of the mean objective between an LR and the best one: a paired t test, or Welch's of published means.
+
+    Model: the differences of pairs (or the runs behind each mean) are independent and normal.
 
     Attributes:
-        mean: difference of the mean objectives.
+        mean: the difference; above 0 if the LR is worse.
         error, freedom: its standard error, and the degrees of freedom of Student's t.
-        seeds: how many pairs, or runs on either side, it rests on.
+        seeds: the number of pairs, or of runs behind the mean.
         loss: mean objective at the LR.
-        alternatives: from how many others the best one was chosen by these same values.
+        alternatives: how many means the best one was chosen from by these same values.
     """
 
     mean: float
@@ -41,41 +47,41 @@ class Comparison:
         """Standard deviation of one pair's difference."""
         return self.error * math.sqrt(self.seeds)
 
-    def bound(self, level: float, upper: bool) -> float:
-        """One-sided confidence bound of the difference."""
+    def bounds(self, level: float) -> tuple[float, float]:
+        """Lower and upper one-sided confidence bound of the difference, each at significance `level`."""
         half = float(stats.t.ppf(1 - level, self.freedom)) * self.error
-        return self.mean + half if upper else self.mean - half
+        return self.mean - half, self.mean + half
 
-    def chance_within(self, margin: float) -> float:
-        """One-sided p-value of a difference above `margin`: for its being no more than that.
+    def p_value_above(self, margin: float) -> float:
+        """One-sided p-value of the hypothesis that the difference is at most `margin`; small if it is above.
 
-        The lowest of several equal means looks better than it is, so the p-value is Bonferroni's.
+        The lowest of several equal means is lower than its expectation, so the p-value has Bonferroni's correction.
         """
         return min(1.0, self.alternatives * self._tail(self.mean - margin))
 
-    def chance_beyond(self, margin: float) -> float:
-        """One-sided p-value of a difference below `margin`."""
+    def p_value_below(self, margin: float) -> float:
+        """One-sided p-value of the hypothesis that the difference is at least `margin`; small if it is below."""
         return self._tail(margin - self.mean)
 
-    def _tail(self, beyond: float) -> float:
-        """Chance of a mean so far beyond a bound if the truth lies at the bound."""
+    def _tail(self, excess: float) -> float:
+        """Probability of a mean that exceeds the true difference by `excess` or more."""
         if self.error == 0:
-            # All pairs agree to the last digit, as counts of steps may: what is left is the sign test.
-            return 0.5**self.seeds if beyond > 0 else 1.0
-        return float(stats.t.sf(beyond / self.error, self.freedom))
+            # All pairs have the same difference, as counts of steps may: the sign test remains.
+            return 0.5**self.seeds if excess > 0 else 1.0
+        return float(stats.t.sf(excess / self.error, self.freedom))
 
-    def seeds_to_decide(self, margin: float, level: float) -> int | None:
-        """How many seeds in all would put the bound on one side of the margin, were mean and sd to stay."""
+    def seeds_to_decide(self, margin: float, level: float) -> float:
+        """How many seeds in all would move the bound past the margin, with this mean and sd; infinite if too many."""
         counts = np.arange(2, MAX_MORE_SEEDS + 1)
         half = stats.t.ppf(1 - level, counts - 1) * self.sd / np.sqrt(counts)
         enough = np.flatnonzero(half < abs(self.mean - margin))
-        return int(counts[enough[0]]) if len(enough) else None
+        return int(counts[enough[0]]) if len(enough) else math.inf
 
 
 def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None:
-    """Compare `lr` with `best_lr`: by fresh seeds at both, in pairs; by published means; else None.
+    """Compare `lr` with `best_lr` by published means, or by fresh seeds that ran at both; None if neither is there.
 
-    An LR is not compared with itself: how well the best one is known is the curve's to say.
+    Fresh seeds can't compare the best LR with itself.
 
     Args:
         runs: of one batch size.
@@ -84,17 +90,17 @@ def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None
         return _compare_published(runs, lr)
     if same_lr(lr, best_lr):
         return None
-    there, best = _by_seed(runs, lr), _by_seed(runs, best_lr)
-    both = sorted(there.keys() & best.keys())
-    if len(both) < 2:
+    values, best_values = _values_by_seed(runs, lr), _values_by_seed(runs, best_lr)
+    seeds = sorted(values.keys() & best_values.keys())
+    if len(seeds) < 2:
         return None
-    differences = np.array([there[seed] - best[seed] for seed in both])
-    loss = float(np.mean([there[seed] for seed in both]))
-    error = float(differences.std(ddof=1)) / math.sqrt(len(both))
-    return Comparison(float(differences.mean()), error, len(both) - 1, len(both), loss)
+    differences = np.array([values[seed] - best_values[seed] for seed in seeds])
+    loss = float(np.mean([values[seed] for seed in seeds]))
+    error = float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+    return Comparison(float(differences.mean()), error, len(seeds) - 1, len(seeds), loss)
 
 
-def _by_seed(runs: Sequence[Run], lr: float) -> dict[int, float]:
+def _values_by_seed(runs: Sequence[Run], lr: float) -> dict[int, float]:
     return {
         run.seed: run.value
         for run in runs
@@ -103,65 +109,61 @@ def _by_seed(runs: Sequence[Run], lr: float) -> dict[int, float]:
 
 
 def same_lr(lr: float, other: float) -> bool:
-    """Whether two LRs are one that went through text."""
-    return abs(math.log2(lr / other)) < SAME
+    """Whether two LRs are equal, apart from rounding in text."""
+    return abs(math.log2(lr / other)) < SAME_LR_OCTAVES
 
 
 def _compare_published(runs: Sequence[Run], lr: float) -> Comparison | None:
-    """Compare a published mean at `lr` with the best other one, by Welch's t; better than all others is no regret.
+    """Compare the published mean at `lr` with the best other one by Welch's t test; a negative difference counts as 0.
 
-    A mean without a standard deviation gets the largest of its neighbours'.
+    A mean without a standard deviation gets the largest one in the table.
     """
-    known = [run for run in published_means(runs) if run.n is not None and run.n > 1]
-    here = [run for run in known if same_lr(run.lr, lr)]
-    others = [run for run in known if not same_lr(run.lr, lr)]
-    sds = [run.value_sd for run in known if run.value_sd is not None]
+    means = published_means(runs)
+    here = [run for run in means if same_lr(run.lr, lr)]
+    others = [run for run in means if not same_lr(run.lr, lr)]
+    sds = [run.value_sd for run in means if run.value_sd is not None]
     if not here or not others or not sds:
         return None
     best = min(others, key=lambda run: run.value)
-    parts, freedoms = [], []
+    variances, freedoms = [], []
     for run in (here[0], best):
         assert run.n is not None
         sd = max(sds) if run.value_sd is None else run.value_sd
-        parts.append(sd**2 / run.n)
+        variances.append(sd**2 / run.n)
         freedoms.append(run.n - 1)
-    spread = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    freedom = sum(parts) ** 2 / spread if spread > 0 else float(min(freedoms))
+    # Welch-Satterthwaite equation.
+    denominator = sum(part**2 / freedom for part, freedom in zip(variances, freedoms, strict=True))
+    freedom = sum(variances) ** 2 / denominator if denominator > 0 else float(min(freedoms))
     mean = max(0.0, here[0].value - best.value)
-    return Comparison(mean, math.sqrt(sum(parts)), freedom, here[0].n or 0, here[0].value, len(others))
+    return Comparison(mean, math.sqrt(sum(variances)), freedom, here[0].n or 0, here[0].value, len(others))
 
 
 def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]:
-    """(batch, LR) pairs that fresh seeds should run: each rule's LR and the best one, at each batch size.
+    """Return the (batch, LR) pairs that fresh seeds should run: the best LR and each rule's LR at each batch size.
 
-    What is chosen follows from the search's runs alone. LRs at or above the lowest that failed are left out: what they
-    do is known; and so are batch sizes without a best LR, for there is nothing to compare with.
+    They follow from the search's runs alone. LRs at or above the lowest one that failed are left out, and so are batch
+    sizes without a best LR.
 
     Args:
         runs: of one workload.
         base: the batch size that the rules start from.
     """
     searched = [run for run in runs if run.phase != CONFIRM]
-    cells = {
-        size: fit_batch([run for run in searched if run.batch == size]) for size in {run.batch for run in searched}
+    results = {
+        size: fit_batch([run for run in searched if run.batch == size]).result
+        for size in sorted({run.batch for run in searched})
     }
-    anchor = cells[base].result.best_lr if base in cells else None
-    if anchor is None or len(cells) < 2:
+    base_lr = results[base].best_lr if base in results else None
+    if base_lr is None or len(results) < 2:
         return []
-    points = []
-    for size in sorted(cells):
-        result = cells[size].result
+    points: list[tuple[int, float]] = []
+    for size, result in results.items():
         if result.best_lr is None:
             continue
-        lrs = [result.best_lr] + [anchor * (size / base) ** exponent for exponent in JUDGED_RULES.values()]
-        admissible = [lr for lr in lrs if result.failing_lr is None or lr < result.failing_lr]
-        points += [(size, lr) for lr in _distinct(admissible)]
+        lrs: list[float] = []
+        for lr in (result.best_lr, *(base_lr * (size / base) ** exponent for exponent in JUDGED_RULES.values())):
+            is_new = not any(same_lr(lr, other) for other in lrs)
+            if is_new and (result.failing_lr is None or lr < result.failing_lr):
+                lrs.append(lr)
+        points += [(size, lr) for lr in lrs]
     return points
-
-
-def _distinct(lrs: Sequence[float]) -> list[float]:
-    kept: list[float] = []
-    for lr in lrs:
-        if not any(same_lr(lr, other) for other in kept):
-            kept.append(lr)
-    return kept

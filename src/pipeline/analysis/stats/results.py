@@ -1,4 +1,9 @@
-"""What an analysis returns: the answer, a result for each batch size, a verdict for each rule."""
+"""What an analysis returns: the answer, the result of each batch size, and the verdict on each rule.
+
+Vocabulary: the *regret* of an LR is how much worse the objective is there than at the best LR. A rule *holds* at a
+batch size if the regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the
+runs show neither, and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,22 +12,20 @@ from dataclasses import dataclass, field
 from pipeline.analysis.stats.curve import Curve
 from pipeline.recipe.scaling import RULES
 
-# A cell with fewer optimizer steps shows step starvation, not a property of the gradient's noise.
+# With fewer optimizer steps, a result says more about too few steps than about gradient noise.
 FEW_STEPS = 50
 # The objective's name where the budget is a target.
 STEPS_TO_TARGET = "steps to target"
-# An exponent whose 95 % interval is wider says nothing of a law.
+# An exponent with a wider 95 % interval supports no statement about a law.
 MAX_EXPONENT_WIDTH = 0.4
-# The most batch sizes for which verdicts are repeated from every other base: their number is squared.
+# With more batch sizes, verdicts are not repeated from every other base batch: the work grows with their square.
 MAX_OTHER_BASES = 20
-# What alone keeps a verdict open: that several batch sizes are judged at once (Holm), or that the base batch's best LR
-# is not known well enough.
+# Reasons of an undecided verdict, where one thing alone keeps it undecided: the correction for several batch sizes, or
+# the uncertainty of the base batch's best LR.
 BREAKS_WITHOUT_HOLM = "breaks if no other batch size is judged"
-BREAKS_IF_BASE_KNOWN, HOLDS_IF_BASE_KNOWN = (
-    "breaks if the base's best LR is as found",
-    "holds if the base's best LR is as found",
-)
-# The rules on which verdicts are given: their exponents of batch / base batch by name, the steepest rule first.
+BREAKS_IF_BASE_KNOWN = "breaks if the base's best LR is as found"
+HOLDS_IF_BASE_KNOWN = "holds if the base's best LR is as found"
+# The rules that get verdicts, the steepest first: from name to the exponent of batch / base batch.
 JUDGED_RULES = {
     name: rule.judged_exponent
     for name, rule in sorted(RULES.items(), key=lambda item: item[1].judged_exponent or 0.0, reverse=True)
@@ -41,19 +44,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What a rule gives at one batch size, from the base batch's own best LR.
+    """One rule at one batch size, starting from the base batch's best LR.
 
     Attributes:
-        lr: the rule's LR.
+        lr: the rule's LR; NaN where the base batch has no best LR.
         loss: the objective at that LR.
-        regret, regret_low, regret_high: how much worse it is than at the best LR, with a 90 % interval (its ends
-            are the two one-sided 95 % bounds).
+        regret, regret_low, regret_high: estimate with a 90 % interval; its ends are one-sided 95 % bounds.
         verdict: `holds`, `breaks`, `undecided` or `censored`.
-        reason: why, where the numbers don't say it: `diverges`, `outside what was tried` …
-        evidence: `confirmed`: fresh seeds at this LR and at the best, compared in pairs; `interpolated`: read off
-            the fitted curve; `published`: means of a table, by Welch's t; empty where there is no regret.
-        seeds: how many pairs there are.
-        more_seeds: how many further seeds would decide at this noise; None where it is decided, or they can't.
+        reason: why, where the numbers don't show it: `diverges`, `outside what was tried` …
+        evidence: where the regret comes from: `confirmed`, fresh seeds at this LR and at the best one, compared in
+            pairs; `interpolated`, the fitted curve; `published`, published means, compared by Welch's t test.
+        seeds: the number of pairs.
+        more_seeds: how many further seeds would decide, if noise and regret stay the same; None where it is decided
+            already, or seeds can't decide it.
     """
 
     lr: float
@@ -74,19 +77,19 @@ class BatchResult:
 
     Attributes:
         batch: examples in one optimizer step.
-        runs, failed: how many runs there are, and how many of them diverged or stalled.
-        best_lr: posterior median of the best LR, with a 95 % interval; None where the data can't tell.
-        censored: `low` or `high` where the minimum may lie beyond what was tried.
-        band_low, band_high: the LRs whose loss is within the margin of the best: of equal rank with it.
+        runs, failed: the number of runs, and of those that diverged or stalled.
+        best_lr, ci_low, ci_high: posterior median of the best LR with its 95 % interval; None where unknown.
+        censored: `low` or `high` where the best LR may lie beyond that end of the LRs that were tried.
+        band_low, band_high: the LRs whose loss is within the margin of the best.
         best_value, test_value: the objective and the test loss at the best LR.
-        steps: optimizer steps of its runs; `starved` below `FEW_STEPS`.
-        stable_lr, failing_lr: the largest LR below the lowest at which any seed failed, and that LR.
-        rules: by name, see `JUDGED_RULES`.
-        detectable: octaves by which an LR must be wrong for this design to say `breaks` in 80 % of cases.
-        noise_scale: tr Σ / |G|² of the runs near the best LR, as last measured, in examples; None where it was not.
-        seeds: how many the search had, where they are known.
-        band_is_open: whether the band reaches an end of what was fitted, and may go on beyond it.
-        curve: the posterior that best LR and band rest on.
+        steps: optimizer steps of its runs.
+        stable_lr, failing_lr: the lowest LR at which any seed failed, and the highest usable LR below it.
+        rules: by name; see `JUDGED_RULES`.
+        detectable: octaves by which a rule's LR must be wrong for `breaks` in 80 % of simulations; see `power`.
+        noise_scale: gradient noise scale tr Σ / |G|² near the best LR at the last measurement, in examples.
+        seeds: the number of seeds of the search; 0 where they are unknown.
+        band_is_open: whether the band reaches an end of the fitted LRs, so that it may be wider.
+        curve: the posterior that the best LR and the band come from.
     """
 
     batch: int
@@ -119,19 +122,19 @@ class BatchResult:
 
     @property
     def starved(self) -> bool:
-        """Whether it took too few steps to say anything about gradient noise."""
+        """Whether its runs had too few optimizer steps to say anything about gradient noise."""
         return self.steps is not None and self.steps < FEW_STEPS
 
     @property
     def also_hold(self) -> tuple[str, ...]:
-        """Other rules that hold where linear does: there, that it holds is no evidence for it."""
+        """Other rules that hold where linear holds: these runs can't tell them from linear."""
         if not self.rules or self.rules["linear"].verdict != "holds":
             return ()
         return tuple(name for name, rule in self.rules.items() if name != "linear" and rule.verdict == "holds")
 
     @property
     def band_octaves(self) -> float | None:
-        """How many octaves of LR the margin tolerates."""
+        """Width of the band in octaves (factors of two in LR)."""
         if self.band_low is None or self.band_high is None:
             return None
         return math.log2(self.band_high / self.band_low)
@@ -142,10 +145,10 @@ class Law:
     """A formula for the best LR over the batch size, fitted to the best LRs.
 
     Attributes:
-        rule: `fixed linear sqrt power saturating broken_line surge`.
-        parameters: by name: `lr_at_base`; and `exponent`, `noise_scale` (examples) or `break_batch`.
-        aic: Akaike's criterion; smaller is better.
-        weight: its share of the Akaike weights of all laws.
+        rule: its name in `pipeline.analysis.stats.laws.LAWS`.
+        parameters: by name: `lr_at_base`, and `exponent`, `noise_scale` or `break_batch`; the last two in examples.
+        aic: Akaike's information criterion; smaller is better.
+        weight: Akaike weight, the share of this law among all laws.
         fit_p_value: p-value of the chi-square test of the residuals, if the law is true.
         lrs: the law's LR at each batch size of the answer.
         note: `not identifiable` where a parameter's interval is too wide to be given.
@@ -162,12 +165,12 @@ class Law:
 
 @dataclass(frozen=True)
 class SensitivityCheck:
-    """How far the rules hold by another objective, or from another batch size.
+    """The verdicts under another choice: another objective, or another base batch.
 
     Attributes:
         name: `val/error`, or `from batch 64`.
-        exponent: of the best LR; None where it can't be fitted, or isn't another one.
-        verdicts: linear's, by batch size; `others`, those of the other rules.
+        exponent: of the best LR by this objective; None where it can't be fitted, or would be the same.
+        verdicts, others: linear's verdicts by batch size, and those of each other rule.
         holds_from, holds_up_to, breaks_at: linear's, as in `Answer`.
     """
 
@@ -182,7 +185,7 @@ class SensitivityCheck:
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question that courses answer by rule of thumb, answered from this sweep's own numbers."""
+    """A question that courses answer by rule of thumb, answered from these runs."""
 
     question: str
     answer: str
@@ -194,21 +197,22 @@ class Answer:
     """How far the linear rule holds.
 
     Attributes:
-        base_batch: the batch size that the rules start from, and `base_reason`, why this one.
-        margin: the loss that counts as no difference, absolute; `margin_text` as it was given, `margin_source` when.
-        seed_sd: standard deviation between seeds near the best LR of the base batch: resolution, not margin.
+        base_batch, base_reason: the batch size that the rules start from, and why this one.
+        margin, margin_text, margin_source: the largest regret that counts as none, in the objective's unit; as it was
+            given; and when it was fixed.
+        seed_sd: standard deviation between seeds near the best LR of the base batch.
         batches: in order of batch size.
-        exponent, exponent_to_break: of best LR ∝ batch^exponent, over all and below the first batch at which
-            linear breaks; None where it can't be fitted.
-        holds_from, holds_up_to: the contiguous range around the base in which linear holds.
+        exponent, exponent_to_break: α of best LR ∝ batch^α, over all batch sizes and below `breaks_at`; None where it
+            can't be fitted.
+        holds_from, holds_up_to: the range of batch sizes around the base in which linear holds at each one.
         breaks_at: the smallest batch size above the base at which linear breaks.
-        laws: fitted formulas, the best first; `selected_law` is the first one's name where its weight is 0.9 or more.
-        other_bases: linear's verdicts with each other batch size as the base.
-        objectives: the same question by each objective that the table has, the one in `objective` first.
-        questions: with answers.
-        objective, budget: what the runs were judged by, and what was kept equal.
-        seeds: of the search.
-        looks, level: how often this sweep was judged, and the one-sided level of each verdict.
+        laws, selected_law: fitted formulas, the best first; the name of the first if the data single it out.
+        other_bases: sensitivity checks with each other batch size as the base.
+        objectives: sensitivity checks by each objective that the table has, `objective` first.
+        questions: of courses, with answers.
+        objective, budget: what the runs were judged by, and what was equal at all batch sizes.
+        seeds: the number of seeds of the search.
+        looks, level: how often these runs were judged, and the one-sided significance level of each verdict.
     """
 
     base_batch: int
