@@ -63,10 +63,10 @@ def data():
 
 def optimizer_of(model, side):
     """Make the optimizer, with torch's defaults for `plain`, else as the pipeline does: the arithmetic is the same."""
-    from pipeline.engine.optimizer_calls import fused_where_it_can_be
+    from pipeline.engine.optimizer_calls import fused_if_possible
 
     make = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
-    return make(model.parameters()) if side == "plain" else fused_where_it_can_be(make, list(model.parameters()))
+    return make(model.parameters()) if side == "plain" else fused_if_possible(make, list(model.parameters()))
 
 
 def prepared(model, precision):
@@ -117,13 +117,13 @@ def engine(side, precision):
 
 def bare(side, precision):
     """Return the same function of the shortest loop: select, forward, mean loss, backward, step, LR."""
-    from pipeline.engine.precision import FULL
+    from pipeline.engine.runtime import FP32
 
     images, labels = data()
     images = images.float().sub_(127.5).div_(73.9)
 
     def measure(name, batch, steps):
-        model, used = prepared(build(name), precision) if side == "same" else (build(name), FULL)
+        model, used = prepared(build(name), precision) if side == "same" else (build(name), FP32)
         optimizer = optimizer_of(model, side)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         passes = -(-steps * batch // len(labels))

@@ -32,7 +32,7 @@ from pipeline import command
 def exit_at_the_first_step(*arguments, **more):
     os._exit(0)
 import pipeline.engine.optimizer_step
-pipeline.engine.optimizer_step.Loop.step = exit_at_the_first_step
+pipeline.engine.optimizer_step.Stepper.step = exit_at_the_first_step
 sys.argv = ["train", "tracking.checkpoints=none"]
 command.run_command(pipeline.train.main)
 """

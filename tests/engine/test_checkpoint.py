@@ -1,4 +1,4 @@
-"""Checkpoints are there whole or not at all."""
+"""Checkpoints: which files each mode writes, atomic writing, and loading without running code."""
 
 import signal
 import subprocess
@@ -37,7 +37,7 @@ def update(checkpoints, evaluation, model=None):
     ("mode", "files"),
     [("best", ["best.pt"]), ("last", ["last.pt"]), ("both", ["best.pt", "last.pt"]), ("none", [])],
 )
-def test_each_mode_keeps_its_files(tmp_path, mode, files):
+def test_each_mode_writes_its_files(tmp_path, mode, files):
     checkpoints = Checkpoints(tmp_path, mode, "val/loss")
     for evaluation in evaluations(3.0, 1.0, 2.0):
         update(checkpoints, evaluation)
@@ -57,7 +57,7 @@ def test_a_checkpoint_restores_model_and_optimizer(tmp_path):
     assert loaded["metrics"] == {"val/loss": 1.0}
 
 
-def test_what_is_no_checkpoint_is_not_loaded(tmp_path, caplog):
+def test_a_file_that_is_no_checkpoint_gives_none(tmp_path, caplog):
     assert load_checkpoint(tmp_path / "none.pt") is None
     update(Checkpoints(tmp_path, "last", "val/loss"), evaluations(1.0)[0])
     whole = (tmp_path / "last.pt").read_bytes()
@@ -79,15 +79,15 @@ def test_loading_a_checkpoint_runs_no_code(tmp_path, capsys):
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_a_disk_that_refuses_ends_the_keeping_and_not_the_run(tmp_path, caplog):
+def test_a_disk_that_refuses_ends_the_checkpoints_and_not_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     checkpoints = Checkpoints(tmp_path / "file" / "below", "both", "val/loss")
     for evaluation in evaluations(3.0, 1.0):
         update(checkpoints, evaluation)
-    assert caplog.text.count("can't take checkpoints") == 1
+    assert caplog.text.count("no checkpoint can be written") == 1
 
 
-def test_the_best_file_stays_the_best_one_through_a_resume(tmp_path):
+def test_a_resumed_run_keeps_the_best_file_of_the_run_before(tmp_path):
     first, second = evaluations(1.0, 2.0)
     update(Checkpoints(tmp_path, "best", "val/loss"), first)
     after = Checkpoints(tmp_path, "best", "val/loss")
@@ -96,7 +96,7 @@ def test_the_best_file_stays_the_best_one_through_a_resume(tmp_path):
     assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_the_old_file_whole(tmp_path):
+def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "last.pt"
     save_atomically(path, {"number": 0, "data": torch.zeros(1)})
     program = (

@@ -1,6 +1,6 @@
-"""Compiled passes against plain ones; without a GPU, on the CPU.
+"""Compiled passes against plain ones, on the CPU.
 
-In processes of their own: what compiling imports and patches would be met by every later test of this one.
+Each in a process of its own: what compiling imports and patches would affect every later test of this one.
 """
 
 import multiprocessing
@@ -12,14 +12,14 @@ import torch
 
 from pipeline.engine.runtime import set_up_runtime
 from pipeline.errors import RequestError
-from tests.distributed.test_world import CASES, alone, run, same
+from tests.distributed.test_world import CASES, run, same, single_process
 
-# Fused operations round otherwise, and seventy steps carry that on.
+# Fused operations round differently, and seventy steps amplify it.
 ROUNDING = 1e-3
 
 
 def apart(function, *arguments):
-    """What `function` returns in a process of its own, where warnings are errors as they are here."""
+    """Return what `function` returns in a process of its own, where warnings are errors, too."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), warnings.simplefilter, ("error",)) as process:
         return process.submit(function, *arguments).result()
 
@@ -30,7 +30,7 @@ def compiled(name):
     return {key: found[key] for key in ("status", "metrics", "test")}
 
 
-def told_without_a_compiler():
+def refusal_without_a_compiler():
     def broken(function):
         raise RuntimeError("no C++ compiler\nand a long story")
 
@@ -42,13 +42,13 @@ def told_without_a_compiler():
 
 
 @pytest.mark.long  # half a minute to compile
-@pytest.mark.parametrize("name", ["whole", "pieces", "norm", "noise"])
-def test_the_trajectory_is_that_of_plain_passes(name):
-    same(apart(compiled, name), alone(name), ROUNDING)
+@pytest.mark.parametrize("name", ["whole", "micro-batches", "norm", "noise"])
+def test_compiled_passes_give_the_trajectory_of_plain_ones(name):
+    same(apart(compiled, name), single_process(name), ROUNDING)
 
 
-def test_a_machine_that_can_not_compile_is_told_so():
-    message = apart(told_without_a_compiler)
+def test_a_machine_without_a_compiler_is_refused():
+    message = apart(refusal_without_a_compiler)
     assert "runtime.compile=true: " in message
     assert "(no C++ compiler)" in message
     assert len(message.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""The training loop against the obvious one, and how runs end."""
+"""The training loop against the obvious one, and the status of runs at their end."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.data import ExampleStream, digits
 from pipeline.engine import evaluate, fit
-from pipeline.engine.optimizer_step import Loop
+from pipeline.engine.optimizer_step import Stepper
 from pipeline.models import MLP
 from pipeline.recipe.budget import Budget, plan_training
 from pipeline.recipe.schedule import Schedule, make_schedule
@@ -41,7 +41,7 @@ def losses(result):
     return [evaluation.metrics["train/loss"] for evaluation in result.evaluations]
 
 
-def test_it_equals_the_obvious_loop_step_by_step(splits):
+def test_training_equals_the_obvious_loop_step_by_step(splits):
     result, model = train(splits, batch=32)
     torch.manual_seed(0)
     obvious = MLP((1, 8, 8), 10, (32,))
@@ -64,15 +64,15 @@ def test_it_equals_the_obvious_loop_step_by_step(splits):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("micro_batch", "pieces"), [(100, 1), (50, 2), (33, 4), (15, 7), (7, 15), (1, 100)])
-def test_accumulation_gives_the_trajectory_of_the_whole_batch(splits, micro_batch, pieces):
+@pytest.mark.parametrize(("micro_batch", "passes"), [(100, 1), (50, 2), (33, 4), (15, 7), (7, 15), (1, 100)])
+def test_accumulation_gives_the_trajectory_of_the_whole_batch(splits, micro_batch, passes):
     whole, _ = train(splits, batch=100)
-    passes = []
+    seen = []
     torch.manual_seed(0)
     model = MLP((1, 8, 8), 10, (32,))
-    model.register_forward_pre_hook(lambda module, images: passes.append(1) if module.training else None)
+    model.register_forward_pre_hook(lambda module, images: seen.append(1) if module.training else None)
     cut, _ = train(splits, batch=100, micro_batch=micro_batch, model=model)
-    assert len(passes) == pieces * cut.steps
+    assert len(seen) == passes * cut.steps
     assert losses(cut) == pytest.approx(losses(whole), rel=1e-5)
     norms = [[e.metrics["grad_norm"] for e in r.evaluations] for r in (whole, cut)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
@@ -88,18 +88,16 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_and_another_does_not(split
 
 
 @pytest.mark.parametrize(("lr", "status"), [(0.1, "complete"), (1e6, "diverged")])
-def test_where_the_device_runs_ahead_it_is_looked_at_once_an_epoch_with_the_same_numbers(
-    splits, monkeypatch, lr, status
-):
+def test_an_asynchronous_device_is_waited_for_once_an_epoch_with_the_same_numbers(splits, monkeypatch, lr, status):
     at_once, _ = train(splits, lr=lr)
-    looks = []
-    look = Loop.look
-    monkeypatch.setattr(sys.modules["pipeline.engine.fit"], "runs_ahead", lambda device: True)
-    monkeypatch.setattr(Loop, "look", lambda self, drained: looks.append(len(drained)) or look(self, drained))
+    checks = []
+    to_host = Stepper.to_host
+    monkeypatch.setattr(sys.modules["pipeline.engine.fit"], "is_asynchronous", lambda device: True)
+    monkeypatch.setattr(Stepper, "to_host", lambda self, sums: checks.append(len(sums)) or to_host(self, sums))
     late, _ = train(splits, lr=lr)
     assert (late.status, at_once.status) == (status, status)
     assert losses(late) == losses(at_once)
-    assert len(looks) == (2 if status == "complete" else 1)
+    assert len(checks) == (2 if status == "complete" else 1)
 
 
 def test_a_golden_run_keeps_its_loss(splits):
@@ -117,7 +115,7 @@ def test_metrics_count_every_example(splits):
     assert last["examples_per_second"] > 0
 
 
-def test_the_training_error_is_the_share_of_wrong_answers_as_trained(splits):
+def test_the_training_error_is_the_fraction_of_wrong_answers_in_training(splits):
     class Always3(nn.Module):
         def __init__(self):
             super().__init__()
@@ -178,13 +176,13 @@ def test_a_target_out_of_reach_is_missed(splits):
     assert train(splits, **budget)[0].status == "missed"
 
 
-def test_evaluation_is_the_mean_over_all_examples_whatever_the_pieces(splits):
+def test_evaluation_is_the_mean_over_all_examples_for_any_batch(splits):
     _, model = train(splits, epochs=1)
     logits = model(splits.val.images)
     loss = F.cross_entropy(logits, splits.val.labels).item()
     error = (logits.argmax(1) != splits.val.labels).double().mean().item()
-    for piece in (1024, 100, 7):
-        assert evaluate(model, splits.val, piece) == pytest.approx((loss, error), rel=1e-5)
+    for batch in (1024, 100, 7):
+        assert evaluate(model, splits.val, batch) == pytest.approx((loss, error), rel=1e-5)
 
 
 def test_evaluation_uses_evaluation_mode_and_leaves_the_mode_alone(splits):
@@ -193,9 +191,9 @@ def test_evaluation_uses_evaluation_mode_and_leaves_the_mode_alone(splits):
     assert model.training
 
 
-def test_evaluation_looks_at_its_sums_once_whatever_the_pieces(splits, monkeypatch):
+def test_evaluation_waits_for_the_device_once_for_any_batch(splits, monkeypatch):
     _, model = train(splits, epochs=1)
-    looks = []
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: looks.append(self) or [x.item() for x in self])
-    evaluate(model, splits.val, piece=7)
-    assert len(looks) == 1
+    waits = []
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: waits.append(self) or [x.item() for x in self])
+    evaluate(model, splits.val, batch=7)
+    assert len(waits) == 1

@@ -1,4 +1,4 @@
-"""How a batch is cut where that is left to be chosen: less memory, and the same numbers."""
+"""The micro-batch that `auto` chooses: less memory, and the same numbers."""
 
 import copy
 
@@ -11,7 +11,7 @@ from pipeline.config import resolve
 from pipeline.data import InMemorySplit
 from pipeline.engine import World, chosen_micro_batch
 from pipeline.engine.model_traits import depends_on_batch
-from pipeline.engine.precision import Precision
+from pipeline.engine.runtime import Precision
 from pipeline.models import MLP, SimpleCNN, resnet18
 from pipeline.run.workload import build_workload
 
@@ -48,7 +48,7 @@ def chosen(split, model=None, asked="auto", batch=2048, device=CPU, world=1, pre
     return chosen_micro_batch(asked, model, split, device, batch, World(0, world), Precision(precision))
 
 
-def test_a_convolution_net_goes_in_equal_pieces_on_a_cpu(split):
+def test_convolutional_networks_get_equal_micro_batches_on_a_cpu(split):
     assert chosen(split) == 1024
     assert [chosen(split, batch=batch) for batch in (1025, 1200, 2048, 16384)] == [513, 600, 1024, 1024]
     assert chosen(split, batch=8192, world=4) == 1024
@@ -69,18 +69,18 @@ def test_a_convolution_net_goes_in_equal_pieces_on_a_cpu(split):
         {"model": cnn(OwnDropout())},
         {"model": cnn(OwnNorm())},
     ],
-    ids=["small batch", "small shares", "small numbers", "gpu", "mlp", "norm", "dropout", "own dropout", "own norm"],
+    ids=["small batch", "small shards", "bf16", "gpu", "mlp", "norm", "dropout", "own dropout", "own norm"],
 )
-def test_where_it_would_not_pay_or_change_the_numbers_a_batch_goes_whole(split, more):
+def test_a_batch_is_not_cut_if_that_saves_nothing_or_changes_the_numbers(split, more):
     assert chosen(split, **more) is None
 
 
 @pytest.mark.parametrize("asked", [None, 7, 4096])
-def test_what_was_asked_for_is_taken(split, asked):
+def test_a_given_micro_batch_is_used(split, asked):
     assert chosen(split, asked=asked) == asked
 
 
-def test_a_look_at_whether_a_network_minds_its_company_changes_nothing_in_it(split):
+def test_depends_on_batch_does_not_change_the_model(split):
     for model in (resnet18((1, 8, 8), 10), cnn(OwnDropout()), cnn(OwnNorm())):
         before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
         assert depends_on_batch(model.eval(), split)
@@ -90,6 +90,6 @@ def test_a_look_at_whether_a_network_minds_its_company_changes_nothing_in_it(spl
 
 
 @pytest.mark.parametrize(("more", "used"), [([], 538), (["batching=whole"], None), (["batching=accumulate"], 256)])
-def test_a_workload_says_what_is_used_and_never_auto(composed, more, used):
+def test_a_workload_names_the_micro_batch_that_is_used_and_never_auto(composed, more, used):
     config = resolve(composed("model=simple_cnn", "model.channels=[2,2]", "model.dense=8", "batch=1076", *more))
     assert build_workload(config, in_sweep=True).micro_batch == used

@@ -1,4 +1,4 @@
-"""The noise scale where it is known in closed form, against obvious twins, and without a trace in training."""
+"""The noise scale: against closed forms and obvious implementations, and without effect on training."""
 
 import math
 
@@ -82,17 +82,17 @@ def test_a_linear_regression_has_the_noise_scale_of_the_closed_form():
 
 
 @pytest.mark.parametrize(("batch", "micro_batch"), [(32, 8), (50, 16), (17, 16)])
-def test_accumulation_has_the_noise_scale_of_the_closed_form_also_with_a_smaller_last_piece(batch, micro_batch):
+def test_accumulation_has_the_noise_scale_of_the_closed_form_also_with_a_smaller_last_micro_batch(batch, micro_batch):
     generator = torch.Generator().manual_seed(2)
     model = Mean()
     estimates = []
     with MicroBatchNoise(model, batch, micro_batch) as noise:
         for _ in range(1000):
             model.zero_grad()
-            for piece in draw_examples(batch, generator).split(micro_batch):
-                (half_square(model(piece), None) * (len(piece) / batch)).backward()
-                noise.after_backward(len(piece))
-            estimates.append(noise.drain())
+            for part in draw_examples(batch, generator).split(micro_batch):
+                (half_square(model(part), None) * (len(part) / batch)).backward()
+                noise.after_backward(len(part))
+            estimates.append(noise.pop_estimate())
     assert_means(estimates, TRACE, SQUARED_NORM)
 
 
@@ -116,34 +116,34 @@ def gradient(model, images, labels):
 @pytest.mark.parametrize("model", [MLP((1, 8, 8), 10, (32,)), Tied()], ids=["mlp", "tied"])
 def test_accumulation_equals_the_two_batch_sizes_formula_of_the_paper(model):
     torch.manual_seed(0)
-    steps, pieces, small, large = 5, 4, 8, 32
+    steps, passes, small, large = 5, 4, 8, 32
     images, labels = torch.randn(steps, large, 1, 8, 8), torch.randint(10, (steps, large))
     traces, squared_norms = [], []
     with MicroBatchNoise(model, large, small) as noise:
         for x, y in zip(images, labels, strict=True):
             parts = [gradient(model, a, b) for a, b in zip(x.split(small), y.split(small), strict=True)]
-            g_small = sum(part.square().sum() for part in parts) / pieces
-            g_large = (sum(parts) / pieces).square().sum()
+            g_small = sum(part.square().sum() for part in parts) / passes
+            g_large = (sum(parts) / passes).square().sum()
             squared_norms.append((large * g_large - small * g_small) / (large - small))
             traces.append((g_small - g_large) / (1 / small - 1 / large))
             noise._norms.clear()  # autograd.grad above passes the hooks too
             model.zero_grad()
             for a, b in zip(x.split(small), y.split(small), strict=True):
-                (F.cross_entropy(model(a), b) / pieces).backward()
+                (F.cross_entropy(model(a), b) / passes).backward()
                 noise.after_backward(small)
-        estimate = noise.drain()
-        assert noise.drain() is None
+        estimate = noise.pop_estimate()
+        assert noise.pop_estimate() is None
     assert estimate.trace == pytest.approx(sum(traces).item() / steps, rel=1e-4)
     assert estimate.squared_norm == pytest.approx(sum(squared_norms).item() / steps, rel=1e-4)
     assert not any(p._backward_hooks for p in model.parameters())
 
 
-def test_a_batch_in_one_piece_has_nothing_to_tell():
+def test_a_single_micro_batch_gives_no_estimate():
     model = Mean()
     with MicroBatchNoise(model, 32, 256) as noise:
         half_square(model(torch.zeros(32, 20)), None).backward()
         noise.after_backward(32)
-        assert noise.drain() is None
+        assert noise.pop_estimate() is None
 
 
 MODELS = {
@@ -167,7 +167,7 @@ def frozen_first_layer():
     ],
     ids=[*MODELS, "frozen"],
 )
-def test_it_equals_the_loop_of_one_backward_an_example_whatever_the_chunks(build, monkeypatch):
+def test_the_sample_equals_one_backward_pass_an_example_for_any_chunks(build, monkeypatch):
     torch.manual_seed(0)
     model = build().eval()
     split = InMemorySplit(torch.randn(7, 1, 8, 8), torch.randint(10, (7,)))
@@ -185,12 +185,12 @@ def test_it_equals_the_loop_of_one_backward_an_example_whatever_the_chunks(build
     for at_once, limit in ((1, 1), (5, 5 * bytes_each)):
         monkeypatch.setattr(noise_scale, "GRADIENT_BYTES", limit)
         assert noise_scale.examples_at_once(model) == at_once
-        pieces = NoiseSample(examples=7).measure(model, split, seed=0)
-        assert pieces.trace == pytest.approx(whole.trace, rel=1e-4)
-        assert pieces.squared_norm == pytest.approx(whole.squared_norm, rel=1e-3, abs=1e-4 * trace)
+        chunked = NoiseSample(examples=7).measure(model, split, seed=0)
+        assert chunked.trace == pytest.approx(whole.trace, rel=1e-4)
+        assert chunked.squared_norm == pytest.approx(whole.squared_norm, rel=1e-3, abs=1e-4 * trace)
 
 
-def test_no_estimate_where_the_squared_norm_came_out_negative():
+def test_a_negative_squared_norm_gives_no_value():
     assert NoiseScale(2.0, -0.1).value is None
     assert NoiseScale(2.0, 0.0).value is None
     assert NoiseScale(math.nan, 1.0).value is None
@@ -210,7 +210,7 @@ def splits():
 
 
 def train(splits, sample=None, epochs=3, lr=0.1, batch=64, micro_batch=None, **budget):
-    """A network with dropout and batch norm, so that random numbers and buffers are at stake."""
+    """Train a network with dropout and batch norm, which have random numbers and buffers."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Dropout(), nn.Linear(32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
@@ -223,7 +223,7 @@ def train(splits, sample=None, epochs=3, lr=0.1, batch=64, micro_batch=None, **b
 
 
 def training_metrics(result):
-    """What doesn't depend on the clock or on measuring."""
+    """Return the metrics that depend neither on the clock nor on the noise scale."""
     return [
         {k: v for k, v in e.metrics.items() if k != "examples_per_second" and not k.startswith("noise_scale")}
         for e in result.evaluations
@@ -231,7 +231,7 @@ def training_metrics(result):
 
 
 @pytest.mark.parametrize("micro_batch", [None, 24])
-def test_training_is_the_same_bit_for_bit_with_and_without(splits, micro_batch, monkeypatch):
+def test_training_is_the_same_bit_for_bit_with_and_without_measuring(splits, micro_batch, monkeypatch):
     measured, measured_model = train(splits, NoiseSample((1, 2, 3), 100), micro_batch=micro_batch)
     monkeypatch.setattr(MicroBatchNoise, "__enter__", lambda self: setattr(self, "_hooks", []) or self)
     monkeypatch.setattr(MicroBatchNoise, "after_backward", lambda self, examples: None)
@@ -241,9 +241,9 @@ def test_training_is_the_same_bit_for_bit_with_and_without(splits, micro_batch, 
         assert torch.equal(value, measured_model.state_dict()[name]), name
 
 
-def test_measuring_leaves_gradients_buffers_mode_and_random_numbers_alone(splits):
+def test_measuring_changes_no_gradient_buffer_mode_or_random_generator(splits):
     class Draws(InMemorySplit):
-        """As a torch DataLoader does when it is started."""
+        """Draws a random number, as a torch DataLoader does when it starts."""
 
         def batches(self, *arguments, **keywords):
             torch.rand(1)
@@ -272,19 +272,19 @@ def measured_at(result, name):
 @pytest.mark.parametrize(
     ("epochs", "expected"), [((), []), ((1,), [1]), ((-1,), [3]), ((2, -1), [2, 3]), ((-3, 1), [1])]
 )
-def test_it_is_measured_at_the_chosen_evaluations(splits, epochs, expected):
+def test_the_sample_is_measured_at_the_chosen_evaluations(splits, epochs, expected):
     result, _ = train(splits, NoiseSample(epochs, 64))
     assert measured_at(result, "noise_scale") == expected
     assert measured_at(result, "noise_scale_accumulated") == []
 
 
-def test_accumulation_is_measured_at_every_evaluation_where_batches_are_cut(splits):
+def test_accumulation_is_measured_at_every_evaluation_if_batches_are_cut(splits):
     result, _ = train(splits, micro_batch=24)
     assert measured_at(result, "noise_scale_accumulated") == [1, 2, 3]
     assert measured_at(result, "noise_scale") == []
 
 
-def test_the_last_evaluation_is_also_the_one_where_a_target_ends_the_run(splits):
+def test_an_evaluation_that_reaches_the_target_is_the_last_one(splits):
     target = {"kind": "target", "metric": "val/error", "threshold": 0.2, "max_epochs": 50}
     result, _ = train(splits, NoiseSample((-1,), 64), **target)
     assert result.status == "complete"
@@ -298,8 +298,8 @@ def test_a_run_that_diverged_does_not_measure(splits):
     assert measured_at(result, "noise_scale") == []
 
 
-def test_both_estimators_see_the_same_noise(splits):
-    # At a standstill: one set of weights, all of the training split, no batch statistics and no dropout.
+def test_both_estimators_measure_the_same_noise(splits):
+    # With constant weights, on the whole training split, without batch norm and dropout.
     torch.manual_seed(0)
     model = MLP((1, 8, 8), 10, (32,))
     whole = NoiseSample(examples=1077).measure(model, splits.train, seed=0)
@@ -312,13 +312,13 @@ def test_both_estimators_see_the_same_noise(splits):
                 loss = F.cross_entropy(model(splits.train.images[where]), splits.train.labels[where])
                 (loss * (len(where) / 1077)).backward()
                 noise.after_backward(len(where))
-            estimates.append(noise.drain())
+            estimates.append(noise.pop_estimate())
     together = NoiseScale.mean(estimates)
     assert together.trace == pytest.approx(whole.trace, rel=0.05)
     assert together.squared_norm == pytest.approx(whole.squared_norm, rel=0.01)
 
 
-def test_where_evaluations_are_far_apart_one_step_in_so_many_is_watched_from_the_first_on():
+def test_if_evaluations_are_far_apart_every_nth_step_is_measured_from_the_first_on():
     torch.manual_seed(0)
     model, kept = nn.Linear(3, 2), []
     with MicroBatchNoise(model, 4, 2, steps=64 * 5) as noise, MicroBatchNoise(model, 4, 2) as each:
@@ -328,9 +328,9 @@ def test_where_evaluations_are_far_apart_one_step_in_so_many_is_watched_from_the
                 (F.cross_entropy(model(torch.randn(2, 3)), torch.tensor([0, 1])) / 2).backward()
                 noise.after_backward(2)
                 each.after_backward(2)
-            (kept if step % 5 == 0 else []).append(each.drain())
-        watched = noise.drain()
+            (kept if step % 5 == 0 else []).append(each.pop_estimate())
+        measured = noise.pop_estimate()
     assert len(kept) == 3
     expected = NoiseScale.mean(kept)
-    assert (watched.trace, watched.squared_norm) == pytest.approx((expected.trace, expected.squared_norm), rel=1e-5)
-    assert noise.drain() is None
+    assert (measured.trace, measured.squared_norm) == pytest.approx((expected.trace, expected.squared_norm), rel=1e-5)
+    assert noise.pop_estimate() is None

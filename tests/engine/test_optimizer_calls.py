@@ -1,4 +1,4 @@
-"""Optimizer steps without torch's compiler: the same numbers, hooks and gradient modes as torch's own."""
+"""Optimizer steps without torch's wrappers and compiler: the same numbers, hooks and gradient modes."""
 
 import functools
 import subprocess
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.engine.optimizer_calls import clear_function, fused_where_it_can_be, step_function
+from pipeline.engine.optimizer_calls import clear_function, fused_if_possible, step_function
 
-# In a process of its own: others of these tests load the compiler.
+# In a process of its own: other tests import the compiler.
 CHECK = """
 import sys, torch
 from torch import nn
@@ -43,16 +43,16 @@ print("torch._dynamo" in sys.modules)
 
 
 @pytest.mark.parametrize("hooks", [True, False])
-def test_the_steps_are_torchs_own_and_the_compiler_stays_out(hooks):
-    said = {}
+def test_steps_equal_torchs_own_without_importing_the_compiler(hooks):
+    printed = {}
     for ours in (True, False):
         done = subprocess.run(
             [sys.executable, "-c", CHECK.format(ours=ours, hooks=hooks)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        said[ours] = done.stdout.splitlines()
-    assert said[True][:3] == said[False][:3]
-    assert (said[True][3], said[False][3]) == ("False", "True")
+        printed[ours] = done.stdout.splitlines()
+    assert printed[True][:3] == printed[False][:3]
+    assert (printed[True][3], printed[False][3]) == ("False", "True")
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -66,7 +66,7 @@ def test_the_steps_are_torchs_own_and_the_compiler_stays_out(hooks):
 )
 def test_a_fused_optimizer_computes_what_the_plain_one_does(kind, memory_format):
     weights = []
-    for make in (fused_where_it_can_be, lambda kind, parameters: kind(parameters)):
+    for make in (fused_if_possible, lambda kind, parameters: kind(parameters)):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
         model = model.double().to(memory_format=memory_format)
@@ -77,28 +77,28 @@ def test_a_fused_optimizer_computes_what_the_plain_one_does(kind, memory_format)
             model(torch.randn(16, 3, 8, 8, dtype=torch.float64)).logsumexp(1).mean().backward()
             step()
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-        assert bool(optimizer.defaults["fused"]) == (make is fused_where_it_can_be)
+        assert bool(optimizer.defaults["fused"]) == (make is fused_if_possible)
     torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("said", [{"fused": False}, {"foreach": True}, {"differentiable": True}])
-def test_what_is_said_of_an_optimizers_way_stays(said):
-    make = functools.partial(torch.optim.SGD, lr=0.1, **said)
-    (key,) = said
-    optimizer = fused_where_it_can_be(make, [torch.zeros(2, requires_grad=True)])
-    assert optimizer.defaults[key] == said[key]
+@pytest.mark.parametrize("given", [{"fused": False}, {"foreach": True}, {"differentiable": True}])
+def test_a_given_implementation_of_an_optimizer_stays(given):
+    make = functools.partial(torch.optim.SGD, lr=0.1, **given)
+    (key,) = given
+    optimizer = fused_if_possible(make, [torch.zeros(2, requires_grad=True)])
+    assert optimizer.defaults[key] == given[key]
     assert not optimizer.defaults["fused"]
 
 
-def test_an_optimizer_that_cannot_be_fused_is_made_as_it_is():
+def test_an_optimizer_that_cannot_be_fused_is_made_without():
     weight = torch.zeros(2, requires_grad=True)
-    assert isinstance(fused_where_it_can_be(functools.partial(torch.optim.Rprop, lr=0.1), [weight]), torch.optim.Rprop)
+    assert isinstance(fused_if_possible(functools.partial(torch.optim.Rprop, lr=0.1), [weight]), torch.optim.Rprop)
     whole = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    optimizer = fused_where_it_can_be(functools.partial(torch.optim.SGD, lr=0.1), [whole])
+    optimizer = fused_if_possible(functools.partial(torch.optim.SGD, lr=0.1), [whole])
     assert not optimizer.defaults["fused"]
 
 
-def test_an_optimizer_that_is_not_wrapped_as_torch_wraps_them_is_called_as_it_is():
+def test_an_optimizer_from_outside_torch_is_stepped_by_its_own_step():
     class Own(torch.optim.Optimizer):
         def step(self, closure=None):
             with torch.no_grad():

@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from pipeline.engine.precision import Precision
+from pipeline.engine.runtime import Precision
 from tests.distributed.test_world import mlp, run
 
 SEEDS = range(6)

@@ -1,4 +1,4 @@
-"""A run that is gone on with from any of its checkpoints ends as if nothing had happened."""
+"""A run that is resumed from any of its checkpoints ends as the uninterrupted run does."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def numbers(result):
     ],
     ids=["sgd", "adamw", "target", "diverged"],
 )
-def test_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path, optimizer, more):
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, optimizer, more):
     splits = digits("digits", 10, [1, 8, 8], 0, 360, 360, torch.device("cpu"))
     whole, model, seen = run(splits, tmp_path, optimizer, **more)
     for epoch in seen:
@@ -76,7 +76,7 @@ def test_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path, optimizer, more):
 
 
 class OneOfTwo:
-    """What `random_states` and `restore` ask a loop for, of worker `rank` of two, each with a GPU."""
+    """What `random_states` and `set_random_state` need of a stepper, in rank `rank` of two with a GPU each."""
 
     def __init__(self, rank):
         self.device, self.world = torch.device("cuda", rank), self
@@ -86,7 +86,7 @@ class OneOfTwo:
         return [tensor + other - self.rank for other in range(2)]
 
 
-def test_each_worker_goes_on_with_the_generator_of_its_own_gpu(monkeypatch):
+def test_each_rank_restores_the_random_generator_of_its_own_gpu(monkeypatch):
     set_to = {}
     monkeypatch.setattr(torch, "get_rng_state", lambda: torch.tensor([10]))
     monkeypatch.setattr(torch, "set_rng_state", lambda state: set_to.update(cpu=state.item()))
@@ -98,6 +98,6 @@ def test_each_worker_goes_on_with_the_generator_of_its_own_gpu(monkeypatch):
     assert set_to == {"cpu": 11, "cuda:1": 21}
     set_to.clear()
     set_random_state(random[:1], OneOfTwo(1))
-    assert set_to == {}, "another number of workers goes on from its seeds"
+    assert set_to == {}, "another world size keeps its seeds"
     set_random_state([[torch.tensor([10])], [torch.tensor([11])]], OneOfTwo(1))
-    assert set_to == {"cpu": 11}, "it ran on a CPU before"
+    assert set_to == {"cpu": 11}, "the run was on a CPU before"

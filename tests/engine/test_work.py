@@ -1,6 +1,6 @@
-"""A guard against slowness that counts work and not seconds, so that it says the same on every machine.
+"""Guards against slowness that count work, not seconds, and so give the same result on every machine.
 
-Where a bound is crossed on purpose, change it here, with the reason in the commit.
+If a change crosses a bound on purpose, change the bound here, and give the reason in the commit.
 """
 
 import json
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.data import ExampleStream, InMemorySplit, Splits
 from pipeline.engine import fit
-from pipeline.engine.optimizer_step import Loop
+from pipeline.engine.optimizer_step import Stepper
 from pipeline.models import MLP
 from pipeline.recipe.budget import Budget, plan_training
 from pipeline.recipe.schedule import Schedule, make_schedule
@@ -46,7 +46,7 @@ class Operations(TorchDispatchMode):
 
 
 def trained(splits, micro_batch=None):
-    """(model's forward passes in training, the same in evaluation, optimizer steps) of a short run."""
+    """Return a short run's forward passes in training, those in evaluation, optimizer steps and evaluations."""
     torch.manual_seed(0)
     model = MLP((1, 8, 8), 10, (32,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -59,16 +59,16 @@ def trained(splits, micro_batch=None):
     return passes[True], passes[False], steps["step"], len(plan.evaluation_steps)
 
 
-@pytest.mark.parametrize(("micro_batch", "pieces"), [(None, 1), (20, 4)])
-def test_a_run_makes_no_more_passes_than_its_plan_says(splits, micro_batch, pieces):
+@pytest.mark.parametrize(("micro_batch", "passes"), [(None, 1), (20, 4)])
+def test_a_run_makes_no_more_passes_than_its_plan_says(splits, micro_batch, passes):
     training, evaluating, steps, evaluations = trained(splits, micro_batch)
-    assert (training, steps) == (STEPS * pieces, STEPS)
-    assert evaluating == evaluations  # 360 validation images are one piece
+    assert (training, steps) == (STEPS * passes, STEPS)
+    assert evaluating == evaluations  # 360 validation images are one pass
 
 
 def test_a_step_computes_what_the_bare_loop_does(splits, monkeypatch):
-    looks, look = [], Loop.look
-    monkeypatch.setattr(Loop, "look", lambda self, drained: looks.append(drained) or look(self, drained))
+    waits, to_host = [], Stepper.to_host
+    monkeypatch.setattr(Stepper, "to_host", lambda self, sums: waits.append(sums) or to_host(self, sums))
     with Operations() as ours:
         *_, evaluations = trained(splits)
     model = MLP((1, 8, 8), 10, (32,))
@@ -84,8 +84,8 @@ def test_a_step_computes_what_the_bare_loop_does(splits, monkeypatch):
     extra = ours.counts.total() - bare.counts.total()
     assert extra / STEPS < 8, (ours.counts - bare.counts).most_common(12)
     # Twenty windows an epoch, which these steps are, and one more for the first step and each evaluation.
-    assert len(looks) <= 20 + 1 + evaluations, "waits for the device"
-    # Beside these looks: two sums and the gradient's norm at each evaluation.
+    assert len(waits) <= 20 + 1 + evaluations, "waits for the device"
+    # Beside these: two sums and the gradient's norm at each evaluation.
     assert ours.counts["_local_scalar_dense"] <= 3 * evaluations, "waits for the device"
 
 

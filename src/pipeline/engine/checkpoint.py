@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all."""
+"""Checkpoints: which are written (`best.pt`, `last.pt`), written atomically, and loaded without running code."""
 
 import contextlib
 import logging
@@ -15,72 +15,77 @@ from pipeline.engine.state import State
 log = logging.getLogger("pipeline.engine")
 
 
-def save_atomically(path: Path, payload: dict[str, Any]) -> None:
-    """Write `payload` so that `path` holds the old file or the new one, never half of it, through a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arriving = path.with_suffix(".arriving")
-    with open(arriving, "wb") as file:
-        torch.save(payload, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(arriving, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must reach the disk too
-    finally:
-        os.close(folder)
-
-
 class Checkpoints:
-    """Keeps `best.pt` (lowest `metric` so far) and `last.pt` under a folder, as `mode` asks.
+    """Writes `best.pt` (lowest `metric` so far) and `last.pt` to a folder.
 
-    A file holds `model`, `optimizer`, `epoch`, `step`, `metrics` and what else it takes to go on from there; load it
-    with `load_checkpoint`, or `torch.load(path, weights_only=True)`. A disk that refuses ends the keeping, and not
-    the run.
+    A file holds `model`, `optimizer`, `epoch`, `step`, `metrics` and what else resuming takes; load it with
+    `load_checkpoint`, or `torch.load(path, weights_only=True)`. If the disk refuses, no more checkpoints are written,
+    and the run continues.
+
+    Args:
+        folder: made when it is first needed.
+        mode: `best`, `last`, `both` or `none`.
+        metric: of an evaluation.
     """
 
     def __init__(self, folder: Path, mode: str, metric: str) -> None:
         self.folder = folder
         self.metric = metric
-        self._keep_best = mode in ("best", "both")
-        self._keep_last = mode in ("last", "both")
+        self._keeps_best = mode in ("best", "both")
+        self._keeps_last = mode in ("last", "both")
         self._best = float("inf")
 
     def resume_from_state(self, state: State) -> None:
-        """Take the best value so far from the evaluations of a run that is gone on with."""
+        """Take the best value so far from the evaluations of a resumed run."""
         self._best = min((e["metrics"][self.metric] for e in state["evaluations"]), default=self._best)
 
     def update(self, evaluation: Evaluation, state: Callable[[], State]) -> None:
-        """Write what this evaluation calls for; `state` gives what a file holds."""
+        """Write the files that the mode asks for after `evaluation`; `state` returns their content."""
         value = evaluation.metrics[self.metric]
-        improved = self._keep_best and value < self._best
-        if not improved and not self._keep_last:
+        improved = self._keeps_best and value < self._best
+        names = [*(["best"] if improved else []), *(["last"] if self._keeps_last else [])]
+        if not names:
             return
-        payload = state()
+        content = state()
         try:
-            if improved:
-                self._best = value
-                save_atomically(self.folder / "best.pt", payload)
-            if self._keep_last:
-                save_atomically(self.folder / "last.pt", payload)
+            for name in names:
+                save_atomically(self.folder / f"{name}.pt", content)
         except OSError as error:
-            self._keep_best = self._keep_last = False
-            for name in ("best", "last"):
+            self._keeps_best = self._keeps_last = False
+            for name in names:
                 with contextlib.suppress(OSError):
                     (self.folder / f"{name}.arriving").unlink()
-            log.warning("%s can't take checkpoints (%s): the run goes on without more.", self.folder, error.strerror)
+            log.warning("%s: no checkpoint can be written (%s). The run goes on without.", self.folder, error.strerror)
+        if improved:
+            self._best = value
+
+
+def save_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` so that `path` holds the old file or the new one, never a part of it, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arriving = path.with_suffix(".arriving")
+    with open(arriving, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(arriving, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must reach the disk, too
+    finally:
+        os.close(folder)
 
 
 def load_checkpoint(path: Path) -> State | None:
-    """What `path` holds, on the CPU; None where there is no such file, or it isn't a checkpoint of this project.
+    """Return the content of `path`, on the CPU; None if there is no such file, or it is no checkpoint of this project.
 
     Only tensors and plain containers are loaded, so that a file from elsewhere can't run code.
     """
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever torch finds wrong with it
         log.warning("%s can't be loaded (%s).", path, (str(error) or type(error).__name__).splitlines()[0][:120])
         return None
-    return payload if isinstance(payload, dict) and "evaluations" in payload else None
+    return content if isinstance(content, dict) and "evaluations" in content else None

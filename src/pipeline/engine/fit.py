@@ -1,7 +1,6 @@
-"""The training loop."""
+"""The training loop: steps, evaluations, and the end of a run."""
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,23 +10,23 @@ from torch import Tensor, nn
 from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
 from pipeline.distributed.world import SINGLE_PROCESS, World
-from pipeline.engine.divergence import DivergenceMonitor
-from pipeline.engine.evaluate import evaluate
+from pipeline.engine.evaluate import evaluate_run
 from pipeline.engine.model_traits import has_unused_parameters
 from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
-from pipeline.engine.optimizer_step import Loop
-from pipeline.engine.precision import FULL, Precision
+from pipeline.engine.optimizer_step import Stepper
 from pipeline.engine.result import Evaluation, FitResult
+from pipeline.engine.runtime import FP32, Precision
 from pipeline.engine.state import State, random_states, restore, state_of
+from pipeline.engine.stopping import DivergenceMonitor, status_after, status_at_end
 from pipeline.recipe.budget import TrainingPlan
 from pipeline.recipe.schedule import LRFactor
 
-# How often an epoch's loss is looked at for divergence: often enough to save time, seldom enough that a window at
-# batch 4 averages over fifty examples of the digits.
+# How often an epoch's loss is checked for divergence: often enough to save time, seldom enough that a window at batch 4
+# averages over fifty examples of the digits.
 WINDOWS_PER_EPOCH = 20
-# Several workers look together, and each look waits for the slowest: no oftener than once in so many steps, save for
-# the run's first ones, in which most runs diverge that do. Steps, not seconds, since all must look at once.
-STEPS_UNSEEN = 16
+# Several processes check together, and each check waits for the slowest. So they check each window of the first steps,
+# in which most runs that diverge do so, and then once in so many steps. (Not seconds: all must check at the same step.)
+STEPS_BETWEEN_CHECKS = 16
 
 
 def fit(
@@ -46,46 +45,45 @@ def fit(
     on_window: Callable[[int], None] = lambda step: None,
     should_prune: Callable[[Evaluation], bool] = lambda evaluation: False,
     resume_from: State | None = None,
-    precision: Precision = FULL,
+    precision: Precision = FP32,
     compiled: bool = False,
     world: World = SINGLE_PROCESS,
 ) -> FitResult:
-    """Train `model` on `splits.train` and evaluate it on `splits.val`, with the mean cross-entropy.
+    """Train `model` on `splits.train` with the mean cross-entropy, and evaluate it on `splits.val`.
 
-    The gradient of a step is that of the mean over all `batch` examples, however many forward passes of at
-    most `micro_batch` form it, and however many workers make them.
+    The gradient of a step is that of the mean over all `batch` examples, for any micro-batch and world size.
 
     Args:
-        model, optimizer: on the same device as `splits`; the LRs in the optimizer's groups are the peak ones.
+        model, optimizer: on the same device as `splits`; the optimizer's groups hold the peak LRs.
         plan: how many steps, and when to evaluate.
         schedule: factor on the LR at each step.
         batch: examples in one optimizer step.
         seed: decides the order of examples and their augmentation.
         micro_batch: most examples in one forward pass; None is the whole batch.
-        noise_sample: when to measure the noise scale, which changes nothing in the run; the default is never.
-        on_evaluation: called with each evaluation as it is made.
-        on_state: called before that, with the evaluation and a function that gives the run's whole state.
+        noise_sample: when to measure the noise scale on a sample, which doesn't change the run; never by default.
+        on_evaluation: called with each evaluation.
+        on_state: called before `on_evaluation`, with the evaluation and a function that returns the run's state.
         on_window: called with the number of steps done, about twenty times an epoch.
-        should_prune: asked after each evaluation whether to end the run there.
-        resume_from: a state that a run of the same request was in: this one takes the steps that were left, the
-            same ones to the last bit on a CPU.
-        precision: what forward passes compute in.
-        compiled: whether training's passes go through `torch.compile`: other rounding, the same numbers but for that.
-        workers: this process's place among those that train `model` together. All call this function with equal
-            arguments, and get equal results; what is called back, and `resume_from`, counts in the first alone.
+        should_prune: asked after each evaluation whether to end the run.
+        resume_from: a state of a run of the same request. The remaining steps are taken; on a CPU the result is that
+            of an uninterrupted run bit for bit.
+        precision: of training's forward passes.
+        compiled: whether training passes go through `torch.compile`, which changes rounding only.
+        world: the processes that train `model` together. All call this function with equal arguments and get equal
+            results; `resume_from` and the callbacks matter in rank 0 only.
     """
     if world.size > 1:
         resume_from = world.broadcast(resume_from)
         if not world.is_main:
             noise_sample = NEVER
     noise = MicroBatchNoise(model, batch, micro_batch, world, plan.total_steps / len(plan.evaluation_steps))
-    # Each worker draws its own lots: where one has found some, all have to look for them.
+    # Layers may be skipped at random, differently in each rank: if one rank finds unused parameters, all look for them.
     has_unused = world.size > 1 and world.all_reduce_sum([has_unused_parameters(model, splits.train)])[0] > 0
-    loop = Loop(model, optimizer, batch, micro_batch, precision, world, noise, compiled, has_unused)
-    health = DivergenceMonitor(splits.guess_loss)
-    result = FitResult("complete", 0)
+    stepper = Stepper(model, optimizer, batch, micro_batch, precision, world, noise, compiled, has_unused)
+    monitor = DivergenceMonitor(splits.guess_loss)
+    result = FitResult()
     if resume_from is not None:
-        restore(resume_from, loop, health, result)
+        restore(resume_from, stepper, monitor, result)
         if resume_from["over"] is not None:
             result.status = resume_from["over"]
             return result
@@ -97,86 +95,79 @@ def fit(
     with noise:
         for epoch, end in enumerate(plan.evaluation_steps, start=1):
             if epoch <= len(result.evaluations):
-                continue  # before the state that it goes on from
-            train = _train_until(loop, batches, schedule, result, end, window, health, on_window)
+                continue  # done before the run was interrupted
+            train = _train_until(end, stepper, batches, schedule, result, window, monitor, on_window)
             if train is None:
                 result.status = "diverged"
                 return result
-            evaluation = _evaluate(loop, splits, epoch, result, train)
-            diverged = health.diverged(evaluation.metrics["val/loss"])
-            reached = plan.target is not None and evaluation.metrics[plan.target[0]] < plan.target[1]
-            if not diverged:
-                from_end = -1 if reached else epoch - len(plan.evaluation_steps) - 1
-                evaluation.metrics.update(_measure_noise(loop, splits, noise_sample, epoch, from_end, seed))
+            evaluation = evaluate_run(stepper, splits, epoch, result.steps, train)
+            status = status_after(evaluation, monitor, plan)
+            if status != "diverged":
+                from_end = -1 if status else epoch - len(plan.evaluation_steps) - 1
+                if noise_sample.is_due(epoch, from_end):
+                    evaluation.metrics.update(noise_sample.measure(model, splits.train, seed).metrics("noise_scale"))
+                if (accumulated := noise.pop_estimate()) is not None:
+                    evaluation.metrics.update(accumulated.metrics("noise_scale_accumulated"))
             result.evaluations.append(evaluation)
-            over = "diverged" if diverged else "complete" if reached else None
-            random = random_states(loop)
+            random = random_states(stepper)
             if world.is_main:
-                on_state(evaluation, functools.partial(state_of, loop, health, result, over, random))
+                on_state(evaluation, functools.partial(state_of, stepper, monitor, result, status, random))
                 on_evaluation(evaluation)
-            if diverged:
-                result.status = "diverged"
+            if status is None and world.broadcast(world.is_main and should_prune(evaluation)):
+                status = "pruned"
+            if status is not None:
+                result.status = status
                 return result
-            if reached:
-                return result
-            if world.broadcast(world.is_main and should_prune(evaluation)):
-                result.status = "pruned"
-                return result
-    if health.stalled(result.evaluations[-1].metrics["train/loss"]):
-        result.status = "stalled"
-    elif plan.target:
-        result.status = "missed"
+    result.status = status_at_end(result.evaluations[-1], monitor, plan)
     return result
 
 
-def runs_ahead(device: torch.device) -> bool:
-    """Whether the host goes on while `device` computes, so that to look at a result is to wait for it."""
+def is_asynchronous(device: torch.device) -> bool:
+    """Return whether the host runs ahead of `device`, so that reading a result means to wait for it."""
     return device.type != "cpu"
 
 
-def _is_due(loop: Loop, step: int, unseen: int) -> bool:
-    """Whether to look at the last `unseen` steps after so many of the run, before the evaluation."""
-    if runs_ahead(loop.device):
+def _should_check(stepper: Stepper, step: int, unchecked_steps: int) -> bool:
+    """Return whether to check for divergence after `step` steps of the run, before the next evaluation."""
+    if is_asynchronous(stepper.device):
         return False
-    return loop.world.size == 1 or step <= STEPS_UNSEEN or unseen >= STEPS_UNSEEN
+    return stepper.world.size == 1 or step <= STEPS_BETWEEN_CHECKS or unchecked_steps >= STEPS_BETWEEN_CHECKS
 
 
 def _train_until(
-    loop: Loop,
+    end: int,
+    stepper: Stepper,
     batches: Iterator[tuple[Tensor, Tensor]],
     schedule: LRFactor,
     result: FitResult,
-    end: int,
     window: int,
-    health: DivergenceMonitor,
+    monitor: DivergenceMonitor,
     on_window: Callable[[int], None],
 ) -> dict[str, float] | None:
-    """Take steps until `end` are done; mean loss and error of their batches, or None if the run diverged.
+    """Train until `end` steps are done; return training's metrics, or None if the run diverged.
 
-    Divergence is judged window by window; where the device would have to be waited for, all of them at the end, and
-    where other workers would, once in a while.
+    Divergence is judged by each window's mean loss: at once in one process on a CPU, at the end on a GPU, and once in
+    `STEPS_BETWEEN_CHECKS` steps with several processes.
     """
     begin, loss_sum, wrong_sum = result.steps, 0.0, 0.0
-    unseen: list[Tensor] = []
+    unchecked: list[Tensor] = []
     lengths: list[int] = []
     started, pauses = time.perf_counter(), 0.0
     while result.steps < end:
         # The first window is one step long: its loss is the start that divergence is measured against.
         stop = min(result.steps + window, end) if result.steps else 1
         for step in range(result.steps, stop):
-            loop.step(batches, schedule(step))
-        unseen.append(loop.drain())
+            stepper.step(batches, schedule(step))
+        unchecked.append(stepper.pop_sums())
         lengths.append(stop - result.steps)
         result.steps = stop
-        if stop == end or _is_due(loop, stop, sum(lengths)):
-            for (loss, wrong), steps in zip(loop.look(unseen), lengths, strict=True):
-                if math.isnan(health.start_loss):
-                    health.start(loss)
-                if health.diverged(loss / steps):
+        if stop == end or _should_check(stepper, stop, sum(lengths)):
+            for (loss, wrong), steps in zip(stepper.to_host(unchecked), lengths, strict=True):
+                if monitor.diverged(loss / steps):
                     return None
                 loss_sum += loss
                 wrong_sum += wrong
-            unseen.clear()
+            unchecked.clear()
             lengths.clear()
         paused = time.perf_counter()
         on_window(stop)
@@ -184,34 +175,9 @@ def _train_until(
     seconds = time.perf_counter() - started - pauses
     result.train_seconds += seconds
     steps = end - begin
-    examples = steps * loop.batch
+    examples = steps * stepper.batch
     return {
         "train/loss": loss_sum / steps,
         "train/error": wrong_sum / examples,
         "examples_per_second": examples / seconds,
     }
-
-
-def _evaluate(loop: Loop, splits: Splits, epoch: int, result: FitResult, train: dict[str, float]) -> Evaluation:
-    val_loss, val_error = evaluate(loop.model, splits.val, world=loop.world)
-    metrics = train | {
-        "val/loss": val_loss,
-        "val/error": val_error,
-        "lr": loop.optimizer.param_groups[0]["lr"],
-        "grad_norm": loop.grad_norm(),
-        "optimizer_steps": result.steps,
-        "examples": result.steps * loop.batch,
-    }
-    return Evaluation(epoch, result.steps, metrics)
-
-
-def _measure_noise(
-    loop: Loop, splits: Splits, sample: NoiseSample, epoch: int, from_end: int, seed: int
-) -> dict[str, float]:
-    """The noise scale's metrics at this evaluation: on a sample where one is due, and from accumulation."""
-    metrics: dict[str, float] = {}
-    if sample.is_due(epoch, from_end):
-        metrics |= sample.measure(loop.model, splits.train, seed).metrics("noise_scale")
-    if (accumulated := loop.noise.drain()) is not None:
-        metrics |= accumulated.metrics("noise_scale_accumulated")
-    return metrics

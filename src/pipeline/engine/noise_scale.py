@@ -1,12 +1,13 @@
 """The gradient noise scale tr Σ / |G|² (McCandlish et al. 2018, arXiv:1812.06162, eq. 2.9 and appendix A.1).
 
-Σ is the covariance of the gradients of single examples and G their mean, the true gradient. The scale counts
-examples: well below it a larger batch pays off in full, far above it hardly at all. It grows during training
-and depends on the LR, so a value means nothing without when it was measured.
+Σ is the covariance of the gradients of single examples, and G is their mean, the true gradient. The scale is a number
+of examples: well below it a larger batch pays off in full, far above it hardly at all. It grows during training and
+depends on the LR, so a value needs the time at which it was measured.
 
-Numerator and denominator are unbiased, their ratio is not: estimates are averaged apart, and divided last.
-Examples count as independent draws. Drawn without replacement from a training set of N, |G|² lies tr Σ / N
-below the squared gradient of the training set itself.
+There are two estimators: `NoiseSample` takes the gradient of each example of a sample, and `MicroBatchNoise` compares
+the gradients of a step's micro-batches. Numerator and denominator are unbiased, their ratio is not: several estimates
+are averaged before the division. Examples count as independent draws. Drawn without replacement from a training set
+of N, |G|² lies tr Σ / N below the squared gradient of the training set itself.
 """
 
 import math
@@ -24,34 +25,34 @@ from pipeline.data.splits import Split
 from pipeline.data.stream import Slice, derive_seed
 from pipeline.distributed.world import SINGLE_PROCESS, World
 
-# Bytes of per-example gradients at once, if one example's fit in. Measured on a CPU with 256 examples: for the
-# mlp 64 MB is as fast, for the simple_cnn a third slower or more.
+# Most bytes of per-example gradients at once, if one example's are fewer. Measured on a CPU with 256 examples: 64 MB is
+# as fast for the mlp, and a third slower or more for the simple_cnn.
 GRADIENT_BYTES = 16 * 2**20
-# Of how many steps between two evaluations micro-batches are compared: their noise averages out long before.
-STEPS_WATCHED = 64
+# About how many steps between two evaluations are measured by micro-batches: more don't make the mean more exact.
+MEASURED_STEPS = 64
 
 
 @dataclass(frozen=True)
 class NoiseScale:
-    """An estimate: `trace` of tr Σ and `squared_norm` of |G|², in (nats per unit of parameter)²."""
+    """Estimates of tr Σ (`trace`) and |G|² (`squared_norm`), in (nats per unit of parameter)²."""
 
     trace: float
     squared_norm: float
 
     @property
     def value(self) -> float | None:
-        """tr Σ / |G|² in examples; None where |G|² came out at or below 0: too few examples to tell it from noise."""
+        """tr Σ / |G|² in examples; None if the estimate of |G|² is at or below 0, which few examples lead to."""
         ratio = self.trace / self.squared_norm if self.squared_norm > 0 else math.nan
         return ratio if math.isfinite(ratio) else None
 
     @classmethod
     def mean(cls, estimates: Sequence["NoiseScale"]) -> "NoiseScale":
-        """Several estimates as one: numerators and denominators averaged apart."""
+        """Return the mean of several estimates, of numerators and of denominators."""
         count = len(estimates)
         return cls(sum(e.trace for e in estimates) / count, sum(e.squared_norm for e in estimates) / count)
 
     def metrics(self, name: str) -> dict[str, float]:
-        """`name/trace`, `name/squared_norm` and, where there is an estimate, `name` itself."""
+        """Return `name/trace`, `name/squared_norm` and, if the scale has a value, `name`."""
         parts = {f"{name}/trace": self.trace, f"{name}/squared_norm": self.squared_norm}
         return parts if self.value is None else {name: self.value, **parts}
 
@@ -61,32 +62,32 @@ class NoiseSample:
     """When per-example gradients are taken, and of how many examples.
 
     Attributes:
-        epochs: evaluations, 1 the first; counted from the end, -1 the last. Empty: never.
-        examples: drawn from the training split, from 2 up.
+        epochs: numbers of evaluations, 1 the first, -1 the last; none means never.
+        examples: drawn from the training split; 2 or more.
     """
 
     epochs: tuple[int, ...] = ()
     examples: int = 512
 
     def is_due(self, epoch: int, from_end: int) -> bool:
-        """Whether to measure at the `epoch`-th evaluation, which is the `from_end`-th (-1 the last) from the end."""
+        """Return whether to measure at evaluation `epoch`, whose number from the end (-1 the last) is `from_end`."""
         return epoch in self.epochs or from_end in self.epochs
 
     def measure(self, model: nn.Module, split: Split, seed: int) -> NoiseScale:
-        """The noise scale on a sample of `split`, augmented as in training; the same sample for the same `seed`.
+        """Return the noise scale on a sample of `split`, augmented as in training; `seed` determines the sample.
 
-        The model is in evaluation mode meanwhile: batch norm with batch statistics has no per-example gradients.
-        Parameters, their `.grad`, buffers, training mode and the state of random generators stay as they are.
+        The model is in evaluation mode: batch norm with batch statistics has no per-example gradients. Parameters,
+        their `.grad`, buffers, training mode and random generators are unchanged afterwards.
         """
         draw = derive_seed("noise scale", seed)
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(draw))[: self.examples]
-        piece = examples_at_once(model)
-        slices = (Slice(order[start : start + piece], start) for start in range(0, len(order), piece))
+        chunk = examples_at_once(model)
+        slices = (Slice(order[start : start + chunk], start) for start in range(0, len(order), chunk))
         device = next(model.parameters()).device
         was_training = model.training
         model.eval()
         try:
-            # A data loader draws from torch's own generator, and so may a model.
+            # A data loader draws from torch's global generator, and a model may, too.
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 batches = split.batches(slices, augment_seed=draw)
                 return noise_scale_of_examples(per_example_gradients(model, *batch) for batch in batches)
@@ -98,7 +99,7 @@ NEVER = NoiseSample()
 
 
 def examples_at_once(model: nn.Module) -> int:
-    """How many examples' gradients fit in `GRADIENT_BYTES`; at least one."""
+    """Return how many examples' gradients fit in `GRADIENT_BYTES`; at least one."""
     bytes_each = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return max(1, GRADIENT_BYTES // bytes_each)
 
@@ -109,7 +110,7 @@ def per_example_gradients(
     labels: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> list[Tensor]:
-    """The gradient of each example's loss: for each trainable parameter of shape [...], a tensor [n, ...].
+    """Return the gradient of each example's loss: for each trainable parameter of shape [...], a tensor [n, ...].
 
     Args:
         model: in evaluation mode.
@@ -127,7 +128,7 @@ def per_example_gradients(
 
 
 def noise_scale_of_examples(chunks: Iterable[Sequence[Tensor]]) -> NoiseScale:
-    """Unbiased tr Σ and |G|² from per-example gradients; only their sum and their squares' sum are kept.
+    """Return unbiased tr Σ and |G|² from per-example gradients; only their sum and their squares' sum are kept.
 
     tr Σ = (Σᵢ|gᵢ|² − n|ḡ|²) / (n − 1) and |G|² = |ḡ|² − tr Σ / n.
 
@@ -153,22 +154,22 @@ def _squares(tensors: Iterable[Tensor]) -> float:
 class MicroBatchNoise:
     """The noise scale from gradient accumulation: micro-batches of one step differ by noise alone.
 
-    No backward pass and no copy of a gradient is added: within the `with` block a hook on each parameter takes
-    the norm of a micro-batch's gradient before it is accumulated. The device is waited for in `drain` only.
-    Where an evaluation comes after many steps, one in so many is watched that these are about `STEPS_WATCHED`.
-    Measured on a CPU, where every step is watched: 2 to 8 % of training time where a micro-batch takes 3 ms or more,
-    17 to 24 % where it takes less than one, as 32 digits through the mlp do.
+    Within the `with` block, a hook on each parameter takes the norm of a micro-batch's gradient before it is
+    accumulated. No backward pass and no copy of a gradient is added, and the host waits for the device in
+    `pop_estimate` only. If many steps lie between two evaluations, every n-th is measured. Measured on a CPU, with
+    every step measured: 2 to 8 % of training time if a micro-batch takes 3 ms or more, 17 to 24 % if it takes less
+    than one, as 32 digits through the mlp do.
 
     With micro-batches of bⱼ examples, B = Σbⱼ, k of them, gⱼ the gradient of a micro-batch's mean loss and g that of
     the whole batch: E|gⱼ|² = |G|² + tr Σ/bⱼ, so the mean with weights bⱼ/B is E Σⱼ(bⱼ/B)|gⱼ|² = |G|² + tr Σ·k/B.
-    That is the paper's small batch at B/k examples, exactly so where the last micro-batch is smaller, and
-    E|g|² = |G|² + tr Σ/B is its large one. In training mode dropout's noise is in it, and batch norm's.
+    That is the paper's small batch at B/k examples, exactly so if the last micro-batch is smaller, too, and
+    E|g|² = |G|² + tr Σ/B is its large one. In training mode the noise of dropout and batch norm is included.
 
     Args:
-        model: whose gradients are watched.
+        model: whose gradients are measured.
         batch: B, examples in a step.
-        micro_batch: most examples in one backward pass; None is all. With a single one there is nothing to tell.
-        workers: who make the backward passes of a step together.
+        micro_batch: most examples in one backward pass; None is the whole shard. One pass a step gives no estimate.
+        world: the processes that make the backward passes of a step together.
         steps: about how many lie between two evaluations.
     """
 
@@ -179,18 +180,18 @@ class MicroBatchNoise:
         self._batch = batch
         self._world = world
         passes = world.passes_per_rank(batch, micro_batch)
-        self._pieces, self._own_pieces = sum(passes), passes[world.rank]
-        self._norms: list[Tensor] = []  # of the gradients that are arriving, one a parameter
-        # (bⱼ/B)|gⱼ|² of this step, in memory that is taken once: see `Tally`.
-        self._small = next(model.parameters()).new_zeros(self._own_pieces)
-        self._arrived = 0
-        self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over the watched steps
-        self._every = max(1, round(steps / STEPS_WATCHED))
-        self._steps = 0  # since the last drain, of which every `_every`-th from the first on is watched
+        self._passes, self._own_passes = sum(passes), passes[world.rank]
+        self._norms: list[Tensor] = []  # of the current micro-batch's gradient, one a parameter
+        # (bⱼ/B)|gⱼ|² of this step; allocated once, for the reason that `MetricAccumulator` gives.
+        self._small = next(model.parameters()).new_zeros(self._own_passes)
+        self._done = 0  # passes of this step
+        self._sums: Tensor | None = None  # Σⱼ(bⱼ/B)|gⱼ|² and |g|², summed over the measured steps
+        self._every = max(1, round(steps / MEASURED_STEPS))
+        self._steps = 0  # since the last estimate; every `_every`-th is measured, from the first on
 
     def __enter__(self) -> Self:
-        watched = self._parameters if self._pieces > 1 else []
-        self._hooks = [p.register_hook(self._arrives) for p in watched]
+        measured = self._parameters if self._passes > 1 else []
+        self._hooks = [p.register_hook(self._on_gradient) for p in measured]
         return self
 
     def __exit__(
@@ -199,40 +200,40 @@ class MicroBatchNoise:
         for hook in self._hooks:
             hook.remove()
 
-    def _is_watched(self) -> bool:
+    def _is_measured(self) -> bool:
         return self._steps % self._every == 0
 
-    def _arrives(self, gradient: Tensor) -> None:
-        if self._is_watched():
+    def _on_gradient(self, gradient: Tensor) -> None:
+        if self._is_measured():
             self._norms.append(torch.linalg.vector_norm(gradient))
 
     def after_backward(self, examples: int) -> None:
-        """Note a micro-batch of `examples`, whose loss was the mean over them times `examples` / B times workers."""
-        if self._pieces == 1:
+        """Record a micro-batch of `examples`, whose loss was their mean times `examples` / B times the world size."""
+        if self._passes == 1:
             return
-        # But for the workers, the gradient that arrived is (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
-        if self._is_watched():
-            self._small[self._arrived] = _squared(self._norms) * (self._batch / examples / self._world.size**2)
+        # Apart from the world size, the gradient was (bⱼ/B)gⱼ: its square times B/bⱼ is what the sum needs.
+        if self._is_measured():
+            self._small[self._done] = _squared(self._norms) * (self._batch / examples / self._world.size**2)
             self._norms.clear()
-        self._arrived += 1
-        if self._arrived < self._own_pieces:
+        self._done += 1
+        if self._done < self._own_passes:
             return
-        if self._is_watched():
+        if self._is_measured():
             whole = _squared([torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None])
             sums = torch.stack([self._small.sum(), whole])
             self._sums = sums if self._sums is None else self._sums + sums
         self._steps += 1
-        self._arrived = 0
+        self._done = 0
 
-    def drain(self) -> NoiseScale | None:
-        """The estimate over the steps since the last drain; None where there is a single micro-batch a step."""
+    def pop_estimate(self) -> NoiseScale | None:
+        """Return the estimate over the steps since the last call; None if a step has a single micro-batch."""
         if self._sums is None:
             return None
-        watched = -(-self._steps // self._every)
-        own, whole = (self._sums.cpu().double() / watched).tolist()
+        measured = -(-self._steps // self._every)
+        own, whole = (self._sums.cpu().double() / measured).tolist()
         (small,) = self._world.all_reduce_sum([own])
         self._sums, self._steps = None, 0
-        trace = (small - whole) / ((self._pieces - 1) / self._batch)
+        trace = (small - whole) / ((self._passes - 1) / self._batch)
         return NoiseScale(trace, whole - trace / self._batch)
 
 

@@ -1,32 +1,33 @@
-"""The optimizer's steps: kept apart from when to look at what they did."""
+"""One optimizer step: forward and backward passes over micro-batches, then the update."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.distributed.world import SharedModel, World
+from pipeline.distributed.data_parallel import DataParallelModel
+from pipeline.distributed.world import World
 from pipeline.engine.metric_accumulator import MetricAccumulator
 from pipeline.engine.noise_scale import MicroBatchNoise
 from pipeline.engine.optimizer_calls import clear_function, step_function
-from pipeline.engine.precision import Precision
+from pipeline.engine.runtime import Precision
 
 
 @dataclass
-class Loop:
-    """One optimizer step after another, and what they leave to be looked at.
+class Stepper:
+    """Takes optimizer steps, and sums their losses and wrong answers on the device.
 
     Attributes:
-        model, optimizer: what is trained; the LRs in the optimizer's groups are the peak ones.
-        batch: examples in one step, over all workers.
-        micro_batch: most examples in one forward pass; None is all.
+        model, optimizer: what is trained; the optimizer's groups hold the peak LRs.
+        batch: examples in one step, over all ranks.
+        micro_batch: most examples in one forward pass; None is the whole shard.
         precision: of forward passes.
-        workers: this process's place among those that take the steps together.
-        noise: watches the gradients of micro-batches.
+        world: the processes that take the steps together.
+        noise: measures the noise scale from the micro-batches' gradients.
         compiled: whether passes go through `torch.compile`.
-        has_unused: whether some parameters get no gradient; counts where there are several workers.
+        has_unused_parameters: whether some parameters get no gradient; matters with several processes only.
     """
 
     model: nn.Module
@@ -37,56 +38,58 @@ class Loop:
     world: World
     noise: MicroBatchNoise
     compiled: bool = False
-    has_unused: bool = False
-    tally: MetricAccumulator = field(
-        default_factory=MetricAccumulator
-    )  # of losses that are multiplied with the pass's share of the batch
+    has_unused_parameters: bool = False
 
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer, self.compiled)
         self._clear_gradients = clear_function(self.optimizer)
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._shared = SharedModel(self.model, self.world, self.compiled, self.has_unused)
+        self._parallel = DataParallelModel(self.model, self.world, self.compiled, self.has_unused_parameters)
         self._passes = self.world.passes_per_rank(self.batch, self.micro_batch)
+        self._metrics = MetricAccumulator()
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
-    def step(self, batches: Iterator[tuple[Tensor, Tensor]], factor: float) -> None:
+    def step(self, batches: Iterator[tuple[Tensor, Tensor]], lr_factor: float) -> None:
+        """Take one optimizer step on the next micro-batches, at `lr_factor` times the peak LR."""
         for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
-            group["lr"] = lr * factor
+            group["lr"] = lr * lr_factor
         self._clear_gradients()
-        self._shared.begin_step()
-        own = self._passes[self.world.rank]
-        for number in range(1, own + 1):
+        self._parallel.begin_step()
+        passes = self._passes[self.world.rank]
+        for number in range(1, passes + 1):
             images, labels = next(batches)
-            with self._shared.keeping_to_itself(is_last=number == own):
+            with self._parallel.gradient_sync(is_last=number == passes):
                 with self.precision.context():
-                    logits = self._shared.forward(images)
+                    logits = self._parallel.forward(images)
                 loss = F.cross_entropy(logits.float(), labels)
-                if (scale := self._shared.scale(len(labels), self.batch)) != 1:
-                    # The mean over the whole batch, also where the last piece is smaller than the others.
-                    loss = loss * scale
+                # The gradient is that of the batch's mean loss, also if micro-batches differ in size.
+                if (factor := self._parallel.loss_factor(len(labels), self.batch)) != 1:
+                    loss = loss * factor
                 loss.backward()
             self.noise.after_backward(len(labels))
-            self.tally.add(loss, logits, labels)
-            del images, labels, logits, loss  # before the next pass takes memory
-        self._shared.end_step(self._passes)
+            self._metrics.add(loss, logits, labels)
+            del images, labels, logits, loss  # frees memory before the next pass
+        self._parallel.end_step(self._passes)
         self._update()
 
-    def drain(self) -> Tensor:
-        """(sum of the batches' losses, number of wrong answers) since the last drain, by this worker, on the device."""
-        loss, wrong = self.tally.drain()
+    def pop_sums(self) -> Tensor:
+        """Return (sum of the steps' mean losses, number of wrong answers) of this rank since the last call.
+
+        The tensor is on the device, and the host doesn't wait for it.
+        """
+        loss, wrong = self._metrics.pop_sums()
         return torch.stack((loss / self.world.size, wrong))
 
-    def look(self, drained: list[Tensor]) -> list[tuple[float, float]]:
-        """What was drained, over all workers, as numbers; waits for the device, once."""
-        flat = self.world.all_reduce_sum(torch.stack(drained).flatten().tolist())
+    def to_host(self, sums: list[Tensor]) -> list[tuple[float, float]]:
+        """Return results of `pop_sums` as numbers, summed over all ranks; waits for the device once."""
+        flat = self.world.all_reduce_sum(torch.stack(sums).flatten().tolist())
         return list(zip(flat[::2], flat[1::2], strict=True))
 
     def grad_norm(self) -> float:
-        """Euclidean norm of the last step's gradient over all parameters."""
+        """Return the Euclidean norm of the last step's gradient over all parameters."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).item()

@@ -1,11 +1,11 @@
-"""What a training came to."""
+"""What a training run returns: its status and its evaluations."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured at one evaluation point: `step` optimizer steps done, the `epoch`-th evaluation."""
+    """The metrics of the `epoch`-th evaluation, after `step` optimizer steps."""
 
     epoch: int
     step: int
@@ -14,21 +14,21 @@ class Evaluation:
 
 @dataclass
 class FitResult:
-    """How a run ended.
+    """The state of a run, and its result at the end.
 
     Attributes:
-        status: `complete`, `diverged`, `stalled`, `missed` (a target that wasn't reached) or `pruned`.
-        steps: optimizer steps that were taken.
-        evaluations: in order; a diverged run has none after it diverged.
+        status: `complete`, `diverged`, `stalled`, `missed` (the target wasn't reached) or `pruned`.
+        steps: optimizer steps taken.
+        evaluations: in order; a run that diverges between two has no later one.
         train_seconds: time in training alone, without evaluation.
     """
 
-    status: str
-    steps: int
+    status: str = "complete"
+    steps: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     train_seconds: float = 0.0
 
     @property
     def has_test(self) -> bool:
-        """Whether its network is worth a look at the test split."""
+        """Whether the trained network is evaluated on the test split."""
         return self.status not in ("diverged", "pruned")

@@ -1,5 +1,7 @@
-"""What a run computes on and in, chosen once for each process."""
+"""How a run computes: device, threads, precision and memory, chosen once for each process."""
 
+import contextlib
+import ctypes
 import functools
 import os
 from dataclasses import dataclass, replace
@@ -9,25 +11,48 @@ import torch
 from torch import nn
 
 from pipeline.distributed.world import SINGLE_PROCESS, World
-from pipeline.engine.allocator import keep_freed_memory
 from pipeline.engine.model_traits import convolves
-from pipeline.engine.precision import Precision
 from pipeline.errors import RequestError
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# What `torch.autocast` computes in, by the name of a precision; None is single precision throughout.
+AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of training's forward passes.
+
+    Parameters, gradients, the optimizer's state and evaluations are in single precision in any case.
+
+    Attributes:
+        name: a key of `AUTOCAST_TYPES`.
+        device: type of the device: `cpu`, `cuda` …
+    """
+
+    name: str = "fp32"
+    device: str = "cpu"
+
+    def context(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context for a forward pass."""
+        dtype = AUTOCAST_TYPES[self.name]
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device, dtype=dtype)
+
+
+FP32 = Precision()
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a run computes, with nothing left to be chosen.
+    """How a run computes, with no `auto` left.
 
     Attributes:
         device: torch's.
         threads: for each operation on the CPU, in this process.
-        precision: of forward passes.
-        memory_format: how images and convolutions' weights lie in memory: `contiguous` or `channels_last`.
-        workers: this process's place among those that train together.
-        compiled: whether training's passes go through `torch.compile`.
+        precision: of training's forward passes.
+        memory_format: the layout of images and convolutions' weights: `contiguous` or `channels_last`.
+        world: the processes that train together.
+        compiled: whether training passes go through `torch.compile`.
     """
 
     device: torch.device
@@ -38,9 +63,9 @@ class Runtime:
     compiled: bool = False
 
     def as_params(self) -> dict[str, Any]:
-        """As it is logged: what has to be known to compute the same again."""
+        """Return the params to log: what a repetition has to set."""
         return {
-            # Each worker takes the GPU that is its own.
+            # With several processes each has a GPU of its own.
             "runtime.device": str(self.device) if self.world.size == 1 else self.device.type,
             "runtime.threads": self.threads,
             "runtime.precision": self.precision.name,
@@ -58,29 +83,28 @@ def set_up_runtime(
     world: World = SINGLE_PROCESS,
     compiled: bool = False,
 ) -> Runtime:
-    """Choose device, threads and precision, and tell torch.
+    """Choose device, threads and precision, and set the threads in torch.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` …
-        threads: a number, or `auto`: torch's own choice, divided among the workers; 1 where `in_sweep` runs shares
-            the CPU.
+        threads: a number, or `auto`: torch's own choice divided by the world size; 1 on the CPU in a sweep.
         in_sweep: whether other trials run beside this one.
         precision: `auto`, `fp32` or `bf16`; auto is single precision.
-        workers: this process's place among those that train together; each takes a GPU of its own.
-        compiled: whether training's passes are to go through `torch.compile`.
+        world: the processes that train together; each takes a GPU of its own.
+        compiled: whether training passes go through `torch.compile`.
 
     Raises:
-        RequestError: a device that isn't there, a number of threads that isn't one, a precision that can't be had, or
-            nothing to compile with.
+        RequestError: the device or the compiler is missing, `threads` is no such number, or the device lacks the
+            precision.
     """
     chosen = _device(device, world)
     if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise RequestError(f"runtime.threads={threads}: it must be auto or a whole number from 1 up.")
     if threads == "auto":
-        shared = in_sweep and chosen.type == "cpu"
-        # What the environment says, it says for each process: torchrun sets it, too.
-        sharing = 1 if "OMP_NUM_THREADS" in os.environ else world.size
-        threads = 1 if shared else max(1, torch.get_num_threads() // sharing)
+        # OMP_NUM_THREADS, which torchrun sets, counts for each process already.
+        processes = 1 if "OMP_NUM_THREADS" in os.environ else world.size
+        on_shared_cpu = in_sweep and chosen.type == "cpu"
+        threads = 1 if on_shared_cpu else max(1, torch.get_num_threads() // processes)
     assert isinstance(threads, int)
     torch.set_num_threads(threads)
     used = Precision("fp32" if precision == "auto" else precision, chosen.type)
@@ -92,29 +116,53 @@ def set_up_runtime(
 
 
 def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.Module, Runtime]:
-    """Put `model` on the device in the memory format asked for; returns it, and what was chosen.
+    """Move `model` to the device in a memory format; return it, and `runtime` with the format used.
 
     Args:
         model: as it was built.
         runtime: from `set_up_runtime`.
-        memory_format: `contiguous`, `channels_last`, or `auto`: the latter for networks that convolve images,
-            measured to be 1.1 to 1.3 times as fast on CPUs (benchmarks/RESULTS.md).
+        memory_format: `contiguous`, `channels_last`, or `auto`: channels_last for networks that convolve images,
+            which makes them 1.1 to 1.3 times as fast on CPUs (benchmarks/RESULTS.md).
     """
     used = memory_format
     if memory_format == "auto":
         used = "channels_last" if convolves(model) else "contiguous"
     if convolves(model) and runtime.device.type == "cpu":
-        keep_freed_memory()
+        _keep_freed_memory()
     model = model.to(runtime.device, memory_format=MEMORY_FORMATS[used])  # type: ignore[call-overload]
     return model, replace(runtime, memory_format=used)
 
 
+# glibc's names for what mallopt sets (malloc.h).
+_M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_MAX = 1, -1, -4
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step, for as long as this process lives; elsewhere do nothing.
+
+    glibc returns large blocks to the system when they are freed. Each training step gets its activations again, page
+    by page, each page a fault and zeroed; benchmarks/RESULTS.md has what that costs convolutional networks.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018 - other C libraries have another mallopt
+        mallopt = libc.mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    # Without mmap a block lies in the heap, which isn't trimmed. Small free blocks are merged with their neighbours at
+    # once, so that the next step's blocks fit where this one's were: a tenth less memory.
+    for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MXFAST, 0)):
+        if not mallopt(name, value):
+            return
+
+
 @functools.cache
 def _try_compiler(device: torch.device) -> None:
-    """Compile something small: what is missing shows now, and not at the first step."""
+    """Compile something small, so that a missing compiler shows before the run is opened."""
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
-    except Exception as error:  # of torch's compiler, of a C++ or CUDA compiler, or for want of one
+    except Exception as error:  # torch's compiler, a C++ or a CUDA compiler failed or is missing
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
             f"runtime.compile=true: torch.compile doesn't work here ({reason[:160]})."
@@ -123,7 +171,7 @@ def _try_compiler(device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str | None:
-    """A GPU's name as its maker gives it; None for a processor, of which torch knows none."""
+    """Return a GPU's product name; None for a CPU, whose name torch doesn't know."""
     name_of = getattr(torch.get_device_module(device), "get_device_name", None)
     return None if name_of is None else str(name_of(device))
 
@@ -144,7 +192,7 @@ def _device(name: str, world: World) -> torch.device:
         raise RequestError(
             f"runtime.device={name}: {world.size} workers can't share it.\nUse runtime.device=cuda, or cpu."
         )
-    # Of these, so many are on this machine, by torchrun's own count where it started them.
+    # Under torchrun, some of the processes may be on other machines.
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
     if here > torch.cuda.device_count():
         raise RequestError(

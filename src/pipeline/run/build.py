@@ -14,7 +14,7 @@ from torch import nn
 
 from lr_study import reason_of
 from pipeline.data import Splits
-from pipeline.engine.optimizer_calls import fused_where_it_can_be, keep_compiler_unimported
+from pipeline.engine.optimizer_calls import fused_if_possible, keep_compiler_unimported
 from pipeline.errors import RequestError
 
 
@@ -53,7 +53,7 @@ def build_optimizer(group: dict[str, Any], model: nn.Module) -> torch.optim.Opti
     partial = _build("optimizer", arguments | {"_partial_": True})
     keep_compiler_unimported()
     try:
-        optimizer = fused_where_it_can_be(partial, parameters)
+        optimizer = fused_if_possible(partial, parameters)
     except (TypeError, ValueError) as error:
         raise RequestError(f"optimizer: {group['_target_']} refuses its arguments: {error}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -13,7 +13,8 @@ from lr_study import reason_of
 from pipeline.config import Config
 from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
-from pipeline.distributed.world import SINGLE_PROCESS, check_shareable
+from pipeline.distributed.data_parallel import check_shareable
+from pipeline.distributed.world import SINGLE_PROCESS
 from pipeline.engine import NoiseSample, Runtime, World, arrange, chosen_micro_batch, set_up_runtime
 from pipeline.errors import RequestError
 from pipeline.recipe.budget import TrainingPlan, plan_training

@@ -5,16 +5,15 @@ import math
 import pytest
 
 from pipeline.engine import Evaluation, FitResult, objective_value
-from pipeline.engine.divergence import DivergenceMonitor, bounded_loss
+from pipeline.engine.stopping import DivergenceMonitor, bounded_loss
 from pipeline.recipe.budget import TrainingPlan
 
 GUESS = math.log(10)
 
 
 def watched(*windows, start=2.3):
-    health = DivergenceMonitor(GUESS)
-    health.start(start)
-    return health, [health.diverged(loss) for loss in windows]
+    monitor = DivergenceMonitor(GUESS, start_loss=start)
+    return monitor, [monitor.diverged(loss) for loss in windows]
 
 
 def test_ten_times_the_start_or_a_non_finite_loss_is_divergence():
@@ -38,8 +37,8 @@ def test_a_lucky_first_batch_does_not_make_a_healthy_run_diverge():
     ],
 )
 def test_stalled_means_up_and_not_back(windows, final, stalled):
-    health, _ = watched(*windows)
-    assert health.stalled(final) is stalled
+    monitor, _ = watched(*windows)
+    assert monitor.stalled(final) is stalled
 
 
 @pytest.mark.parametrize(
