@@ -102,10 +102,7 @@ def plain_ticks(low: float, high: float, most: int) -> tuple[list[float], list[f
 
 def plain(value: float) -> str:
     """Write a number as people do: 0.0005, 0.02, 3, 2000, 1e-5."""
-    if 1e-4 <= abs(value) < 1e6 or value == 0:
-        return f"{value:.6f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:.6g}"
-    mantissa, exponent = f"{value:.3e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.6g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
 def margins_of(margin: float) -> str:

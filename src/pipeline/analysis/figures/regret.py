@@ -1,9 +1,8 @@
 """Regret over the batch size, a panel for each rule: how much worse the rule's LR is than the best one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,98 +51,70 @@ class _Scale:
     Attributes:
         margin: in the objective's unit.
         top: end of the scale, in margins.
-        rows: labels of the rows that are needed, the lowest first.
+        rows: heights of the rows that are needed, by their label.
     """
 
     margin: float
     top: float
-    rows: tuple[str, ...]
+    rows: Mapping[str, float]
 
     @classmethod
     def of(cls, results: Sequence[RuleResult], margin: float) -> "_Scale":
-        known = [value for result in results for value in (result.regret, result.regret_high) if _is_number(value)]
-        highest = max((value for value in known if math.isfinite(value)), default=0.0) / margin
-        top = min(max(highest, MIN_TOP) * 1.25, MAX_TOP)
-        infinite = any(math.isinf(value) for value in known)
-        rows = {_row(result) for result in results} | ({FAILS} if infinite else set())
-        return cls(margin, top, tuple(row for row in (FAILS, UNKNOWN) if row in rows))
+        regrets = np.array([(result.regret, result.regret_high) for result in results], dtype=float)
+        highest = regrets[np.isfinite(regrets)].max(initial=0.0) / margin
+        top = float(min(max(highest, MIN_TOP) * 1.25, MAX_TOP))
+        needed = {_row(result) for result in results} | ({FAILS} if np.isinf(regrets).any() else set())
+        rows = [row for row in (FAILS, UNKNOWN) if row in needed]
+        return cls(margin, top, {row: _above(top, number) for number, row in enumerate(rows, start=1)})
 
-    def height(self, regret: float) -> float:
-        """Return the height of a regret in the objective's unit; an infinite one stands in the row of failing ones."""
-        return min(regret / self.margin, self.top) if math.isfinite(regret) else self.height_of_row(FAILS)
-
-    def height_of_row(self, row: str) -> float:
-        return self._above(self.rows.index(row) + 1)
-
-    def _above(self, rows: float) -> float:
-        return self.top * float(2 ** (rows * _squeeze(np.array(self.top)) / 9))
+    def heights(self, regrets: Sequence[float | None]) -> np.ndarray:
+        """Return the heights of regrets in the objective's unit; infinite ones stand in the row of failing runs."""
+        values = np.array(regrets, dtype=float)
+        failing = self.rows.get(FAILS, math.nan)
+        return np.where(np.isinf(values), failing, np.minimum(values / self.margin, self.top))
 
     def apply(self, axes: Axes) -> None:
         """Set the y-axis, with the margin as a line."""
-        axes.set_yscale("function", functions=(_squeeze, _stretch))
-        axes.set_ylim(-0.12, self._above(len(self.rows) + 0.5))
+        # With these numbers the scale is linear up to 1 and goes on with the same slope, by one for each octave.
+        axes.set_yscale("symlog", base=2, linthresh=1, linscale=0.5)
+        axes.set_ylim(-0.12, _above(self.top, len(self.rows) + 0.5))
         shown = [tick for tick in TICKS if tick <= self.top / 1.1]
-        axes.yaxis.set_major_locator(FixedLocator([*shown, *map(self.height_of_row, self.rows)]))
+        axes.yaxis.set_major_locator(FixedLocator([*shown, *self.rows.values()]))
         axes.yaxis.set_major_formatter(FixedFormatter([*map(plain, shown), *self.rows]))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.axhspan(0, 1, color=BAND, alpha=0.35, lw=0, zorder=0)
         axes.axhline(1, color=INK, lw=0.7, zorder=1)
         if self.rows:
-            axes.axhline(self._above(0.5), color=GREY, lw=0.4, zorder=1)
+            axes.axhline(_above(self.top, 0.5), color=GREY, lw=0.4, zorder=1)
 
 
-def _squeeze(margins: np.ndarray) -> np.ndarray:
-    """Return the length of the scale up to `margins`: linear up to 1, then logarithmic."""
-    return np.where(margins <= 1, margins, 1 + np.log2(np.maximum(margins, 1)))
-
-
-def _stretch(lengths: np.ndarray) -> np.ndarray:
-    """Invert `_squeeze`; clipped, because matplotlib also asks for lengths far outside the axis."""
-    return np.where(lengths <= 1, lengths, 2.0 ** (np.clip(lengths, 1, 60) - 1))
+def _above(top: float, rows: float) -> float:
+    """Return the height `rows` rows above `top`; a row is a ninth of the scale, whose length is 1 + log2(top)."""
+    return top * 2 ** (rows * (1 + math.log2(top)) / 9)
 
 
 def _row(result: RuleResult) -> str | None:
     """Return the row of a result without a number; None for others."""
-    if _is_number(result.regret):
+    if result.regret is not None and not math.isnan(result.regret):
         return None
     return FAILS if result.verdict == "breaks" else UNKNOWN
 
 
 def _draw_rule(axes: Axes, answer: Answer, rule: str, scale: _Scale) -> None:
     color, dashes = RULE_STYLES[rule]
-    points: list[tuple[float, float, str]] = []
-    line: list[tuple[int, float]] = []
-    for cell in answer.batches:
-        result = cell.rules.get(rule)
-        if result is None:
-            continue
-        row = _row(result)
-        if row is not None:
-            height = scale.height_of_row(row)
-        else:
-            assert result.regret is not None
-            height = scale.height(result.regret)
-            line.append((cell.batch, height if math.isfinite(result.regret) else math.nan))
-        points.append((cell.batch, height, result.verdict))
-    if line:
-        axes.plot(*zip(*line, strict=True), ls=dashes, color=color, lw=0.7, zorder=2)
-    _draw_intervals(axes, answer, rule, scale)
-    plot_verdicts(axes, points, color)
-
-
-def _draw_intervals(axes: Axes, answer: Answer, rule: str, scale: _Scale) -> None:
-    results = [(cell.batch, cell.rules[rule]) for cell in answer.batches if rule in cell.rules]
-    ends = [
-        (batch, scale.height(result.regret_low), scale.height(result.regret_high), result.reason == "at least")
-        for batch, result in results
-        if _is_number(result.regret_low) and _is_number(result.regret_high) and _row(result) is None
-    ]
-    color = RULE_STYLES[rule][0]
-    axes.vlines([e[0] for e in ends], [e[1] for e in ends], [e[2] for e in ends], color=color, lw=1, zorder=3)
+    judged = [(cell.batch, cell.rules[rule]) for cell in answer.batches if rule in cell.rules]
+    rows = [(batch, scale.rows[row], result.verdict) for batch, result in judged if (row := _row(result))]
+    known = [(batch, result) for batch, result in judged if _row(result) is None]
+    sizes = np.array([batch for batch, _ in known])
+    regret = scale.heights([result.regret for _, result in known])
+    low = scale.heights([result.regret_low for _, result in known])
+    high = scale.heights([result.regret_high for _, result in known])
+    is_finite = np.array([math.isfinite(result.regret or 0.0) for _, result in known], dtype=bool)
+    axes.plot(sizes, np.where(is_finite, regret, np.nan), ls=dashes, color=color, lw=0.7, zorder=2)
+    has_ends = ~np.isnan(low + high)
+    axes.vlines(sizes[has_ends], low[has_ends], high[has_ends], color=color, lw=1, zorder=3)
     # These regrets are lower bounds: beyond the fitted LRs the loss only gets worse.
-    bounds = [(batch, high) for batch, _, high, is_bound in ends if is_bound]
-    axes.plot([b[0] for b in bounds], [b[1] for b in bounds], ls="", marker="^", color=color, ms=2.5, zorder=3)
-
-
-def _is_number(value: float | None) -> TypeGuard[float]:
-    return value is not None and not math.isnan(value)
+    is_bound = has_ends & np.array([result.reason == "at least" for _, result in known], dtype=bool)
+    axes.plot(sizes[is_bound], high[is_bound], ls="", marker="^", color=color, ms=2.5, zorder=3)
+    points = zip(sizes, regret, (result.verdict for _, result in known), strict=True)
+    plot_verdicts(axes, [*points, *rows], color)

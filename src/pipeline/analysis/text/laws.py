@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.analysis.stats.laws import MIN_FIT_P_VALUE, MIN_WEIGHT, Optima
+from pipeline.analysis.stats.laws import MIN_FIT_P_VALUE, MIN_WEIGHT
+from pipeline.analysis.stats.optima import Optima
 from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, Answer, Estimate, Law
 from pipeline.analysis.text.wording import estimate_text
 
