@@ -65,6 +65,7 @@ def started(*command, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     while not (line := process.stdout.readline()).startswith("epoch   3"):
         assert line, process.wait()
@@ -128,6 +129,19 @@ def test_a_run_whose_workers_are_all_told_to_end_is_interrupted_and_not_failed(t
     assert gone(others)
     ((run, _),) = tracked(tmp_path)
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted"), said
+
+
+@pytest.mark.long
+def test_ctrl_c_interrupts_the_run_and_no_worker_prints_a_traceback(tmp_path):
+    process = started(*TRAIN, "runtime.workers=2", folder=tmp_path)
+    others = workers_of(process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 130
+    assert [line for line in lines if not line.startswith("epoch")] == ["Interrupted."]
+    assert gone(others)
+    ((run, _),) = tracked(tmp_path)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
 
 
 @pytest.mark.long

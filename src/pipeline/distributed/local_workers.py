@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 from pipeline.distributed.process_group import (
@@ -62,7 +63,8 @@ class LocalWorkers:
             rank: context.Process(target=_run_worker, args=(target, rank, self.store.port, *arguments))
             for rank in range(1, size)
         }
-        # The workers inherit the mask: Ctrl-C reaches rank 0 alone.
+        # The workers inherit the mask: Ctrl-C reaches rank 0 alone. Starting the tracker would unblock the signal.
+        resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for process in self._processes.values():
