@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.analysis.runs import CONFIRM, Run, by_objective, published_means
 from pipeline.analysis.stats.batch_fit import BatchFit, fit_batch
 from pipeline.analysis.stats.confirmation import same_lr
-from pipeline.analysis.stats.laws import estimate_optima, fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.laws import fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.optima import estimate_optima
 from pipeline.analysis.stats.power import detectable_error
 from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import (

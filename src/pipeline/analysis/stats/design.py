@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.analysis.runs import CONFIRM, Run
 from pipeline.analysis.stats.batch_fit import BatchFit, fit_batch
 from pipeline.analysis.stats.confirmation import points_to_confirm
-from pipeline.analysis.stats.laws import estimate_optima, fit_exponent
+from pipeline.analysis.stats.laws import fit_exponent
+from pipeline.analysis.stats.optima import estimate_optima
 from pipeline.analysis.stats.power import detectable_error
 from pipeline.analysis.stats.results import JUDGED_RULES, Estimate
 from pipeline.analysis.stats.verdict import LEVEL, judge

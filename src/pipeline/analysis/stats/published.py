@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.run_table import parse_number, read_rows
-from pipeline.analysis.stats.laws import Optima, fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.laws import fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.optima import Optima
 from pipeline.analysis.stats.results import Estimate, Law
 from pipeline.errors import RequestError
 

@@ -1,0 +1,79 @@
+"""The best LRs of all batch sizes, with the covariance of their estimates.
+
+The variances come from the posterior of each batch size's curve. The correlations come from the seeds: all batch sizes
+have the same seeds, so one seed may move several best LRs at once.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.analysis.runs import CONFIRM
+from pipeline.analysis.stats.batch_fit import BatchFit
+from pipeline.analysis.stats.curve import GRID, fit_curve
+
+# The jackknife leaves out so many groups of seeds in turn, at most; each costs a fit of every batch size.
+MAX_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Optima:
+    """The best LRs of several batch sizes, with their joint uncertainty.
+
+    Attributes:
+        batches: [n] batch sizes that have a best LR.
+        octaves: [n] log2 of the best LR.
+        covariance: [n, n] of `octaves`.
+        freedom: degrees of freedom of the covariance's scale, if it was estimated; infinite where it is known.
+    """
+
+    batches: np.ndarray
+    octaves: np.ndarray
+    covariance: np.ndarray
+    freedom: float = math.inf
+
+    def only(self, keep: np.ndarray) -> "Optima":
+        """Return those where `keep` is true."""
+        return Optima(self.batches[keep], self.octaves[keep], self.covariance[np.ix_(keep, keep)], self.freedom)
+
+
+def estimate_optima(fits: Sequence[BatchFit], rng: np.random.Generator) -> Optima:
+    """Collect the best LRs with their posterior variances and the correlations from shared seeds."""
+    known = [(fit, fit.result.curve) for fit in fits if fit.result.best_lr is not None and fit.result.curve is not None]
+    draws = np.array([curve.argmins() for _, curve in known]) if known else np.empty((0, 1))
+    # A minimum on a grid has an error of its own: uniform within one step.
+    sds = np.sqrt(draws.var(axis=1) + GRID**2 / 12)
+    correlation = _seed_correlation([fit for fit, _ in known], rng)
+    batches = np.array([fit.batch for fit, _ in known], dtype=float)
+    return Optima(batches, np.median(draws, axis=1), correlation * np.outer(sds, sds))
+
+
+def _seed_correlation(fits: Sequence[BatchFit], rng: np.random.Generator) -> np.ndarray:
+    """[n, n] correlation of the best LRs that comes from shared seeds, by the delete-a-group jackknife (Kott 2001).
+
+    Each group of seeds is left out at all batch sizes at once. A correlation from G groups has a standard error of
+    about 1/√G, so it is shrunk by that share.
+    """
+    seeds = sorted({run.seed for fit in fits for run in fit.runs if run.seed is not None and run.phase != CONFIRM})
+    groups = [set(seeds[start::MAX_GROUPS]) for start in range(min(len(seeds), MAX_GROUPS))]
+    if len(groups) < 3 or len(fits) < 2:
+        return np.eye(len(fits))
+    octaves = np.full((len(groups), len(fits)), np.nan)
+    for row, group in enumerate(groups):
+        for column, fit in enumerate(fits):
+            failing = fit.result.failing_lr or math.inf
+            kept = [r for r in fit.runs if r.usable and r.lr < failing and r.phase != CONFIRM and r.seed not in group]
+            curve = fit_curve(kept, rng)
+            if curve is not None:
+                octaves[row, column] = np.median(curve.argmins())
+    known = np.isfinite(octaves)
+    means = np.where(known, octaves, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    deviations = np.where(known, octaves - means, 0.0)
+    norms = np.sqrt((deviations**2).sum(axis=0))
+    with np.errstate(invalid="ignore"):
+        correlation = np.nan_to_num(deviations.T @ deviations / np.outer(norms, norms))
+    shrunk = correlation * (1 - 1 / math.sqrt(len(groups)))
+    np.fill_diagonal(shrunk, 1.0)
+    return shrunk
