@@ -1,7 +1,8 @@
-"""This checkout beside another one, command by command: `python benchmarks/versions.py OTHER_CHECKOUT`.
+"""Compare the speed of this checkout with that of another one: `python benchmarks/versions.py OTHER_CHECKOUT`.
 
-For changes that should cost no speed: `git worktree add ../before COMMIT`, then this. Both versions run with the
-Python that runs this script, in turn, each in an empty folder. A ratio above 1 says that this checkout is faster.
+This is for changes that should cost no speed. Make the other checkout with `git worktree add ../before COMMIT`. Both
+versions run in turn, with the Python that runs this script, each in an empty folder. A ratio above 1 means that this
+checkout is faster.
 """
 
 import argparse
