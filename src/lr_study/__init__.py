@@ -1,6 +1,10 @@
 """A Hydra sweeper that searches intervals with Optuna, one study for each cell of the grid.
 
-Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
+The driver, the process that runs the command, reads the request (`space`, `sweep`), makes trials (`study`, `waves`) and
+gives them to Hydra's launcher (`launching`). Each trial stores its own result (`trial_task`). What a trial and a study
+carry in the storage is described in `history` and `stored_study`.
+
+Hydra imports this package at the start of every Hydra app on the machine, so nothing here may import Optuna.
 """
 
 from lr_study.errors import SweepFailedError, reason_of

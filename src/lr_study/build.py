@@ -1,10 +1,10 @@
-"""Making the sampler and the pruner that a configuration names."""
+"""Make the sampler and the pruner that a configuration names."""
 
 import hashlib
 import importlib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import instantiate
@@ -16,6 +16,11 @@ from optuna.study import StudyDirection
 
 from lr_study.errors import SweepRequestError, reason_of
 
+_READY = {
+    "sampler": "tpe, gp, cmaes, qmc, grid, random",
+    "pruner": "none, median, hyperband, successive_halving",
+}
+
 
 def directions_of(options: DictConfig) -> list[StudyDirection]:
     """`hydra.sweeper.direction` for each objective."""
@@ -24,7 +29,7 @@ def directions_of(options: DictConfig) -> list[StudyDirection]:
 
 
 def make_sampler(node: DictConfig, seed: int, study: str, slot: int, replicates: int) -> BaseSampler:
-    """Make the sampler for one slot; its randomness follows from the arguments, not from the process's history.
+    """Make the sampler for one slot. Its randomness follows from the arguments, not from what the process did before.
 
     Args:
         node: its configuration; `seed` and `repeats` are filled in where it takes them and has none.
@@ -34,21 +39,19 @@ def make_sampler(node: DictConfig, seed: int, study: str, slot: int, replicates:
     Raises:
         SweepRequestError: there is no such sampler, or it refuses its arguments.
     """
-    arguments = _plain(node)
-    target = arguments.get("_target_")
+    return _make("sampler", BaseSampler, node, lambda target: _seeded(target, seed, study, slot, replicates))
 
-    def complete() -> dict[str, Any]:
-        # Not Hydra's get_class: it prints several lines of its own where there is none.
-        module, _, name = str(target).rpartition(".")
-        sampler_class = getattr(importlib.import_module(module), name)
-        # A quasi-random sequence is one for the whole study; the study remembers the place in it.
-        of_slot = () if issubclass(sampler_class, QMCSampler) else (slot,)
-        digest = hashlib.sha256(repr((seed, study, *of_slot)).encode()).digest()
-        ours = {"seed": int.from_bytes(digest[:4], "big"), "repeats": replicates}
-        taken = inspect.signature(sampler_class).parameters
-        return {key: value for key, value in ours.items() if key in taken} | arguments
 
-    return _make("sampler", target, complete, BaseSampler)
+def _seeded(target: str, seed: int, study: str, slot: int, replicates: int) -> dict[str, Any]:
+    """Arguments that the sampler named `target` takes from the sweep."""
+    # Not Hydra's get_class, which prints an error of several lines where there is no such class.
+    module, _, name = target.rpartition(".")
+    sampler_class = getattr(importlib.import_module(module), name)
+    # A quasi-random sequence is one for the whole study, which remembers the place in it.
+    of_slot = () if issubclass(sampler_class, QMCSampler) else (slot,)
+    digest = hashlib.sha256(repr((seed, study, *of_slot)).encode()).digest()
+    ours = {"seed": int.from_bytes(digest[:4], "big"), "repeats": replicates}
+    return {key: value for key, value in ours.items() if key in inspect.signature(sampler_class).parameters}
 
 
 def make_pruner(node: Mapping[str, Any]) -> BasePruner:
@@ -57,32 +60,20 @@ def make_pruner(node: Mapping[str, Any]) -> BasePruner:
     Raises:
         SweepRequestError: there is no such pruner, or it refuses its arguments.
     """
-    arguments = _plain(node)
-    return _make("pruner", arguments.get("_target_"), lambda: arguments, BasePruner)
+    return _make("pruner", BasePruner, node, lambda target: {})
 
 
-def _plain(node: Any) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
-    return plain
-
-
-def _make(what: str, target: Any, arguments: Any, base: type) -> Any:
-    given = f"hydra.sweeper.{what}._target_={target}"
+def _make(what: str, base: type, node: Any, defaults: Callable[[str], dict[str, Any]]) -> Any:
+    arguments: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
+    given = f"hydra.sweeper.{what}._target_={arguments.get('_target_')}"
+    ready = f"Ready to choose, with hydra/sweeper/{what}=NAME: {_READY[what]}."
     try:
         with warnings.catch_warnings():
-            # Optuna calls half of its samplers experimental; whoever chooses one here has chosen it.
+            # Optuna calls half of its samplers experimental. Whoever names one has chosen it.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            made = instantiate(arguments(), _convert_="all")
+            made = instantiate(defaults(str(arguments.get("_target_"))) | arguments, _convert_="all")
     except Exception as error:
-        raise SweepRequestError(f"{given}: {reason_of(error)}.\n{_hint(what)}") from error
+        raise SweepRequestError(f"{given}: {reason_of(error)}.\n{ready}") from error
     if not isinstance(made, base):
-        raise SweepRequestError(f"{given} is not an Optuna {what}.\n{_hint(what)}")
+        raise SweepRequestError(f"{given} is not an Optuna {what}.\n{ready}")
     return made
-
-
-def _hint(what: str) -> str:
-    ready = {
-        "sampler": "tpe, gp, cmaes, qmc, grid, random",
-        "pruner": "none, median, hyperband, successive_halving",
-    }
-    return f"Ready to choose, with hydra/sweeper/{what}=NAME: {ready[what]}."

@@ -1,7 +1,7 @@
-"""A job's configuration without composing it again: the cell's own, with a few values changed.
+"""A job's configuration without composing it: its cell's own, with a few values changed.
 
-Composing takes a tenth of a second, most of what a short trial costs beside its training; and a study's trials
-differ in a handful of values only.
+Composing takes 0.1 s, most of what a short trial costs beside its training; and a study's trials differ in a few values
+only.
 """
 
 import os
@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lr_study.space import Cell
 
-# The most that composed cells may add to each job's own message to its worker, in bytes.
+# The most bytes of composed cells that travel to the workers with each job.
 MOST_BYTES = 1_000_000
 
 
 class CellLoader(ConfigLoader):
-    """Hydra's loader, with a shorter way for jobs that are a known cell with other values.
+    """Hydra's loader, with a short way for jobs that are a known cell with other values.
 
     Args:
         loader: Hydra's own, for everything else.
@@ -34,16 +34,16 @@ class CellLoader(ConfigLoader):
         self._composed: dict[tuple[str, ...], bytes] = {}
 
     def know(self, cells: Iterable[Cell]) -> None:
-        """Take the next jobs' cells, as far as they may weigh; a cell may come again."""
+        """Take the next jobs' cells, up to `MOST_BYTES`; a cell may come again."""
         self._composed = {}
-        weight = 0
+        size = 0
         for cell in {cell.name: cell for cell in cells}.values():
             key = tuple(text for _, text in cell.overrides)
             if key not in self._known:
                 # A schema may be a class of the app's own script, which workers can't import by its name.
                 self._known[key] = cloudpickle.dumps(cell.config)
-            weight += len(self._known[key])
-            if weight <= MOST_BYTES:
+            size += len(self._known[key])
+            if size <= MOST_BYTES:
                 self._composed[key] = self._known[key]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class CellLoader(ConfigLoader):
         return {"_loader": self._loader, "_known": {}, "_composed": self._composed}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """A job's configuration: as Hydra's loader would compose it."""
+        """A job's configuration, equal to what Hydra's loader would compose."""
         for length in range(len(sweep_overrides), -1, -1):
             composed = self._composed.get(tuple(sweep_overrides[:length]))
             if composed is not None:
@@ -62,53 +62,43 @@ class CellLoader(ConfigLoader):
                 break
         return self._loader.load_sweep_config(master_config, sweep_overrides)
 
+    # The rest is Hydra's loader's.
+
     def load_configuration(self, *arguments: Any, **options: Any) -> DictConfig:
-        """As Hydra's loader."""
         return self._loader.load_configuration(*arguments, **options)
 
     def get_search_path(self) -> Any:
-        """As Hydra's loader."""
         return self._loader.get_search_path()
 
     def get_sources(self) -> Any:
-        """As Hydra's loader."""
         return self._loader.get_sources()
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """As Hydra's loader."""
         return self._loader.list_groups(parent_name)
 
     def get_group_options(self, *arguments: Any, **options: Any) -> list[str]:
-        """As Hydra's loader."""
         return self._loader.get_group_options(*arguments, **options)
 
     def compute_defaults_list(self, *arguments: Any, **options: Any) -> Any:
-        """As Hydra's loader."""
         return self._loader.compute_defaults_list(*arguments, **options)
 
 
 def _with_values(config: DictConfig, overrides: list[str]) -> DictConfig | None:
     """`config` with further overrides applied, or None where one of them is more than a new value."""
-    from hydra._internal.config_loader_impl import get_overrides_dirname
-
-    parser = OverridesParser.create()
-    for override in parser.parse_overrides(overrides):
+    hydra = config.hydra
+    task = OverridesParser.create().parse_overrides([*hydra.overrides.task, *overrides])
+    for override in task[len(hydra.overrides.task) :]:
         if not _is_value(override, config):
             return None
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        config.hydra.overrides.task.append(override.input_line)
-    hydra = config.hydra
-    # What Hydra notes of the process that composes, it notes here of the one that runs the job.
+        hydra.overrides.task.append(override.input_line)
+    # What Hydra reads from the process that composes comes here from the one that runs the job.
     hydra.runtime.cwd = os.getcwd()
     for key in hydra.job.env_copy:
         hydra.job.env_set[key] = os.environ[key]
-    name = hydra.job.config.override_dirname
-    hydra.job.override_dirname = get_overrides_dirname(
-        overrides=parser.parse_overrides(list(hydra.overrides.task)),
-        kv_sep=name.kv_sep,
-        item_sep=name.item_sep,
-        exclude_keys=name.exclude_keys,
-    )
+    options = hydra.job.config.override_dirname
+    lines = [str(override.input_line) for override in task if override.key_or_group not in options.exclude_keys]
+    hydra.job.override_dirname = options.item_sep.join(sorted(lines)).replace("=", options.kv_sep)
     return config
 
 
@@ -121,4 +111,5 @@ def _is_value(override: Override, config: DictConfig) -> bool:
     parent = OmegaConf.select(config, parent_key, throw_on_missing=False) if parent_key else config
     if not isinstance(parent, DictConfig) or name not in list(parent):
         return False
+    # Private, since the public ways to a node resolve its interpolation.
     return not OmegaConf.is_config(parent._get_node(name)) and not isinstance(override.value(), dict | list)

@@ -1,4 +1,4 @@
-"""A grid over the intervals that takes each of its points with every replicate."""
+"""A sampler that takes each point of a grid with every replicate."""
 
 import math
 from typing import Any
@@ -13,12 +13,11 @@ from optuna.trial import FrozenTrial
 class GridSampler(RandomSampler):
     """Evenly spaced points in every interval, ends included; each point is taken `repeats` times in a row.
 
-    Optuna's own grid needs its points written out, and meets replicates by chance.
+    Optuna's own grid needs a list of points, and combines them with replicates at random.
 
     Args:
         points: in each dimension.
-        repeats: trials at each point: the number of replicates, so that each gets its turn. Further trials than
-            there are points times repeats begin again.
+        repeats: trials at each point: the number of replicates. After the last point the grid starts again.
         seed: for parameters that are neither float nor int.
     """
 
@@ -35,7 +34,7 @@ class GridSampler(RandomSampler):
         """The value of `param_name` at the trial's point."""
         if not isinstance(param_distribution, FloatDistribution | IntDistribution):
             return super().sample_independent(study, trial, param_name, param_distribution)
-        # The dimensions come one after another: each takes its digit of the point's number.
+        # Each dimension is one digit of the point's number; Optuna asks for the dimensions in order.
         position = len(trial.params) if param_name not in trial.params else list(trial.params).index(param_name)
         point = trial.number // self._repeats // self._points**position
         return self.values(param_distribution)[point % self._points]

@@ -1,4 +1,4 @@
-"""What an app can do around a sweep."""
+"""Hooks: what an app can do around a sweep, and what it is told."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep has come."""
+    """How many trials have finished and failed, of how many."""
 
     finished: int
     failed: int
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A trial that could not end by itself, as its driver ended it.
+    """A trial that a driver closed, since its own process could not.
 
     Attributes:
         study, number: its address in Optuna.
@@ -59,7 +59,7 @@ class FixedTrial:
         cell: name of the cell it belongs to.
         params: a value for each of the cell's dimensions.
         replicate: value of the replicate key, or None.
-        phase: what it is for.
+        phase: its purpose.
     """
 
     cell: str
@@ -69,31 +69,28 @@ class FixedTrial:
 
 
 class Hooks:
-    """Called by the sweeper, in its own process; an exception in one of them ends the sweep.
-
-    Override what is needed.
-    """
+    """Methods that the sweeper calls in its own process. An exception in one of them ends the sweep."""
 
     def check(self, cells: Sequence[Cell]) -> None:
-        """Refuse the request by raising; nothing has been written yet."""
+        """Raise to refuse the request. Nothing has been written yet."""
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
-        """Called before the first trial; returns overrides that every job gets."""
+        """Return overrides for every job. Called before the first trial."""
         return {}
 
     def wave_done(self, progress: Progress) -> None:
         """Called after each wave of trials."""
 
     def abandoned(self, trials: Sequence[Abandoned]) -> None:
-        """Called when the driver has closed trials that could not do so themselves; never with none."""
+        """Called when the driver has closed trials for their processes; `trials` is never empty."""
 
     def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
-        """Called when the search is done, and again when what it asked for is: further trials to run.
+        """Return further trials to run. Called when the search is done, and again when these trials are.
 
-        A trial with the same cell, parameters, replicate and phase as a finished one is not run again, so
-        that the same answer may be given each time; the sweep ends when nothing new is in it.
+        A trial with the same cell, parameters, replicate and phase as a finished one is not run again, so the same
+        trials may be returned each time. The sweep ends when there is no new one.
         """
         return ()
 
     def ended(self, outcome: Outcome) -> None:
-        """Called at the end, also after a failure or an interruption."""
+        """Called at the end, after a failure or an interruption too."""

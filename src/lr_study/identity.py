@@ -1,4 +1,4 @@
-"""Which configuration a study belongs to, and how another one differs from it."""
+"""A cell's identity: the configuration that its study belongs to, and how another configuration differs from it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,18 +11,18 @@ _ABSENT = "(absent)"
 
 
 def identity(config: DictConfig, may_change: Iterable[str], swept: Iterable[str]) -> dict[str, Any]:
-    """A cell's configuration as flat plain values, without what may differ between two commands of one sweep.
+    """A cell's configuration as flat plain values, without keys that may differ between two commands of one sweep.
 
-    Interpolations stay as they are written: nothing that they refer to (an environment variable with a
-    password in it, say) is looked up. Passwords in addresses are masked: it is kept in the storage.
+    It is kept in the storage. So interpolations are not resolved, since they may refer to an environment variable with
+    a password, and passwords in addresses are masked.
 
     Args:
         config: composed, with the `hydra` node.
-        may_change: dotted keys that don't matter, with all below them.
-        swept: keys of dimensions and replicates.
+        may_change: dotted keys that are left out, with all keys below them.
+        swept: keys of dimensions and replicates, which are left out too.
     """
     left_out = ("hydra", *may_change, *swept)
-    # Not `OmegaConf.to_container(config)`: the hydra node is large, and would only be thrown away.
+    # Without the hydra node, which is large and would be thrown away.
     kept = [str(key) for key in config if key not in left_out]
     tree = OmegaConf.to_container(OmegaConf.masked_copy(config, kept))
     flat = dict(_flatten(mask_tree(tree), ""))
@@ -30,7 +30,7 @@ def identity(config: DictConfig, may_change: Iterable[str], swept: Iterable[str]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str]) -> list[str]:
-    """`key: old, now new` for every key that differs and may not."""
+    """Say `key: old, now new` for every key that differs but may not."""
     return [
         f"{key}: {old.get(key, _ABSENT)}, now {new.get(key, _ABSENT)}"
         for key in sorted({*old, *new})

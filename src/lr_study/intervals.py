@@ -1,4 +1,4 @@
-"""The intervals of one study: what is searched now, what the storage sees, and how they grow."""
+"""The intervals of one study: what is searched now, what Optuna's storage is told, and how they grow."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,26 +11,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lr_study.space import Dimension
 
-# By how many octaves (factors of two) an interval is widened at a time.
+# How many octaves (factors of two) an interval grows at a time.
 WIDEN_OCTAVES = 2
-# Fewer results than this say too little about where the best is.
+# Fewest results that show where the best is.
 FEWEST = 6
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:
-    """A dimension as Optuna writes it."""
+    """Optuna's distribution for a dimension."""
     if dimension.integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
 class Intervals:
-    """A cell's dimensions, which may grow: only those on a log scale widen by themselves.
+    """A cell's dimensions, of which those on a log scale may be widened.
 
-    Intervals on a linear scale, and of whole numbers, have ends that mean something (a share ends at 1).
+    The ends of a linear interval, and of one of whole numbers, usually have a meaning (a probability ends at 1).
 
     Args:
-        dimensions: as they were asked for.
+        dimensions: as they were requested.
         widenings: how often they may be widened in all.
     """
 
@@ -40,15 +40,12 @@ class Intervals:
         self._widenings = widenings
         self.widened: list[list[Any]] = []  # [wave, key, low, high], in order
 
-    def __iter__(self) -> Any:
-        return iter(self._now)
-
     def searched(self) -> dict[str, BaseDistribution]:
-        """What proposals come from now."""
+        """The distributions that proposals come from now."""
         return {key: distribution_of(dimension) for key, dimension in self._now.items()}
 
     def stored(self) -> dict[str, BaseDistribution]:
-        """What the storage sees: wide from the start, so that a widened interval changes nothing there."""
+        """The distributions in Optuna's storage: wide from the start, since widening must not change them."""
         room = 2.0 ** (WIDEN_OCTAVES * self._widenings)
         wide = {}
         for key, now in self._now.items():
@@ -59,7 +56,7 @@ class Intervals:
         return wide
 
     def include(self, params: Mapping[str, Any]) -> bool:
-        """Stretch the intervals to hold given values; whether that changed any."""
+        """Stretch the intervals to hold given values, and return whether that changed any."""
         before = dict(self._now)
         for key in params.keys() & self._now.keys():
             low, high = self._now[key].low, self._now[key].high
@@ -67,14 +64,14 @@ class Intervals:
         return self._now != before
 
     def restore(self, widened: Sequence[list[Any]]) -> None:
-        """Take up the widenings of an earlier command."""
+        """Widen the intervals as earlier commands did."""
         self.widened = list(widened)
         for _, key, low, high in widened:
             if key in self._now:
                 self._now[key] = replace(self._now[key], low=low, high=high)
 
     def widen(self, trials: Sequence[FrozenTrial], direction: StudyDirection, wave: int) -> Dimension | None:
-        """Widen the first interval whose outermost octave holds the best results, once a wave at most.
+        """Widen the first interval whose outermost octave holds the best results, at most once a wave.
 
         Results within a quarter of an octave are averaged, so that one lucky replicate doesn't decide.
 

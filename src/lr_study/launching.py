@@ -36,14 +36,6 @@ class Job:
         added = [override for override in everywhere if override.split("=", 1)[0] not in given]
         return [*(text for _, text in self.cell.overrides), *added, *self.values]
 
-    def is_running(self) -> bool:
-        """Whether the trial has no result yet."""
-        return self.stored.is_running(self.address.trial_id)
-
-    def runs_elsewhere(self) -> bool:
-        """Whether the trial has no result, and a process other than this one has it and is alive."""
-        return self.is_running() and self.stored.runs_elsewhere(self.address.trial_id)
-
 
 class Launching:
     """Gives jobs to Hydra's launcher, and runs those that it lost again, one at a time.
@@ -81,10 +73,10 @@ class Launching:
                 "The launcher failed (%s). Its unfinished trials are run again, one at a time.", reason_of(error)
             )
         for job, own, number in zip(jobs, overrides, numbers, strict=True):
-            if not job.is_running():
+            if not job.stored.is_running(job.address):
                 continue
             _, error = self._launch([own], number, [job])
-            if job.is_running():
+            if job.stored.is_running(job.address):
                 cause = "ended without a result" if error is None else f"died: {reason_of(error)}"
                 job.stored.close(job.address.trial_id, "failed", {"error": f"its process {cause}"})
         return returned
@@ -97,6 +89,6 @@ class Launching:
             return list(self._launcher.launch(overrides, initial_job_idx=number)), None
         except Exception as error:
             # A launcher that raises may leave jobs running; one that returns has seen them all end.
-            while any(job.runs_elsewhere() for job in jobs):
+            while any(job.stored.runs_elsewhere(job.address) for job in jobs):
                 time.sleep(POLL_SECONDS)
             return [], error

@@ -1,4 +1,4 @@
-"""Which process is this, and is that one still alive?"""
+"""Processes: how this one is named in the storage, whether another is alive, and how many cores there are."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from lr_study.masking import mask_tree
 
-# A process of another machine that has shown no sign of life for so many seconds is taken for dead.
+# A process of another machine is taken for dead after so many seconds without a sign of life.
 DEAD_SECONDS = 60.0
 
 
@@ -22,13 +22,13 @@ def available_cores() -> int:
 
 
 def command_line(interpreter: str = "python") -> str:
-    """The command that started this process, with the passwords of the addresses in it replaced by ***."""
+    """The command that started this process, without passwords."""
     return shlex.join(mask_tree([interpreter, *sys.orig_argv[1:]]))
 
 
 @functools.cache
 def machine() -> str:
-    """A name for the set of processes that this one can see: host, boot and process namespace."""
+    """Name the set of processes that this one can see: host, boot and process namespace."""
     boot = _read("/proc/sys/kernel/random/boot_id").strip()
     try:
         namespace = os.readlink("/proc/self/ns/pid")
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """This process as plain data, with the time as a sign of life."""
+    """Describe this process as plain data, with the time as a sign of life."""
     return {
         "host": socket.gethostname(),
         "machine": machine(),
@@ -49,12 +49,12 @@ def this_process() -> dict[str, Any]:
 
 
 def is_this_process(process: Mapping[str, Any]) -> bool:
-    """Whether a `this_process` is this process's."""
+    """Whether a `this_process` describes this process."""
     return (process["machine"], process["pid"]) == (machine(), os.getpid())
 
 
 def is_alive(process: Mapping[str, Any], visible_only: bool = False) -> bool:
-    """Whether the process of a `this_process` lives: seen directly on this machine, by its last sign elsewhere.
+    """Whether a process is alive: looked up on this machine, judged by its last sign of life elsewhere.
 
     Args:
         process: from `this_process`.
@@ -67,12 +67,12 @@ def is_alive(process: Mapping[str, Any], visible_only: bool = False) -> bool:
 
 
 def _start_ticks(pid: int) -> str:
-    """When a process started, in the kernel's own ticks; empty where there is no such process, or no /proc.
+    """When a process started, in the kernel's ticks; empty where there is no such process, or no /proc.
 
-    A process id alone says little: it is given out again.
+    A process id alone is not enough: the system reuses it.
     """
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    # A zombie has ended; only its parent hasn't noticed.
+    # A zombie has ended, and its parent hasn't noticed yet.
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 
 

@@ -1,4 +1,4 @@
-"""From overrides to cells: choices multiply, intervals become dimensions, replicates rotate."""
+"""From overrides to cells: choices multiply, intervals become dimensions, trials take the replicates in turn."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,14 +30,13 @@ class Cell:
     """One combination of everything that is swept by choice.
 
     Attributes:
-        name: `batch=256,optimizer=sgd`; empty where nothing is swept by choice.
-        overrides: (key, text) of the job overrides that make it, as they were given, without dimensions and
-            replicate.
-        choices: the keys that tell it from other cells, and their values here.
+        name: such as `batch=256,optimizer=sgd`; empty where nothing is swept by choice.
+        overrides: (key, text) of its overrides as they were given, without dimensions and replicate.
+        choices: the keys that differ between cells, and their values here.
         config: its composed configuration, with the `hydra` node.
-        identity: what of its configuration makes another study; see `_identity.identity`.
+        identity: the part of its configuration that makes another study; see `lr_study.identity`.
         dimensions: what is searched in it.
-        start: the configured value of each dimension that lies in its interval: tried first.
+        start: the configured value of each dimension, where it lies in the interval. It is tried first.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep as it was asked for: its cells, and the values of the replicate key (none: (None,))."""
+    """A requested sweep: its cells, and the values of the replicate key, or (None,)."""
 
     cells: tuple[Cell, ...]
     replicates: tuple[str | None, ...]
@@ -64,10 +63,10 @@ class Request:
 
 
 def read_request(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> Request:
-    """Work out the cells of a sweep; every one is composed, so that a wrong one is found now.
+    """Work out the cells of a sweep, and compose each, so that errors show before the sweep starts.
 
     Raises:
-        SweepRequestError: an interval that makes no sense, or on a key that isn't there.
+        SweepRequestError: an interval is empty, or its key doesn't exist.
         HydraException, OmegaConfBaseException: a cell can't be composed.
     """
     parser = OverridesParser.create(config_loader=loader)
@@ -114,7 +113,7 @@ def _is_interval(override: Override) -> bool:
 
 
 def _choices(override: Override) -> list[tuple[str, str]]:
-    """(value, override text) of each of a discrete sweep's values, or of the one that is given."""
+    """(value, override text) of each value of an override."""
     if not override.is_sweep_override():
         assert override.input_line is not None
         return [("", override.input_line)]
@@ -138,7 +137,7 @@ def _replicates(override: Override | None) -> tuple[str | None, ...]:
 def _dimension(key: str, override: Override, config: DictConfig) -> Dimension:
     sweep = override.value()
     if not isinstance(sweep, IntervalSweep):
-        raise SweepRequestError(f"{override.input_line}: it is an interval in one cell and none in another.")
+        raise SweepRequestError(f"{override.input_line}: an interval in one cell must be one in all cells.")
     if OmegaConf.select(config, key, default=_ABSENT, throw_on_missing=False) is _ABSENT and not override.is_add():
         raise SweepRequestError(
             f"{override.input_line}: there is no key {key}.\nTo add one write +{override.input_line}."

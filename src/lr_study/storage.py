@@ -16,20 +16,20 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from lr_study.errors import SweepRequestError
-from lr_study.masking import mask_passwords
+from lr_study.errors import SweepRequestError, reason_of
+from lr_study.masking import MASK, mask_passwords
 
-# How often, and how long apart in seconds, a database is asked again: two drivers that make its tables at once get
-# in each other's way, and a server may be away for a moment.
+# How often a database is tried, and seconds between tries: two drivers that make its tables at once can fail, and a
+# server may be away for a moment.
 _TRIES, _PAUSE = 5, 0.5
-# A database with these tables is Optuna's; one that another driver is making gets so many seconds to have them.
+# A database with these tables is Optuna's. If another driver is making one, this one waits so many seconds for them.
 _TABLES, _MAKING_SECONDS = {"studies", "trials", "version_info"}, 20.0
 
 
 class _KernelLock(JournalFileOpenLock):
-    """A lock that the operating system drops when its holder dies, and that mends what the dead one left.
+    """A lock that the operating system releases when its holder dies, and that repairs the journal after such a death.
 
-    Optuna's own journal locks are files that outlive a killed process, and then make everyone wait.
+    Optuna's own journal locks are files, which outlive a killed process and block everyone.
     """
 
     def __init__(self, journal: str) -> None:
@@ -47,10 +47,9 @@ class _KernelLock(JournalFileOpenLock):
 
 
 def cut_torn_line(journal: str) -> None:
-    """Cut an incomplete last line off (a copy of the journal is kept beside it); the lock is held.
+    """Remove an incomplete last line, and keep a copy of the journal beside it; the caller holds the lock.
 
-    A process killed while it appends leaves half a line; the next append would turn it into a line that
-    nothing can read.
+    A process killed while it appends leaves half a line. The next append would make it a line that nothing can read.
     """
     path = Path(journal)
     if not path.exists():
@@ -89,7 +88,7 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def write_with_retries(write: Callable[[], None]) -> None:
-    """Write to the storage, again where a database was away or broke it off; it may be done twice."""
+    """Write to the storage, and try again where a database fails; `write` may take effect twice."""
     for attempt in range(_TRIES):
         try:
             write()
@@ -101,20 +100,20 @@ def write_with_retries(write: Callable[[], None]) -> None:
 
 
 def prepare_journal(storage: str) -> None:
-    """Make the journal's folder, and mend what a dead process left at its end."""
+    """Make the journal's folder, and remove an incomplete last line."""
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{storage}.lock"):
         cut_torn_line(storage)
 
 
 def check_storage(storage: str) -> None:
-    """Refuse a storage that can't be reached, or that is somebody else's; writes nothing.
+    """Refuse a storage that can't be reached, or that isn't Optuna's; write nothing.
 
     Args:
         storage: an absolute path or a database's URL.
 
     Raises:
-        SweepRequestError: with what is wrong, and no password in it.
+        SweepRequestError: says what is wrong, without passwords.
     """
     if is_database(storage):
         _check_database(storage)
@@ -128,12 +127,12 @@ def _check_journal(path: Path) -> None:
         raise SweepRequestError(f"{given}: it is a folder.\nName a file in it, or a database's URL.")
     if path.exists():
         if not os.access(path, os.R_OK | os.W_OK):
-            raise SweepRequestError(f"{given}: it can't be read and written.\nMake it so, or choose another file.")
+            raise SweepRequestError(f"{given}: no permission to read and write it.\nChange that, or name another file.")
         with open(path, "rb") as file:
             first = file.readline()
         if first.endswith(b"\n") and not _is_journal_line(first):
             raise SweepRequestError(
-                f"{given}: it is not an Optuna journal.\nChoose another file; this one stays as it is."
+                f"{given}: it is not an Optuna journal.\nName another file; this one stays as it is."
             )
         return
     folder = path.parent
@@ -141,10 +140,10 @@ def _check_journal(path: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise SweepRequestError(
-            f"{given}: {folder} is not a folder.\nMove that file away, or name another hydra.sweeper.storage."
+            f"{given}: {folder} is not a folder.\nMove that file, or name another hydra.sweeper.storage."
         )
     if not os.access(folder, os.W_OK):
-        raise SweepRequestError(f"{given}: {folder} can't be written.\nChoose another place.")
+        raise SweepRequestError(f"{given}: no permission to write in {folder}.\nName another hydra.sweeper.storage.")
 
 
 def _is_journal_line(line: bytes) -> bool:
@@ -170,7 +169,7 @@ def _check_database(url: str) -> None:
         ) from None
     except (ArgumentError, SQLAlchemyError, ValueError):  # the last for a port that is no number
         raise SweepRequestError(
-            f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or a path."
+            f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or the path of a journal."
         ) from None
     if address.get_backend_name() == "sqlite" and address.database:
         file = Path(address.database)
@@ -181,22 +180,22 @@ def _check_database(url: str) -> None:
     try:
         tables = _tables(engine)
     except (SQLAlchemyError, StorageInternalError) as error:
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise SweepRequestError(
-            f"{given}: it can't be reached ({mask_passwords(_masked(reason, address.password))})."
-        ) from None
+        text = str(getattr(error, "orig", error))
+        if address.password:  # the database's driver may name it without the address
+            text = text.replace(str(address.password), MASK)
+        raise SweepRequestError(f"{given}: it can't be reached ({reason_of(RuntimeError(text))}).") from None
     finally:
         engine.dispose()
     if tables and not tables >= _TABLES:
-        raise SweepRequestError(f"{given}: that database is not Optuna's.\nCreate an empty one for it.")
+        raise SweepRequestError(f"{given}: that database is not Optuna's.\nCreate an empty database for it.")
 
 
 def _tables(engine: Any) -> set[str]:
-    """The tables of a database; those that Optuna seems to be making just now are waited for.
+    """The tables of a database. If another driver seems to be making them, wait until it has.
 
-    SQLite commits each of them apart, so that a second driver may meet the first one's database half made.
+    SQLite commits each table by itself, so that a second driver may find only some of them.
     """
-    from optuna.storages._rdb.models import BaseModel
+    from optuna.storages._rdb.models import BaseModel  # private: the only list of Optuna's tables
     from sqlalchemy import inspect
 
     deadline = time.monotonic() + _MAKING_SECONDS
@@ -206,7 +205,3 @@ def _tables(engine: Any) -> set[str]:
         if not half_made or time.monotonic() > deadline:
             return tables
         time.sleep(_PAUSE)
-
-
-def _masked(text: str, password: object) -> str:
-    return text.replace(str(password), "***") if password else text

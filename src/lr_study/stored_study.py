@@ -29,6 +29,7 @@ from lr_study.hooks import Abandoned
 from lr_study.identity import difference
 from lr_study.process import is_alive, is_this_process
 from lr_study.space import Cell
+from lr_study.trial import TrialAddress
 
 # A trial that ran in its driver's own process, and died with it so often, is taken to be the cause, and fails.
 MOST_LOSSES = 3
@@ -194,7 +195,8 @@ class StoredStudy:
         driver = trial.user_attrs.get("driver")
         key = json.dumps(driver)
         if key not in self._live_drivers:
-            self._live_drivers[key] = lease.is_live(self._storage, driver, visible_only=not self._shared)
+            found = lease.driver_of(self._storage, driver)
+            self._live_drivers[key] = lease.is_live(found, visible_only=not self._shared)
         return self._live_drivers[key]
 
     def _ran_in_driver(self, trial: FrozenTrial) -> bool:
@@ -203,11 +205,12 @@ class StoredStudy:
         driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
         return bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))
 
-    def is_running(self, trial_id: int) -> bool:
+    def is_running(self, address: TrialAddress) -> bool:
         """Whether the trial has no result yet."""
-        return not self.trial(trial_id).state.is_finished()
+        return not self.trial(address.trial_id).state.is_finished()
 
-    def runs_elsewhere(self, trial_id: int) -> bool:
-        """Whether a process other than this one has the unfinished trial and is alive."""
-        process = self.trial(trial_id).user_attrs.get("process")
-        return process is not None and not is_this_process(process) and is_alive(process)
+    def runs_elsewhere(self, address: TrialAddress) -> bool:
+        """Whether a process other than this one runs the trial and is alive."""
+        process = self.trial(address.trial_id).user_attrs.get("process")
+        elsewhere = process is not None and not is_this_process(process) and is_alive(process)
+        return elsewhere and self.is_running(address)

@@ -97,8 +97,13 @@ class CellStudy:
         if self._proposals is not None:
             self._proposals.intervals.restore(attributes.get("widened", []))
 
-    def load(self) -> None:
-        """Read the history, and close trials whose driver is dead as lost."""
+    def load(self, driver: list[Any] | None) -> None:
+        """Read the history, and close trials whose driver is dead as lost.
+
+        Args:
+            driver: address of this driver's lease.
+        """
+        self.stored.driver = driver
         self.history = History()
         planned = []
         for trial in self.stored.trials():
@@ -147,11 +152,10 @@ class CellStudy:
 
     def _missing(self) -> list[tuple[int, str | None]]:
         """(slot, replicate) of the slots that no trial was made for."""
-        first = self.history.next
+        first, replicates = self.history.next, self._replicates
         if self.cell.dimensions:
-            count = len(self._replicates)
-            return [(index, self._replicates[index % count]) for index in range(first, self.n_trials)]
-        return list(enumerate((r for r in self._replicates if r not in self.history.replicates), start=first))
+            return [(slot, replicates[slot % len(replicates)]) for slot in range(first, self.n_trials)]
+        return list(enumerate((r for r in replicates if r not in self.history.replicates), start=first))
 
     # Asking for trials.
 
@@ -202,7 +206,7 @@ class CellStudy:
         distributions = {} if self._proposals is None else self._proposals.intervals.stored()
         trial = self.stored.add(params, distributions, attributes, system_attrs or {})
         if trial is None:
-            self.load()  # another driver was faster
+            self.load(self.stored.driver)  # another driver was faster
             return None
         self.history.take(trial)
         values = [f"{key}={value!r}" for key, value in trial.params.items()]
@@ -238,8 +242,7 @@ class CellStudy:
         """Close this driver's running trials as interrupted. They are repeated when the sweep is resumed."""
         for slot in self.history.slots.values():
             if self.stored.is_mine(slot.attempt) and not slot.waiting:
-                attributes = {"lost": True, "interrupted": True}
-                self.stored.close(slot.attempt._trial_id, "interrupted", attributes)
+                self.stored.close(slot.attempt._trial_id, "interrupted", {"lost": True, "interrupted": True})
 
 
 def _replicate(replicate: str | None) -> dict[str, Any]:

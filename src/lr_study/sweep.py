@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
@@ -44,6 +43,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     import optuna
 
     from lr_study.build import directions_of
+    from lr_study.lease import only_driver
     from lr_study.preflight import try_out
     from lr_study.storage import check_storage, is_database, open_storage, prepare_journal
 
@@ -52,19 +52,28 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     folder = Path(os.path.abspath(config.hydra.sweep.dir))
     # A plain grid starts afresh each time, as with Hydra's own sweepers, unless a storage is named.
     afresh = storage_given is None and not request.searches
-    url = _storage_url(storage_given, folder / ("grid.journal" if afresh else "optuna.journal"))
+    url = storage_given or str(folder / ("grid.journal" if afresh else "optuna.journal"))
+    shared = is_database(url)
+    if not shared:
+        url = os.path.abspath(url)  # workers may have another working directory
     check_storage(url)
     try_out(request, options)
-    hooks.check(request.cells)  # last, for an app may build what every cell asks for
-    shared = is_database(url)
-    with _only_driver(folder, name, url, shared), _terminable():
-        _save_request(config, folder / "multirun.yaml")
+    hooks.check(request.cells)  # last, since an app may build what every cell asks for
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if shared else only_driver(folder, name, url), _terminable():
+        # As Hydra's own sweepers do, but without passwords.
+        saved = OmegaConf.create(mask_tree(OmegaConf.to_container(config)))
+        (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved))
         if afresh:
             Path(url).unlink(missing_ok=True)
             open_storage.cache_clear()
         if not shared:
             prepare_journal(url)
-        storage = _open(open_storage, url)
+        try:
+            storage = open_storage(url)
+        except Exception as error:
+            given = f"hydra.sweeper.storage={mask_passwords(url)}"
+            raise SweepRequestError(f"{given}: Optuna can't use it ({reason_of(error)}).") from error
         objectives = len(directions_of(options))
         task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
         loader = CellLoader(context.config_loader)
@@ -84,8 +93,9 @@ def _drive(
     loader: CellLoader,
     shared: bool,
 ) -> Any:
+    """Open the studies, and run them until each is complete."""
     from lr_study.launching import Launching
-    from lr_study.lease import Lease, live_drivers
+    from lr_study.lease import Lease, refuse_second
     from lr_study.study import CellStudy
     from lr_study.waves import Waves, workers_of
 
@@ -96,15 +106,13 @@ def _drive(
         if study.name in existing:
             study.stored.check_same(existing[study.name].user_attrs, options.may_change)
     for study in studies:
+        # Optuna's storages want a study's id, which has no public name.
         study.open(existing[study.name]._study_id if study.name in existing else None)
-    homes = [study.stored.study_id for study in studies]
     if not shared:
-        attributes = [storage.get_study_user_attrs(home) for home in homes]
-        _refuse_second([driver for found in attributes for driver in live_drivers(found, visible_only=True)], name)
-    with Lease(storage, homes[0]) as lease:
+        refuse_second([storage.get_study_user_attrs(study.stored.study_id) for study in studies], name)
+    with Lease(storage, studies[0].stored.study_id) as lease:
         for study in studies:
-            study.stored.driver = lease.address
-            study.load()
+            study.load(lease.address)
         first_job = sum(study.history.finished for study in studies)
         launching = Launching(launcher, task, loader, first_job)
         waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
@@ -120,7 +128,10 @@ def _drive(
             raise
         except BaseException:
             waves.interrupt()
-            _say_how_to_resume(waves.progress.finished, waves.progress.total)
+            log.warning(
+                "Interrupted after %d of %d trials. Run the same command again to resume the sweep:\n%s",
+                *(waves.progress.finished, waves.progress.total, command_line(sys.orig_argv[0])),
+            )
             raise
         finally:
             hooks.ended(Outcome(status, waves.progress))
@@ -150,26 +161,8 @@ def _pruner(options: DictConfig) -> dict[str, Any] | None:
     return node if node.get("_target_") else None
 
 
-def _storage_url(configured: str | None, default: Path) -> str:
-    from lr_study.storage import is_database
-
-    if configured is not None and is_database(configured):
-        return configured
-    # Absolute: workers may stand in another folder.
-    return os.path.abspath(configured or default)
-
-
-def _open(open_storage: Any, url: str) -> Any:
-    try:
-        return open_storage(url)
-    except Exception as error:
-        raise SweepRequestError(
-            f"hydra.sweeper.storage={mask_passwords(url)}: Optuna can't use it ({reason_of(error)})."
-        ) from error
-
-
 def _without_secrets(config: DictConfig) -> DictConfig:
-    """The configuration without the storage's password, which no job needs to know: Hydra saves it beside each."""
+    """The configuration without the storage's password: no job needs it, and Hydra saves it beside each."""
     url = config.hydra.sweeper.storage
     if url is None or mask_passwords(url) == url:
         return config
@@ -177,58 +170,19 @@ def _without_secrets(config: DictConfig) -> DictConfig:
     OmegaConf.copy_cache(from_config=config, to_config=copy)
     with read_write(copy), open_dict(copy):
         copy.hydra.sweeper.storage = mask_passwords(url)
-        # The others stay: jobs are composed from them.
-        given = list(copy.hydra.overrides.hydra)
-        is_storage = [text.lstrip("+").startswith("hydra.sweeper.storage=") for text in given]
+        # Other overrides keep their passwords: jobs are composed from them.
         copy.hydra.overrides.hydra = [
-            mask_passwords(text) if secret else text for text, secret in zip(given, is_storage, strict=True)
+            mask_passwords(text) if text.lstrip("+").startswith("hydra.sweeper.storage=") else text
+            for text in copy.hydra.overrides.hydra
         ]
     return copy
 
 
-def _save_request(config: DictConfig, file: Path) -> None:
-    """Write the configuration, as Hydra's own sweepers do, but without the passwords of whatever is addressed in it."""
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create(mask_tree(OmegaConf.to_container(config)))))
-
-
-@contextlib.contextmanager
-def _only_driver(folder: Path, name: str, url: str, shared: bool) -> Iterator[None]:
-    """Hold the sweep's folder: on a journal, two drivers of one sweep would ask for its trials twice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if shared:
-        yield
-        return
-    lock = FileLock(folder / "driver.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        from lr_study.lease import live_drivers
-        from lr_study.storage import open_storage
-
-        studies = open_storage(url).get_all_studies() if os.path.exists(url) else []
-        mine = [study for study in studies if study.user_attrs.get("sweep") == name]
-        _refuse_second([d for study in mine for d in live_drivers(study.user_attrs, visible_only=True)] or [{}], name)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _refuse_second(live: Sequence[Any], name: str) -> None:
-    if live:
-        first = live[0]
-        who = f"process {first['pid']} on {first['host']}" if first else "another process"
-        raise SweepRequestError(
-            f"The sweep {name} is running already: {who}."
-            "\nWait for it to end; several drivers need a database as hydra.sweeper.storage."
-        )
-
-
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM (a cluster that takes its machine back) end the sweep in order, with exit code 143."""
-    alone = threading.current_thread() is threading.main_thread()
-    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Let SIGTERM, which a batch system sends before it takes the machine, end the sweep in order: exit code 143."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -236,10 +190,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _say_how_to_resume(finished: int, total: int) -> None:
-    log.warning(
-        "Interrupted after %d of %d trials. The same command goes on from there:\n%s",
-        *(finished, total, command_line(sys.orig_argv[0])),
-    )

@@ -1,4 +1,4 @@
-"""A sweep's waves: which trials run next, over all studies, until nothing is missing."""
+"""A sweep's waves: which trials run next, in all studies, until every study is complete."""
 
 import math
 import time
@@ -13,16 +13,17 @@ from lr_study.launching import Job, Launching
 from lr_study.process import available_cores
 from lr_study.study import CellStudy
 
-# Trials a wave holds for each worker, at least: they differ in length, and a worker that is done takes the next.
+# Fewest trials of a wave for each worker: they differ in length, and a worker that is done takes the next.
 TRIALS_PER_WORKER = 2
-# A share of failures says something from this many trials on; before, only that all fail alike.
+# From so many finished trials on, the share of failures decides whether the sweep stops. Before, it stops only where
+# all fail with the same error.
 ENOUGH_TRIALS = 10
 # Seconds between two looks at what other processes do.
 POLL_SECONDS = 0.5
 
 
 class Waves:
-    """Runs what studies still need.
+    """Runs the trials that the studies still need.
 
     Args:
         launching: runs jobs.
@@ -49,7 +50,7 @@ class Waves:
         self._workers = workers
         self._shared = shared
         self._everywhere: list[str] = []
-        # Failures of earlier commands were mended since, or accepted.
+        # Failures of earlier commands don't count: their cause may have been fixed.
         self._before, self._errors_before = self.progress, self._errors()
         self._searched = any(study.cell.dimensions for study in studies)
         # What Hydra's own sweepers return. A search doesn't: its results are in the storage, and may be many.
@@ -69,7 +70,7 @@ class Waves:
 
     @property
     def progress(self) -> Progress:
-        """How far the sweep is."""
+        """How many trials have finished and failed, of how many."""
         return Progress(
             finished=sum(study.history.finished for study in self._studies),
             failed=sum(study.history.failed for study in self._studies),
@@ -87,7 +88,7 @@ class Waves:
             self._refresh()
 
     def _run_fixed(self, further: Sequence[FixedTrial]) -> bool:
-        """Run further trials; whether any was new."""
+        """Run further trials, and return whether any was new."""
         by_cell = {study.cell.name: study for study in self._studies}
         jobs = [job for trial in further if (job := by_cell[trial.cell].ask_fixed(trial))]
         if jobs:
@@ -97,10 +98,10 @@ class Waves:
         return bool(jobs)
 
     def _next_wave(self, open_studies: Sequence[CellStudy]) -> list[Job]:
-        """Jobs for all workers, spread evenly over the studies, the longest first.
+        """Make the next jobs: spread evenly over the studies, the longest first.
 
-        A wave that was broken off is finished before another begins, so that a resumed sweep takes the same
-        steps as an uninterrupted one.
+        An interrupted wave is finished before another begins, so that a resumed sweep takes the same steps as an
+        uninterrupted one.
         """
         latest, share = max((study.wave.number, study.wave.share) for study in self._studies)
         behind = [study for study in open_studies if latest >= 0 and study.is_behind(latest)]
@@ -110,7 +111,7 @@ class Waves:
             number, taking_part = latest + 1, list(open_studies)
             share = math.ceil(TRIALS_PER_WORKER * self._workers / len(taking_part))
         if not self._searched:
-            share = max(study.n_trials for study in self._studies)  # nothing is learned between its trials
+            share = max(study.n_trials for study in self._studies)  # a grid learns nothing from its trials
         asked = {study: study.ask(number, share) for study in taking_part}
         longest_first = sorted(asked, key=lambda study: -study.history.mean_seconds())
         return [job for study in longest_first for job in asked[study]]
@@ -133,7 +134,7 @@ class Waves:
         if self._shared:
             for study in self._studies:
                 if study.is_open():
-                    study.load()
+                    study.load(study.stored.driver)
             self._tell_abandoned()
 
     def _tell_abandoned(self) -> None:
@@ -144,7 +145,7 @@ class Waves:
             self._hooks.abandoned(trials)
 
     def interrupt(self) -> None:
-        """Close what this driver has running, as interrupted."""
+        """Close this driver's running trials as interrupted."""
         for study in self._studies:
             study.interrupt()
         self._tell_abandoned()
@@ -153,7 +154,7 @@ class Waves:
         return set().union(*(study.history.errors for study in self._studies))
 
     def _check_failures(self) -> None:
-        """Stop where going on would only fail more."""
+        """Stop where too many trials failed, or the first ones all failed with the same error."""
         failed = self.progress.failed - self._before.failed
         finished = self.progress.finished - self._before.finished
         if failed <= 0 or failed <= self._options.max_failure_rate * finished:
@@ -163,22 +164,19 @@ class Waves:
             return
         study, last = next((s, s.history.last_failed) for s in self._studies if s.history.last_failed is not None)
         raise SweepFailedError(
-            f"{failed} of {finished} trials failed, so the sweep stopped; what finished is kept. "
+            f"{failed} of {finished} trials failed, so the sweep stopped; finished trials are kept. "
             f"Trial {last.number} of {study.name}: {last.user_attrs.get('error')}"
-            "\nMend it and run the same command again, or raise hydra.sweeper.max_failure_rate."
+            "\nFix the cause and run the same command again, or raise hydra.sweeper.max_failure_rate."
         )
 
 
 def workers_of(config: DictConfig) -> int:
-    """How many jobs the launcher runs at once, as far as its configuration says so.
-
-    `hydra.sweeper.workers` says it where nothing else does (a Ray cluster).
-    """
+    """How many jobs the launcher runs at once: `hydra.sweeper.workers`, else read from the launcher's options."""
     if config.hydra.sweeper.workers is not None:
         return int(config.hydra.sweeper.workers)
     jobs = OmegaConf.select(config, "hydra.launcher.n_jobs")
     if jobs is not None:
-        # joblib's -1 is all cores, -2 all but one, …
+        # joblib's -1 is all cores, -2 all but one, and so on.
         return int(jobs) if jobs > 0 else max(1, available_cores() + 1 + int(jobs))
     parallel = OmegaConf.select(config, "hydra.launcher.array_parallelism")
     if parallel is not None:

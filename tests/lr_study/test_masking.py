@@ -143,6 +143,6 @@ def test_an_interrupted_sweep_says_how_to_go_on_without_the_password(tmp_path, m
     monkeypatch.setattr("sys.orig_argv", ["python", "app.py", "-m", f"+address={ADDRESS}"])
     with pytest.raises(KeyboardInterrupt):
         multirun(tmp_path, *SEARCH, "hydra.output_subdir=null", task=task)
-    _, _, said = capsys.readouterr().out.partition("The same command goes on")
+    _, _, said = capsys.readouterr().out.partition("Run the same command again")
     assert "+address=http://me:***@127.0.0.1:1" in said
     assert SECRET not in said
