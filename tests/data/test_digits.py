@@ -12,7 +12,7 @@ def test_loading_the_digits_does_not_import_scikit_learn(run_python):
         "digits('digits', 10, [1, 8, 8], 0, 360, 360, torch.device('cpu'))\n"
         "print('sklearn' in sys.modules)"
     )
-    result = run_python("-c", program)
+    result = run_python("-c", program, fresh=True)
     assert result.stdout.strip() == "False", result.stderr
 
 

@@ -1,14 +1,12 @@
 """The command `advise`: what it prints and writes, its exit codes, and what it refuses."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from pipeline import advise
 from pipeline.analysis.run_table import write_table
-from pipeline.command import run_command
 from tests.analysis.simulate import study
 
 ASKED = ["--from-batch", "64", "--from-lr", "0.05", "--to-batch", "512"]
@@ -38,20 +36,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "names"), REFUSED, ids=[case[0] for case in REFUSED])
-def test_a_wrong_request_is_refused_in_two_lines(tmp_path, monkeypatch, capsys, options, names):
-    monkeypatch.chdir(tmp_path)
+def test_a_wrong_request_is_refused_in_two_lines(tmp_path, call_command, options, names):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty.csv").write_text("batch,lr,value\n")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sys, "argv", ["advise.py", *ASKED, *options.split(" ")])
-    with pytest.raises(SystemExit) as end:
-        run_command(advise.main)
-    said = capsys.readouterr()
-    assert end.value.code == 2
-    assert 1 <= len(said.err.strip().splitlines()) <= 2, said.err
+    done = call_command(advise.main, *ASKED, *options.split(" "))
+    assert (done.code, done.out) == (2, ""), done
+    assert 1 <= len(done.err.strip().splitlines()) <= 2, done.err
     for name in names:
-        assert name in said.err
-    assert said.out == ""
+        assert name in done.err
     assert {path.name for path in tmp_path.iterdir()} == {"binary.csv", "empty.csv"}
 
 
@@ -64,7 +56,7 @@ def table(tmp_path):
 
 
 def test_the_real_command_gives_rules_and_evidence_and_writes_them(run_python, table, tmp_path):
-    done = run_python("-m", "pipeline.advise", *ASKED, "--table", table, "--json", "advice.json")
+    done = run_python("-m", "pipeline.advise", *ASKED, "--table", table, "--json", "advice.json", fresh=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "linear *" in done.stdout
     assert "Measured best at 512: 0.8" in done.stdout

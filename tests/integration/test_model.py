@@ -35,7 +35,7 @@ def test_a_sweeps_best_model_is_loaded_and_predicts(run_python, tmp_path):
         "print(json.dumps(float((model.predict(images).argmax(1) == data.target).mean())))\n"
         "assert 'pipeline' not in sys.modules\n"
     )
-    done = run_python("-c", program, uri, parent.info.run_id)
+    done = run_python("-c", program, uri, parent.info.run_id, fresh=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) > 0.5, "far better than one in ten"
     example = {"inputs": np.zeros((3, 1, 8, 8)).tolist()}

@@ -1,9 +1,6 @@
 """Reproducing tracked runs from what they logged: single runs, trials, and what must be refused."""
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,36 +14,33 @@ from pipeline.errors import RequestError
 from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store
-from pipeline.tracking.sweep import Parent
+from pipeline.tracking.sweep import ParentRun
 from pipeline.tracking.target import TrackingTarget
-
-TRAIN = (sys.executable, "-m", "pipeline.train")
-
-
-def run(folder, *arguments, command=TRAIN):
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+from tests import outputs
+from tests.conftest import user_environment
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory):
+def tracked(tmp_path_factory, fork_server):
     """A folder with one run."""
     folder = tmp_path_factory.mktemp("tracked")
-    run(folder, "budget.epochs=2", "batching.micro_batch=50", "seed=3")
+    run(fork_server, folder, "budget.epochs=2", "batching.micro_batch=50", "seed=3")
     return folder
 
 
 @pytest.fixture(scope="module")
-def swept(tracked):
+def with_trials(tracked, fork_server):
     """The same folder with a small sweep, among whose trials are pruned and diverged ones."""
-    folder = tracked
     search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm_seeds=0")
-    run(folder, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
-    return folder
+    run(fork_server, tracked, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
+    return tracked
+
+
+def run(fork_server, folder, *arguments):
+    process = fork_server.start(("-m", "pipeline.train", *arguments), folder, user_environment())
+    said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    outputs.check(*said)
 
 
 @pytest.fixture
@@ -62,9 +56,10 @@ def id_of(uri, query):
     return next(run.info.run_id for run in runs if "reproduces" not in run.data.tags)
 
 
-def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri):
+def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri, run_python):
     run_id = id_of(uri, "tags.pipeline = 'run'")
-    done = run(tracked, run_id, command=(sys.executable, "-m", "pipeline.reproduce"))
+    done = run_python("-m", "pipeline.reproduce", run_id, folder=tracked, fresh=True)
+    assert done.returncode == 0, done.stderr
     assert "packages  the same" in done.stdout
     assert "data      the same" in done.stdout
     assert "equal bit for bit" in done.stdout
@@ -75,9 +70,10 @@ def test_a_run_is_reproduced_bit_for_bit_by_the_command(tracked, uri):
     assert again.data.metrics["val/loss"] == original.data.metrics["val/loss"]
 
 
-def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path, monkeypatch, capsys):
-    network = ("model=simple_cnn", "model.channels=[2,4]", "model.dense=8")
-    run(tmp_path, *network, "batch=1060", "budget=steps", "budget.steps=6", "tracking.checkpoints=none")
+def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path, monkeypatch, capsys, run_python):
+    request = ("model=simple_cnn", "model.channels=[2,4]", "model.dense=8", "batch=1060", "budget=steps")
+    done = run_python("-m", "pipeline.train", *request, "budget.steps=6", "tracking.checkpoints=none")
+    assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["reproduce"])
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
@@ -94,7 +90,7 @@ def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path
 
 @pytest.mark.long
 @pytest.mark.parametrize("status", ["complete", "pruned", "diverged"])
-def test_a_sweeps_trial_is_reproduced_as_far_as_it_came(swept, uri, status, capsys):
+def test_a_sweeps_trial_is_reproduced_as_far_as_it_came(with_trials, uri, status, capsys):
     run_id = id_of(uri, f"tags.pipeline = 'trial' AND tags.status = '{status}'")
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
     assert "equal bit for bit" in capsys.readouterr().out
@@ -144,7 +140,7 @@ def logged(uri, config, digest=None, tags=None, experiment="forged", params=None
 def test_what_is_not_a_run_of_ours_is_refused(uri):
     store = open_existing_store(uri, "lr-batch")
     foreign = store.client.create_run(store.experiment_id).info.run_id
-    with Parent(TrackingTarget(uri, "lr-batch"), "sweep") as parent:
+    with ParentRun(TrackingTarget(uri, "lr-batch"), "sweep") as parent:
         sweep = parent.id
     for run_id, says in (
         ("no-run", "not a run id"),
@@ -211,10 +207,9 @@ def test_no_variable_of_the_environment_is_sent_to_the_store_by_what_it_says(uri
         assert not file.is_file() or secret.encode() not in file.read_bytes(), file
 
 
-def test_a_machine_that_cannot_be_read_is_refused_without_a_traceback(tracked, uri, text):
+def test_a_machine_that_cannot_be_read_is_refused_without_a_traceback(tracked, uri, text, run_python):
     run_id = logged(uri, text, files={"environment/machine.json": "[" * 5000})
-    command = [sys.executable, "-m", "pipeline.reproduce", run_id, "--check"]
-    done = subprocess.run(command, cwd=tracked, capture_output=True, text=True, check=False, timeout=120)
+    done = run_python("-m", "pipeline.reproduce", run_id, "--check", folder=tracked)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "machine.json can't be read" in done.stderr
 
@@ -242,10 +237,9 @@ def test_what_was_logged_is_shown_as_it_is_and_does_nothing_to_a_terminal(uri, t
     assert not {"\x1b", "\x9b", "\u202e"} & set(said)
 
 
-def test_a_message_does_nothing_to_a_terminal_either(tracked, uri):
+def test_a_message_does_nothing_to_a_terminal_either(tracked, uri, run_python):
     run_id = logged(uri, "batch: 1\n", params={"a": "b"}, tags={"x": "y"}, experiment="${\x1b[31m[/x]")
-    command = [sys.executable, "-m", "pipeline.reproduce", run_id]
-    done = subprocess.run(command, cwd=tracked, capture_output=True, text=True, check=False, timeout=120)
+    done = run_python("-m", "pipeline.reproduce", run_id, folder=tracked)
     assert done.returncode == 2, done.stderr
     assert "called ${�[31m[/x], which" in done.stderr
 
@@ -294,20 +288,22 @@ def test_check_builds_nothing_fetches_nothing_and_says_what_data_it_could_not_co
 
 
 @pytest.mark.long
-def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_uninterrupted_one(tmp_path):
+def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_uninterrupted_one(
+    tmp_path, start_python, run_python
+):
     """kill -9 in the middle of an epoch, then the same command."""
-    request = ("budget.epochs=25", "resume=auto", "batch=8", "runtime.threads=1")
-    process = subprocess.Popen([*TRAIN, *request], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    request = ("-m", "pipeline.train", "budget.epochs=25", "resume=auto", "batch=8", "runtime.threads=1")
+    process = start_python(*request, fresh=True)
     for line in process.stdout:
         if line.startswith("epoch") and int(line.split()[1]) >= 5:
             process.send_signal(signal.SIGKILL)
             break
-    process.wait()
-    process.stdout.close()
-    assert process.returncode == -signal.SIGKILL
-    done = run(tmp_path, *request)
+    assert process.wait() == -signal.SIGKILL
+    done = run_python(*request)
+    assert done.returncode == 0, done.stderr
     assert "Going on with a run that was cut off" in done.stderr
-    whole = run(tmp_path, *(part for part in request if part != "resume=auto"))
+    whole = run_python(*(part for part in request if part != "resume=auto"))
+    assert whole.returncode == 0, whole.stderr
     assert "Going on" not in whole.stderr
     store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
     second, first = store.client.search_runs([store.experiment_id])

@@ -1,11 +1,8 @@
-"""Wrong requests, in a process of their own: exit code 2, two lines at most, nothing left behind."""
-
-import sys
+"""Wrong requests: exit code 2, two lines at most, nothing left behind."""
 
 import pytest
 
-from pipeline import config, train
-from pipeline.command import run_command
+from pipeline import train
 
 REFUSED = [
     # overrides, what the message must name
@@ -107,24 +104,16 @@ REFUSED_SWEEPS = [
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; return what it said."""
+def refused(call_command):
+    """Call the command in an empty folder; returns what it printed."""
 
-    def run(*arguments):
-        config.register()
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        with pytest.raises(SystemExit) as end:
-            run_command(train.main)
-        said = capsys.readouterr()
-        assert end.value.code == 2, said.err
-        assert said.out == ""
-        lines = said.err.strip().splitlines()
-        assert 1 <= len(lines) <= 2, said.err
-        assert "Traceback" not in said.err
-        return said.err
+    def call(*arguments):
+        done = call_command(train.main, *arguments)
+        assert (done.code, done.out) == (2, ""), done
+        assert 1 <= len(done.err.strip().splitlines()) <= 2, done.err
+        return done.err
 
-    return run
+    return call
 
 
 def check(said, names):
@@ -164,7 +153,7 @@ def test_data_that_cannot_be_had_is_refused_with_the_ways_to_get_it(refused, tmp
 
 
 def test_the_real_command_says_the_same_with_the_same_code(run_python, tmp_path):
-    done = run_python("-m", "pipeline.train", "batch=64,5000", "-m")
+    done = run_python("-m", "pipeline.train", "batch=64,5000", "-m", fresh=True)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 2
     assert "batch=5000 is larger than the training split of 1077 examples" in done.stderr

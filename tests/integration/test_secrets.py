@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
 from pipeline.analysis.page.page import render_page
-from pipeline.analysis.stats.answer import Terms, analyse
+from pipeline.analysis.stats.answer import AnalysisSettings, analyse
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
 from pipeline.tracking.target import TrackingTarget
@@ -97,7 +97,7 @@ def test_a_sweep_that_is_terminated_says_how_to_go_on_without_the_password(tmp_p
     finally:
         driver.kill()
     assert driver.returncode == 143
-    assert "The same command goes on" in said
+    assert "Run the same command again" in said
     nowhere(tmp_path, said)
 
 
@@ -109,7 +109,7 @@ def test_the_report_links_to_the_server_without_user_and_password():
         run for size in (32, 64, 128) for run in study(size, 0.1 * size / 64, rng, shape="steep right", noise=0.01)
     ]
     runs = [replace(run, run_id=f"{number:032x}") for number, run in enumerate(found)]
-    page = render_page(analyse(runs, Terms()), runs, "title", store.run_url)
+    page = render_page(analyse(runs, AnalysisSettings()), runs, "title", store.run_url)
     assert "https://mlflow.example:5000/base/#/experiments/7/runs/" in page
     assert SECRET not in page
     assert "me:***" not in page

@@ -1,12 +1,9 @@
 """A sweep as a user starts it: small, but with real data, workers, Optuna journal and MLflow store."""
 
-import contextlib
 import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 
 import optuna
 import psutil
@@ -16,18 +13,9 @@ from lr_study.storage import open_storage
 from pipeline import advise, report
 from pipeline.errors import RequestError
 from pipeline.tracking.store import open_existing_store
+from tests import outputs
+from tests.conftest import SWEEP, copy_results
 from tests.lr_study.app import wait_until
-
-COMMAND = (
-    "-m",
-    "pipeline.train",
-    "-m",
-    "batch=32,128",
-    "seed=0,1",
-    "budget.epochs=2",
-    "report.confirm_seeds=2",
-    "hydra.sweeper.n_trials=8",
-)
 
 
 def tracked(folder):
@@ -59,25 +47,14 @@ def journal_trials(folder):
     return {s: optuna.load_study(study_name=s, storage=storage).trials for s in optuna.get_all_study_names(storage)}
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
-    done = subprocess.run(
-        [sys.executable, *COMMAND], cwd=folder, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
-
-
 def test_it_ends_with_a_table_and_an_answer(swept):
-    _, done = swept
-    assert "best LR" in done.stdout
-    assert "The linear rule" in done.stdout or "whether the linear rule holds" in done.stdout
-    assert "16/16 trials" in done.stderr
+    assert "best LR" in swept.stdout
+    assert "The linear rule" in swept.stdout or "whether the linear rule holds" in swept.stdout
+    assert "16/16 trials" in swept.stderr
 
 
 def test_every_trial_is_a_child_of_one_parent_with_its_study_and_number(swept):
-    folder, _ = swept
+    folder = swept.folder
     _, (parent,), children = tracked(folder)
     assert len(of_phase(children, "search")) == 16
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -89,7 +66,7 @@ def test_every_trial_is_a_child_of_one_parent_with_its_study_and_number(swept):
 
 
 def test_trials_and_runs_know_each_other_and_agree_on_the_value(swept):
-    folder, _ = swept
+    folder = swept.folder
     _, _, children = tracked(folder)
     by_id = {run.info.run_id: run for run in children}
     for study, trials in journal_trials(folder).items():
@@ -102,7 +79,7 @@ def test_trials_and_runs_know_each_other_and_agree_on_the_value(swept):
 
 
 def test_the_rules_lr_is_tried_first_in_each_cell_and_seeds_take_turns(swept):
-    folder, _ = swept
+    folder = swept.folder
     first = {study.split("/")[1]: trials[0].params["optimizer.lr"] for study, trials in journal_trials(folder).items()}
     assert first == pytest.approx({"batch=32": 0.05, "batch=128": 0.2})
     _, _, children = tracked(folder)
@@ -111,7 +88,7 @@ def test_the_rules_lr_is_tried_first_in_each_cell_and_seeds_take_turns(swept):
 
 
 def test_after_the_search_fresh_seeds_run_the_rules_lrs_and_the_best_one(swept):
-    folder, _ = swept
+    folder = swept.folder
     _, _, children = tracked(folder)
     seeds = {}
     for run in of_phase(children, "confirm"):
@@ -125,21 +102,21 @@ def test_after_the_search_fresh_seeds_run_the_rules_lrs_and_the_best_one(swept):
 
 
 def test_workers_use_one_thread_each_and_keep_no_checkpoints(swept):
-    folder, _ = swept
+    folder = swept.folder
     store, _, children = tracked(folder)
     assert {run.data.params["runtime.threads"] for run in children} == {"1"}
     assert store.client.list_artifacts(children[0].info.run_id, "checkpoints") == []
 
 
 def test_every_trial_says_the_command_of_the_sweep(swept):
-    folder, _ = swept
+    folder = swept.folder
     _, (parent,), children = tracked(folder)
     said = {run.data.tags["mlflow.source.name"] for run in (parent, *children)}
-    assert said == {shlex.join(["python", *COMMAND])}
+    assert said == {shlex.join(["python", *SWEEP])}
 
 
 def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
-    folder, _ = swept
+    folder = swept.folder
     store, (parent,), _ = tracked(folder)
     store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
     answer = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -156,7 +133,7 @@ def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
 
 
 def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
-    folder, _ = swept
+    folder = swept.folder
     _, (parent,), _ = tracked(folder)
     name = parent.data.tags["sweep"]
     page = tmp_path / "out.html"
@@ -176,7 +153,7 @@ def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
 
 
 def test_the_report_command_refuses_what_it_cannot_find(swept, tmp_path):
-    folder, _ = swept
+    folder = swept.folder
     uri = f"sqlite:///{folder}/mlruns/mlflow.db"
     for arguments, names in (
         (["nope", "--tracking-uri", uri], "no sweep of that name"),
@@ -190,7 +167,7 @@ def test_the_report_command_refuses_what_it_cannot_find(swept, tmp_path):
 
 
 def test_the_advise_command_takes_the_sweep_as_evidence(swept, tmp_path):
-    folder, _ = swept
+    folder = swept.folder
     _, (parent,), _ = tracked(folder)
     asked = ["--from-batch", "128", "--from-lr", "0.1", "--to-batch", "32"]
     asked += ["--tracking-uri", f"sqlite:///{folder}/mlruns/mlflow.db", "--json", str(tmp_path / "advice.json")]
@@ -202,44 +179,33 @@ def test_the_advise_command_takes_the_sweep_as_evidence(swept, tmp_path):
         advise.main([*asked, "--sweep", "nope"])
 
 
-def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_python):
-    folder, first = swept
+def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_python, tmp_path):
+    folder = copy_results(swept.folder, tmp_path / "again")
     _, _, before = tracked(folder)
-    done = run_python(*COMMAND, folder=folder)
+    done = run_python(*SWEEP, folder=folder)
     assert done.returncode == 0, done.stderr
     _, parents, children = tracked(folder)
     assert (len(parents), len(children)) == (1, len(before))
     assert f"{len(before)} trials, {len(before)} of them done" in done.stderr
-    assert done.stdout == first.stdout
+    assert done.stdout == swept.stdout
 
 
 @pytest.mark.long  # half a minute each
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, number, code):
-    command = (*COMMAND, "hydra.sweeper.n_trials=4")
-    driver = subprocess.Popen(
-        [sys.executable, *command, "budget.epochs=5000"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        wait_until(lambda: len(statuses(tmp_path)) >= 2, "two trials that are tracked")
-        others = psutil.Process(driver.pid).children(recursive=True)
-        workers = [process for process in others if any("LokyProcess" in word for word in process.cmdline())]
-        assert len(workers) >= 2
-        driver.send_signal(number)
-        wait_until(lambda: all(map(has_ended, workers)), "the workers' end", seconds=10)
-        # What the trials recorded is sent now; how long that takes is the disk's affair.
-        _, said = driver.communicate(timeout=240)
-        wait_until(lambda: all(map(has_ended, others)), "the others' end", seconds=10)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(driver.pid, signal.SIGKILL)
+def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(start_python, tmp_path, number, code):
+    driver = start_python(*SWEEP, "hydra.sweeper.n_trials=4", "budget.epochs=5000", fresh=True)
+    wait_until(lambda: len(statuses(tmp_path)) >= 2, "two trials that are tracked")
+    others = psutil.Process(driver.pid).children(recursive=True)
+    workers = [process for process in others if any("LokyProcess" in word for word in process.cmdline())]
+    assert len(workers) >= 2
+    driver.send_signal(number)
+    wait_until(lambda: all(map(has_ended, workers)), "the workers' end", seconds=10)
+    # The trials' records are sent now, which takes as long as the disk needs.
+    printed, said = driver.communicate(timeout=240)
+    wait_until(lambda: all(map(has_ended, others)), "the others' end", seconds=10)
+    outputs.check(printed, said)
     assert driver.returncode == code, said
-    assert "The same command goes on from there:" in said
+    assert "Run the same command again to resume the sweep:" in said
     assert "-m pipeline.train -m batch=32,128" in said
     _, (parent,), children = tracked(tmp_path)
     assert (parent.info.status, parent.data.tags["status"]) == ("KILLED", "interrupted")
@@ -250,15 +216,9 @@ def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(tmp_path, numbe
 
 
 @pytest.mark.long
-def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, run_python):
-    command = (*COMMAND, "hydra.sweeper.n_trials=4", "budget.epochs=200", "report.confirm_seeds=0")
-    driver = subprocess.Popen(
-        [sys.executable, *command],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, start_python, run_python):
+    command = (*SWEEP, "hydra.sweeper.n_trials=4", "budget.epochs=200", "report.confirm_seeds=0")
+    driver = start_python(*command, fresh=True, new_session=True)
     try:
         wait_until(
             lambda: len(found := statuses(tmp_path)) >= 4 and "RUNNING" in found, "a fourth trial and one that runs"
