@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, that can be stopped, killed and hung."""
+"""A real MLflow server on loopback that can be stopped, killed and suspended."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.ports import free_ports
 
-# How often it is started where another process was faster to take its port.
+# Attempts to start the server, if another process takes its port first.
 TRIES = 3
 
 

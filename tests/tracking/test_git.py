@@ -1,6 +1,5 @@
-"""The source of a run: commit, difference and new files are kept, whatever their encoding; nothing of it costs a run."""
+"""The git commit of a run's source and the difference to it, whatever the files' encoding."""
 
-import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.reproduction.environment_diff import diff_environment
-from pipeline.tracking import environment, git
+from pipeline.tracking import git
 from pipeline.tracking.logged import read_logged
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
@@ -23,7 +22,7 @@ def run_git(folder, *arguments, text=None):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository of a user's own with one commit, as the working directory."""
+    """A user's repository with one commit, as the working directory."""
     folder = tmp_path / "mine"
     (folder / "package").mkdir(parents=True)
     (folder / "package" / "net.py").write_text("width = 1\n")
@@ -49,13 +48,13 @@ def test_a_dirty_trees_difference_and_commit_are_logged(repository, tmp_path):
     assert "+class Net: ...\n" in difference
 
 
-def test_the_difference_makes_the_same_tree_of_the_commit_again(repository, tmp_path, monkeypatch):
+def test_commit_and_difference_restore_the_tree(repository, tmp_path, monkeypatch):
     new = {"a.py": "x = 1\n", "b/c d.yaml": "no: end", "b/__init__.py": "", "ünï.py": "ä = '1'\r\n\n"}
     (repository / "package" / "net.py").write_text("width = 3\n")
     for name, text in new.items():
         (repository / name).parent.mkdir(exist_ok=True)
         (repository / name).write_bytes(text.encode())
-    monkeypatch.chdir(repository / "package")  # what lies above counts, too
+    monkeypatch.chdir(repository / "package")  # files above the working directory count too
     commit, difference = git.git_state()
     run_git(tmp_path, "clone", "-q", str(repository), "again")
     again = tmp_path / "again"
@@ -65,7 +64,7 @@ def test_the_difference_makes_the_same_tree_of_the_commit_again(repository, tmp_
     assert {name: (again / name).read_bytes().decode() for name in new} == new
 
 
-def test_a_tree_that_stays_as_it_was_is_the_same_when_it_is_read_back(repository, tmp_path):
+def test_an_unchanged_tree_equals_the_logged_one(repository, tmp_path):
     (repository / "package" / "net.py").write_bytes(b"width = 2\r\n# \xff\n")
     (repository / "new.py").write_bytes(b"uri = 'http://me:' + 'x'\r\nuri = 'http://me:hunter2@h'\x0c\n")
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
@@ -82,7 +81,7 @@ def test_a_tree_that_stays_as_it_was_is_the_same_when_it_is_read_back(repository
     assert code.description == "the same"
 
 
-def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(repository):
+def test_of_new_files_only_small_code_that_git_does_not_ignore_is_kept(repository):
     left_out = (
         "ignored.py",
         "key.pem",
@@ -105,7 +104,7 @@ def test_only_small_new_files_of_code_are_kept_and_none_that_git_ignores(reposit
     assert "link.py" not in difference
 
 
-def test_a_difference_that_is_far_too_long_is_cut(repository, monkeypatch):
+def test_a_difference_beyond_the_limit_is_cut(repository, monkeypatch):
     monkeypatch.setattr(git, "LONGEST", 1000)
     for number in range(20):
         (repository / f"m{number:02d}.py").write_text("x = 1\n" * 20)
@@ -116,7 +115,7 @@ def test_a_difference_that_is_far_too_long_is_cut(repository, monkeypatch):
     assert git.git_state()[1].endswith("# … and more, left out: too long\n")
 
 
-def test_a_file_that_is_not_utf_8_costs_no_run(repository, tmp_path):
+def test_a_file_that_is_not_utf_8_is_logged_with_replacement_characters(repository, tmp_path):
     (repository / "package" / "net.py").write_bytes("# Breite in Fuß\nwidth = 2\n".encode("latin-1"))
     (repository / "new.py").write_bytes("# größer\n".encode("latin-1"))
     target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "source")
@@ -130,7 +129,7 @@ def test_a_file_that_is_not_utf_8_costs_no_run(repository, tmp_path):
     assert "+# gr��er\n" in difference
 
 
-def test_a_users_own_diff_program_and_colours_are_not_asked(repository):
+def test_a_users_own_diff_program_and_colours_are_not_used(repository):
     run_git(repository, "config", "diff.external", "echo S3CRET")
     run_git(repository, "config", "color.ui", "always")
     (repository / "package" / "net.py").write_text("width = 2\n")
@@ -139,14 +138,14 @@ def test_a_users_own_diff_program_and_colours_are_not_asked(repository):
     assert "S3CRET" not in difference
 
 
-def test_outside_a_repository_or_without_git_there_is_at_most_this_packages_own(tmp_path, monkeypatch):
+def test_without_git_there_is_neither_commit_nor_difference(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
     assert git.git_state() == (None, "")
 
 
 @pytest.mark.parametrize("broken", ["environment.installed_packages", "environment.machine", "git.git_state"])
-def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog, broken):
+def test_what_can_not_be_found_is_left_out_with_a_warning(tmp_path, monkeypatch, caplog, broken):
     def failing():
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
@@ -158,37 +157,3 @@ def test_what_cannot_be_found_out_is_left_out_with_a_warning_and_the_run_goes_on
     assert "can't be found and is left out (UnicodeDecodeError" in caplog.text
     found = open_store(target.uri, target.experiment).client.get_run(run.id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0})
-
-
-@pytest.mark.parametrize(
-    ("said", "model"),
-    [
-        (
-            "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) @ 2.20GHz\n\nprocessor\t: 1\nmodel name\t: other\n",
-            "Intel(R) Xeon(R) @ 2.20GHz",
-        ),
-        ("processor: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
-        ("processor: 0\nCPU implementer: 0x41\nCPU part: 0xd0c\n", "arm64 implementer 0x41 part 0xd0c"),
-        ("", "arm64"),
-        (None, "arm64"),
-    ],
-)
-def test_the_processor_is_named_as_far_as_the_system_tells(tmp_path, monkeypatch, said, model):
-    if said is not None:
-        (tmp_path / "cpuinfo").write_text(said)
-    monkeypatch.setattr(environment, "CPUINFO", str(tmp_path / "cpuinfo"))
-    monkeypatch.setattr("platform.processor", lambda: "")
-    monkeypatch.setattr("platform.machine", lambda: "arm64")
-    monkeypatch.setattr("sys.platform", "linux")
-    assert environment.cpu_model() == model
-
-
-def test_the_machine_is_plain_data_with_the_processors_model():
-    machine = json.loads(json.dumps(environment.machine()))
-    assert machine["cpu"]
-    assert machine["python"].startswith("3.")
-
-
-def test_a_command_line_of_any_bytes_can_be_tracked(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train", "name=\udcff"])
-    environment.command_line().encode()

@@ -1,4 +1,4 @@
-"""Many processes, one SQLite file: see `writers`. PostgreSQL's turn is in tests/cluster."""
+"""Many processes write to one SQLite file: see `writers`. For PostgreSQL see tests/cluster."""
 
 import pytest
 

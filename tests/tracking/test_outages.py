@@ -1,4 +1,4 @@
-"""A real MLflow server that goes away while runs write to it: nothing is lost, nothing doubled, nobody waits."""
+"""A real MLflow server that goes away while runs write to it: nothing is lost or doubled, and training never waits."""
 
 import contextlib
 import json
@@ -52,15 +52,15 @@ def begin(server, name):
 
 
 def send_later(run, server):
-    """What another process would do, once the run's own is gone."""
+    """Send the run as another process would, once the run's own thread has released its spool."""
     deadline = time.monotonic() + 60
     while (sent := upload_unsent(run.spool.path.parent, server.uri)).alive and time.monotonic() < deadline:
-        time.sleep(0.2)  # the run's own thread may be at it still
+        time.sleep(0.2)  # the run's own thread may still be sending
     assert (sent.failed, sent.alive) == ([], 0)
 
 
 def in_mlflow(server, name):
-    """What MLflow holds: one run of that name, its parameters, and each metric's history."""
+    """Read the one run of that name, and each metric's history."""
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("outages")
     found = client.search_runs([experiment.experiment_id], f"tags.name = '{name}'")
@@ -86,7 +86,7 @@ def is_whole(server, name, started, ended):
 
 
 def log_through(server, name, outage, over=None):
-    """A run during which `outage` happens after five epochs, and `over` after fifteen."""
+    """Log a run; call `outage` after five epochs, and `over` after fifteen."""
     started = time.time()
     run = begin(server, name)
     with run:
@@ -101,7 +101,7 @@ def log_through(server, name, outage, over=None):
     return run, started, time.time()
 
 
-def test_a_run_whose_server_answers_is_there_when_it_ends(server):
+def test_a_run_is_in_mlflow_when_it_ends_if_the_server_answers(server):
     run, started, ended = log_through(server, "plain", lambda: None)
     assert run.is_sent
     is_whole(server, "plain", started, ended)
@@ -109,7 +109,7 @@ def test_a_run_whose_server_answers_is_there_when_it_ends(server):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_a_server_that_is_gone_at_the_end_gets_all_of_it_later(server, number, caplog):
+def test_a_run_is_sent_later_if_the_server_is_down_at_its_end(server, number, caplog):
     name = f"gone-{number}"
     run, started, ended = log_through(server, name, lambda: server.stop(number))
     assert not run.is_sent
@@ -122,7 +122,7 @@ def test_a_server_that_is_gone_at_the_end_gets_all_of_it_later(server, number, c
     assert list(run.target.spool.iterdir()) == []
 
 
-def test_a_server_that_comes_back_gets_it_during_the_run(server):
+def test_a_run_is_sent_while_it_trains_if_the_server_comes_back(server):
     def back():
         server.start()
         time.sleep(3)
@@ -132,19 +132,19 @@ def test_a_server_that_comes_back_gets_it_during_the_run(server):
     is_whole(server, "back", started, ended)
 
 
-def test_a_server_that_hangs_is_not_waited_for(server, caplog):
+def test_training_does_not_wait_for_a_server_that_hangs(server, caplog):
     before = time.monotonic()
     run, started, ended = log_through(server, "hung", lambda: server.send(signal.SIGSTOP))
     assert not run.is_sent
     assert time.monotonic() - before < 40
     server.send(signal.SIGCONT)
-    time.sleep(1)  # what it had taken in before it hung, it does now
+    time.sleep(1)  # now it handles the requests that it received before
     send_later(run, server)
     is_whole(server, "hung", started, ended)
 
 
 class Ill(BaseHTTPRequestHandler):
-    """Answers 500 to everything, as a server does whose database is gone."""
+    """Answers every request with error 500, like a server whose database is gone."""
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -168,7 +168,7 @@ def ill_server(port):
         thread.join()
 
 
-def test_a_server_that_answers_500_to_everything_gets_all_of_it_when_it_is_well(server, caplog):
+def test_a_run_is_sent_later_if_the_server_answers_every_request_with_error_500(server, caplog):
     server.stop()
     started = time.time()
     with ill_server(server.port):
@@ -185,7 +185,7 @@ def test_a_server_that_answers_500_to_everything_gets_all_of_it_when_it_is_well(
     is_whole(server, "ill", started, ended)
 
 
-def test_a_server_that_comes_back_with_another_database_is_told_all_of_it_again(tmp_path, caplog):
+def test_a_run_is_sent_again_from_its_start_if_the_server_comes_back_with_another_database(tmp_path, caplog):
     server = Server(tmp_path / "server")
     server.start()
     started = time.time()
@@ -208,7 +208,7 @@ def test_a_server_that_comes_back_with_another_database_is_told_all_of_it_again(
         server.stop()
 
 
-def test_the_next_run_sends_what_the_last_one_could_not(server):
+def test_the_next_run_sends_what_the_last_one_could_not_send(server):
     server.stop()
     first = begin(server, "first")
     with first:
@@ -224,8 +224,8 @@ def test_the_next_run_sends_what_the_last_one_could_not(server):
     is_whole(server, "second", started, time.time())
 
 
-def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch):
-    """Each request reaches the server, and every other answer is lost on the way back."""
+def test_requests_whose_answers_are_lost_count_once(server, monkeypatch):
+    """Every request reaches the server, and every other answer is lost."""
     calls = {"count": 0}
 
     def losing(method):
@@ -249,7 +249,7 @@ def test_what_mlflow_did_but_could_not_say_is_not_done_twice(server, monkeypatch
     is_whole(server, "answers", started, ended)
 
 
-def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(server, tmp_path):
+def test_the_next_run_sends_all_records_of_a_killed_run_and_closes_it_as_lost(server, tmp_path):
     program = (
         "import sys, time\n"
         "from pipeline.tracking.target import TrackingTarget\n"
@@ -277,7 +277,7 @@ def test_a_killed_run_is_closed_as_lost_by_the_next_with_all_that_it_recorded(se
     assert len(steps) >= max([50, *said])
 
 
-def test_the_command_trains_to_its_end_without_a_server_and_sync_sends_it_later(server, run_python, tmp_path):
+def test_the_command_trains_to_the_end_without_a_server_and_sync_sends_the_run_later(server, run_python, tmp_path):
     server.stop()
     request = ("-m", "pipeline.train", "budget.epochs=2", f"tracking.uri={server.uri}")
     done = run_python(*request)
@@ -302,7 +302,9 @@ def test_the_command_trains_to_its_end_without_a_server_and_sync_sends_it_later(
     assert "nothing is waiting" in again.stdout
 
 
-def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds_one(server, run_python, tmp_path):
+def test_a_sweep_trains_without_a_server_and_the_same_command_reports_when_the_server_is_back(
+    server, run_python, tmp_path
+):
     server.stop()
     request = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "hydra.sweeper.n_trials=8", "budget.epochs=2")
     request += (f"tracking.uri={server.uri}", "tracking.experiment=sweeps", "report.confirm_seeds=2")
@@ -333,7 +335,7 @@ def test_a_sweep_trains_without_a_server_and_reports_when_the_same_command_finds
     assert list((tmp_path / "mlruns" / "spool").glob("*.jsonl")) == []
 
 
-def test_a_run_is_reproduced_where_nothing_but_the_tracking_server_is_known(server, run_python, tmp_path):
+def test_a_run_is_reproduced_in_an_empty_folder_from_the_tracking_server_alone(server, run_python, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -356,7 +358,7 @@ def test_a_run_is_reproduced_where_nothing_but_the_tracking_server_is_known(serv
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A file system of 24 MiB at `folder`, and what fills it; None where only root may mount."""
+    """Mount a file system of 24 MiB at `folder`, and yield a function that fills it."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
@@ -373,7 +375,7 @@ def small_disk(folder):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_during_a_run_costs_nothing_while_the_server_answers(server, tmp_path):
+def test_a_full_disk_loses_nothing_while_the_server_answers(server, tmp_path):
     with small_disk(tmp_path / "mlruns") as fill:
         started = time.time()
         with begin(server, "full disk") as run:
@@ -384,7 +386,7 @@ def test_a_disk_that_fills_during_a_run_costs_nothing_while_the_server_answers(s
         is_whole(server, "full disk", started, time.time())
 
 
-def test_a_disk_that_fills_under_the_database_and_the_record_is_told_and_keeps_what_it_took(run_python, tmp_path):
+def test_a_full_disk_under_database_and_spool_fails_the_run_and_keeps_what_was_written(run_python, tmp_path):
     with small_disk(tmp_path / "mlruns") as fill:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.train", "budget.epochs=60"],

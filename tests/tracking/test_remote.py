@@ -1,4 +1,4 @@
-"""A tracking server may name any folder as the place of a run's files: none of this machine's is taken unasked."""
+"""A tracking server can't make MLflow read or write a folder of this machine that the user doesn't trust."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ RUN_ID = "0123456789abcdef" * 2
 
 
 class Liar(ThreadingHTTPServer):
-    """A tracking server with one run, whose files are wherever it says at the moment."""
+    """A tracking server with one run; each answer names the next of `says` as the place of the run's files."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answer)
@@ -80,7 +80,7 @@ def server():
 
 @pytest.fixture
 def mine(tmp_path):
-    """A folder of the user's own, with a file that looks like a run's."""
+    """A folder of the user, with a file that looks like a run's."""
     (tmp_path / "mine" / "config").mkdir(parents=True)
     (tmp_path / "mine" / "config" / "config.yaml").write_text("batch: 7\n")
     return tmp_path / "mine"
@@ -97,19 +97,19 @@ def test_a_folder_of_this_machine_is_not_read(server, mine, form):
         read_logged(server.uri, RUN_ID)
 
 
-def test_neither_is_one_that_is_named_at_the_second_asking(server, mine):
+def test_a_folder_named_in_the_servers_second_answer_is_not_read_either(server, mine):
     server.says = deque(["mlflow-artifacts:/1/files", str(mine)])
     with pytest.raises(RequestError, match="folder of your own machine"):
         read_logged(server.uri, RUN_ID)
 
 
-def test_nor_is_a_run_repeated_whose_files_would_be_written_to_one(server, mine):
+def test_a_run_whose_repetition_would_write_to_a_folder_of_this_machine_is_not_read(server, mine):
     server.experiment = f"file://{mine}"
     with pytest.raises(RequestError, match=rf"(?s)folder of your own machine.*--trust {mine}"):
         read_logged(server.uri, RUN_ID)
 
 
-def test_a_folder_that_the_user_trusts_is_read_and_only_what_lies_in_it(server, mine):
+def test_only_folders_below_a_trusted_one_are_read(server, mine):
     server.says, server.experiment = deque([f"file://{mine}"]), str(mine)
     assert read_logged(server.uri, RUN_ID, ["mine.Net", str(mine.parent)]).config == "batch: 7\n"
     for others in (["mine"], [f"{mine}x"], ["."], [str(mine / "config")]):
@@ -118,7 +118,7 @@ def test_a_folder_that_the_user_trusts_is_read_and_only_what_lies_in_it(server, 
             read_logged(server.uri, RUN_ID, others)
 
 
-def test_as_long_as_it_is_forbidden_nothing_is_written_to_one_either(server, tmp_path):
+def test_inside_the_block_nothing_is_written_to_a_folder_that_is_not_trusted(server, tmp_path):
     server.says = deque([f"file://{tmp_path}/new"])
     client = MlflowClient(tracking_uri=server.uri)
     with no_local_artifacts(server.uri, ()), pytest.raises(RequestError, match="folder of your own machine"):
@@ -126,7 +126,7 @@ def test_as_long_as_it_is_forbidden_nothing_is_written_to_one_either(server, tmp
     assert list(tmp_path.iterdir()) == []
     with no_local_artifacts(server.uri, [str(tmp_path)]):
         client.log_text(RUN_ID, "text", "a.txt")
-    client.log_text(RUN_ID, "text", "b.txt")  # afterwards all is as it was
+    client.log_text(RUN_ID, "text", "b.txt")  # after the block, all folders are allowed again
     assert sorted(file.name for file in tmp_path.rglob("*.txt")) == ["a.txt", "b.txt"]
 
 
@@ -141,11 +141,11 @@ def test_a_database_on_this_machine_may_name_its_folders(tmp_path):
 @pytest.mark.parametrize(
     "uri", ["mlflow-artifacts:/1", "s3://bucket/x", "https://h/x", "gs://b", "hdfs://h/x", "dbfs:/x"]
 )
-def test_what_lies_elsewhere_is_none_of_these_folders(uri):
+def test_an_address_on_another_machine_is_accepted(uri):
     check_not_local(uri, ())
 
 
 @pytest.mark.parametrize("uri", ["", "x", "/", "file:", " file:///x", "C:\\x", "file://[", "./s3://x"])
-def test_what_is_no_address_is_taken_for_a_folder(uri):
+def test_what_can_not_be_parsed_as_an_address_counts_as_a_folder(uri):
     with pytest.raises(RequestError, match="folder of your own machine"):
         check_not_local(uri, ())

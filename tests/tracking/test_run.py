@@ -1,4 +1,4 @@
-"""One training, one MLflow run, in a real SQLite store."""
+"""One run, in a real SQLite store."""
 
 import contextlib
 import subprocess
@@ -39,7 +39,7 @@ def test_an_experiments_name_never_leads_out_of_the_folder_of_artifacts(tmp_path
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_a_plain_name_is_the_folders_too_and_two_names_are_two_folders():
+def test_a_plain_name_names_the_folder_and_two_experiments_never_share_one():
     assert [folder_name(name) for name in ("lr-batch", "My runs (2)", "übung")] == ["lr-batch", "My runs (2)", "übung"]
     assert len({folder_name(name) for name in ("a/b", "a_b", "a\\b", "..", ".", "x" * 60, "x" * 61)}) == 7
 
@@ -55,7 +55,7 @@ def test_metrics_keep_their_steps_and_values_through_batches(target, store):
         ]
 
 
-def test_metrics_go_out_in_batches_not_one_by_one(target, store, monkeypatch):
+def test_metrics_are_sent_in_one_request(target, store, monkeypatch):
     calls = []
     run = TrackedRun(target, "batches", {})
     assert run.id
@@ -67,7 +67,7 @@ def test_metrics_go_out_in_batches_not_one_by_one(target, store, monkeypatch):
     assert len(calls) == 1, "the metrics, with how it ended"
 
 
-def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut(target, store):
+def test_all_params_arrive_though_one_request_can_not_take_them_and_long_ones_are_cut(target, store):
     with TrackedRun(target, "params", {}) as run:
         run.log_params({f"p{i}": i for i in range(250)} | {"long": "x" * 10_000, "none": None})
     params = stored(store, run.id).data.params
@@ -85,9 +85,9 @@ def test_more_parameters_than_one_request_takes_all_arrive_and_long_ones_are_cut
         (SystemExit, "KILLED", "interrupted"),
     ],
 )
-def test_however_the_block_ends_the_run_is_closed_and_says_how(target, store, raised, status, tag):
+def test_a_run_is_closed_with_its_status_however_the_block_ends(target, store, raised, status, tag):
     run = TrackedRun(target, "ends", {})
-    # What was raised is not kept back; what matters here is what it left.
+    # The run lets every exception through.
     with contextlib.suppress(RuntimeError, KeyboardInterrupt, SystemExit), run:
         run.log_metrics({"a": 1.0}, 1)
         run.status = "stalled"
@@ -139,7 +139,7 @@ def test_a_sweeps_table_is_read_back_from_its_children(target, store):
     child(target, parent.id, "another", 64, 0.1)
     parent.end("complete")
     with TrackedRun(target, "child", {"pipeline": "trial", "sweep": "table", "status": "lost"}, parent=parent.id):
-        pass  # killed before it had told its parameters
+        pass  # killed before it logged its params
     runs, params = read_runs(store, "table")
     first, second = runs
     assert params[run_id]["optimizer.lr"] == "0.1"
@@ -150,7 +150,7 @@ def test_a_sweeps_table_is_read_back_from_its_children(target, store):
     assert stored(store, run_id).data.tags["mlflow.parentRunId"] == parent.id
 
 
-def test_a_sweep_that_goes_on_keeps_its_parent(target, store):
+def test_a_resumed_sweep_keeps_its_parent_run(target, store):
     first = ParentRun(target, "resumed")
     first.describe({"a": 1}, ["batch=1"])
     first.end("interrupted")
@@ -163,7 +163,7 @@ def test_a_sweep_that_goes_on_keeps_its_parent(target, store):
     assert stored(store, first.id).data.params == {"a": "1"}
 
 
-def test_the_report_lands_on_the_parent_with_best_lr_at_the_batch_size(target, store, tmp_path):
+def test_a_report_is_logged_on_the_parent_run_with_best_lr_at_the_batch_size(target, store, tmp_path):
     parent = ParentRun(target, "reported")
     (tmp_path / "report.html").write_text("<p>")
     log_report(store, parent.id, str(tmp_path), "**answer**", {"best_lr": {64: 0.1, 128: 0.2}})
@@ -187,8 +187,8 @@ def test_an_unknown_sweep_database_or_experiment_is_refused(store, tmp_path):
 
 
 @pytest.mark.long
-def test_a_database_is_never_seen_half_made(tmp_path):
-    """Readers ask for the database all the while several processes make it."""
+def test_no_reader_ever_sees_an_incomplete_database(tmp_path):
+    """Several processes create the database while others try to read it."""
     program = (
         "import sys, pathlib\n"
         "from pipeline.errors import RequestError\n"

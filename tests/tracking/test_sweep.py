@@ -1,4 +1,4 @@
-"""A sweep's parent run at the sweep's end: report, best model, and a server that goes away just then."""
+"""A sweep's parent run at the end of the sweep: report, best model, and a server that goes away just then."""
 
 import contextlib
 import logging
@@ -27,12 +27,12 @@ def store(own_target):
 def parent(own_target):
     parent = ParentRun(own_target, "s")
     yield parent
-    with contextlib.suppress(RunError):  # the hooks may have closed it
+    with contextlib.suppress(RunError):  # if the hooks have closed it already
         parent.end("complete")
 
 
 def trial(target, value, model=None, status="complete"):
-    """A run of the sweep that came to `value`, and stored a `model`."""
+    """Log a trial of the sweep with this `value` and `model`."""
     tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "0"}
     with TrackedRun(target, "trial", tags) as run:
         told = {"batch": 64, "optimizer.lr": 0.1, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
@@ -49,7 +49,7 @@ def model_of(store, run_id, folder):
     return Path(store.client.download_artifacts(run_id, "model/MLmodel", str(folder))).read_text()
 
 
-def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_target, store, parent, tmp_path):
+def test_the_model_of_the_best_trial_that_has_one_is_copied_to_the_sweep(own_target, store, parent, tmp_path):
     runs = [trial(own_target, 0.1), trial(own_target, 0.3, "third"), trial(own_target, 0.2, "second")]
     runs += [trial(own_target, 0.0, "diverged", "diverged"), trial(own_target, float("nan"), "no number")]
     assert copy_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
@@ -58,13 +58,13 @@ def test_the_best_trial_that_has_a_model_gives_it_to_the_sweep(own_target, store
     assert copy_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
 
 
-def test_where_no_trial_has_a_model_the_sweep_gets_none(own_target, store, parent):
+def test_a_sweep_whose_trials_have_no_model_gets_none(own_target, store, parent):
     assert copy_best_model(store, parent.id, [trial(own_target, 0.1)]) is None
     assert copy_best_model(store, parent.id, []) is None
     assert "model_of" not in store.client.get_run(parent.id).data.tags
 
 
-def test_best_lrs_are_logged_when_they_change_and_the_last_one_counts(store, parent, tmp_path):
+def test_best_lrs_are_logged_again_only_if_they_changed(store, parent, tmp_path):
     (tmp_path / "report").mkdir()
     before = time.time() - 1
     for best in ({64: 0.4, 128: 0.2}, {64: 0.1, 128: 0.2}, {64: 0.1, 128: 0.2, 256: 0.5}):
@@ -89,7 +89,7 @@ COMPLETE = Outcome("complete", Progress(1, 0, 1))
 
 @pytest.fixture
 def away(monkeypatch, own_target, parent):
-    """From now on MLflow answers nothing."""
+    """A function that makes MLflow's client fail from then on."""
     assert parent.id
 
     def call(self, *args, **kwargs):
@@ -103,7 +103,7 @@ def away(monkeypatch, own_target, parent):
     monkeypatch.undo()
 
 
-def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone(own_target, hooks, away, caplog):
+def test_only_the_report_waits_if_the_server_goes_away_after_the_trials(own_target, hooks, away, caplog):
     caplog.set_level(logging.INFO)
     trial(own_target, 0.1)
     away()
@@ -115,7 +115,7 @@ def test_a_server_that_goes_away_when_the_trials_are_done_costs_the_report_alone
     assert "can't be written" in said[1][1]
 
 
-def test_a_server_that_goes_away_before_the_confirmation_costs_it_alone(own_target, hooks, away, composed, caplog):
+def test_only_the_confirmation_waits_if_the_server_goes_away_before_it(own_target, hooks, away, composed, caplog):
     caplog.set_level(logging.INFO)
     trial(own_target, 0.1)
     cell = SimpleNamespace(name="batch=64", config=composed(), dimensions=[SimpleNamespace(key="optimizer.lr")])
@@ -124,14 +124,14 @@ def test_a_server_that_goes_away_before_the_confirmation_costs_it_alone(own_targ
     assert "The confirmation has to wait" in caplog.text
 
 
-def test_a_server_that_goes_away_while_trials_die_costs_nothing(hooks, away, caplog):
+def test_dead_trials_are_closed_later_if_the_server_is_away(hooks, away, caplog):
     caplog.set_level(logging.INFO)
     away()
     hooks.abandoned([Abandoned("s/64", 0, "lost")])
     assert "closed later" in caplog.text
 
 
-def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_target, store, away):
+def test_a_server_that_goes_away_during_a_report_gives_a_message_of_one_line(own_target, store, away):
     trial(own_target, 0.1)
     away()
     with pytest.raises(RunError, match=r"can't be used now \(Connection refused\)\.$"):
@@ -140,14 +140,14 @@ def test_a_server_that_goes_away_while_a_report_is_read_is_told_in_a_line(own_ta
 
 @pytest.fixture
 def written(monkeypatch):
-    """A report that is easily written, and says so."""
+    """Replace the report; the arguments of each call."""
     done = []
     monkeypatch.setattr("pipeline.sweep.reporting.write_report", lambda *arguments: done.append(arguments) or {})
     return done
 
 
 @pytest.mark.parametrize(("models", "said"), [([None, "m"], "the best trial but 1"), ([None, None], "No trial stored")])
-def test_a_missing_model_keeps_no_report_back(own_target, hooks, written, caplog, models, said):
+def test_the_report_is_written_even_if_models_are_missing(own_target, hooks, written, caplog, models, said):
     caplog.set_level(logging.INFO)
     for value, model in enumerate(models):
         trial(own_target, value, model)

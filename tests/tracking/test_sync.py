@@ -1,4 +1,4 @@
-"""`python -m pipeline.sync`: which store it sends to, and in which order."""
+"""`python -m pipeline.sync`: to which store it sends, and in which order."""
 
 import shlex
 from types import SimpleNamespace
@@ -17,14 +17,14 @@ from pipeline.tracking.target import TrackingTarget
 
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path, monkeypatch):
-    """A folder with an empty `here` to stand in, and no address in the environment."""
+    """Use an empty folder `here` as working directory, and no address from the environment."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def leave(target, name="a", time=1000, end=True, **more):
-    """What a run left, whose server was away."""
+    """Leave the spool of a run whose server was away."""
     header = {
         "store": target.label,
         "experiment": target.experiment,
@@ -48,7 +48,7 @@ def runs(target):
     return {run.data.tags["name"]: run for run in store.client.search_runs([store.experiment_id])}
 
 
-def test_it_sends_to_the_address_in_the_environment(make_target, tmp_path, monkeypatch, capsys):
+def test_sync_sends_to_the_address_in_the_environment(make_target, tmp_path, monkeypatch, capsys):
     target = make_target(tmp_path / "there")
     leave(target)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", target.uri)
@@ -57,7 +57,7 @@ def test_it_sends_to_the_address_in_the_environment(make_target, tmp_path, monke
     assert list(runs(target)) == ["a"]
 
 
-def test_an_address_that_is_given_goes_before_the_environments(make_target, tmp_path, monkeypatch):
+def test_a_given_address_takes_precedence_over_the_environments(make_target, tmp_path, monkeypatch):
     target = make_target(tmp_path / "there")
     leave(target)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
@@ -66,7 +66,7 @@ def test_an_address_that_is_given_goes_before_the_environments(make_target, tmp_
 
 
 @pytest.mark.parametrize("environment", [None, "sqlite:///mlruns/mlflow.db"])
-def test_records_of_another_folder_go_to_the_database_beside_them(
+def test_spools_of_another_folder_are_sent_to_the_database_beside_them(
     make_target, tmp_path, monkeypatch, capsys, environment
 ):
     target = make_target(tmp_path / "there")
@@ -79,7 +79,7 @@ def test_records_of_another_folder_go_to_the_database_beside_them(
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_a_database_of_the_same_name_elsewhere_gets_nothing(make_target, tmp_path, capsys):
+def test_spools_are_not_sent_to_a_database_of_the_same_name_in_another_folder(make_target, tmp_path, capsys):
     target = make_target(tmp_path / "there")
     leave(target)
     sent = upload_unsent(target.spool, "sqlite:///mlruns/mlflow.db")
@@ -90,7 +90,7 @@ def test_a_database_of_the_same_name_elsewhere_gets_nothing(make_target, tmp_pat
     assert len(list_spools(target.spool)) == 1
 
 
-def test_the_command_that_a_run_shows_sends_it(make_target, tmp_path, monkeypatch, capsys):
+def test_the_command_that_a_run_prints_sends_it(make_target, tmp_path, monkeypatch, capsys):
     target = make_target(tmp_path / "my runs")
     spool = leave(target)
     run = SimpleNamespace(target=target, spool=spool, is_sent=False, id=None)
@@ -102,18 +102,18 @@ def test_the_command_that_a_run_shows_sends_it(make_target, tmp_path, monkeypatc
     assert list(runs(target)) == ["a"]
 
 
-def test_the_command_names_a_server_without_its_password_and_the_record_is_that_servers():
+def test_command_and_label_name_a_server_without_its_password():
     target = TrackingTarget("https://me:hunter2@mlflow.example/", "tests")
     assert target.sync_command == (
         "python -m pipeline.sync --tracking-uri https://mlflow.example, with user and password in the address"
     )
     assert TrackingTarget("https://mlflow.example", "").matches(target.label, target.spool)
-    assert target.matches("https://me:***@mlflow.example", target.spool), "as records named it before"
+    assert target.matches("https://me:***@mlflow.example", target.spool), "as earlier versions named it"
     assert not TrackingTarget("https://other.example", "").matches(target.label, target.spool)
 
 
 @pytest.mark.parametrize("clock", [2000, 500], ids=["later", "by a clock that is behind"])
-def test_one_sync_sends_a_sweep_and_its_trials_though_the_sweep_ended_last(make_target, tmp_path, clock):
+def test_one_sync_sends_a_sweep_and_its_trials_even_if_the_sweep_ended_last(make_target, tmp_path, clock):
     target = make_target(tmp_path / "there")
     parent = leave(target, "sweep", end=False, tags={"name": "sweep", "pipeline": "sweep", "sweep": "s"})
     for number in range(3):
@@ -127,7 +127,7 @@ def test_one_sync_sends_a_sweep_and_its_trials_though_the_sweep_ended_last(make_
     assert list_spools(target.spool) == []
 
 
-def test_records_are_ordered_by_when_their_runs_began(own_target):
+def test_spools_are_ordered_by_when_their_runs_began(own_target):
     for name, time in (("third", 3000), ("first", 1000), ("second", 2000)):
         leave(own_target, name, time)
     assert [path.read_text().split('"name":"')[1].split('"')[0] for path in list_spools(own_target.spool)] == [

@@ -1,4 +1,4 @@
-"""Where runs are tracked: refused when it can't be written, and nothing written to find out."""
+"""The tracking target: refused if it can't be written, and nothing is written to find out."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def uri(folder):
     return f"sqlite:///{folder}/mlruns/mlflow.db"
 
 
-def test_a_folder_that_can_be_made_is_accepted_and_not_made(tmp_path):
+def test_a_folder_that_can_be_created_is_accepted_and_not_created(tmp_path):
     check_location(uri(tmp_path / "a" / "b"))
     assert list(tmp_path.iterdir()) == []
 
@@ -41,8 +41,8 @@ def test_a_dangling_link_is_refused(tmp_path):
         check_location(uri(tmp_path))
 
 
-def test_a_read_only_file_system_is_refused_also_to_root():
-    # /sys can't be written to by anyone, root included: a read-only mount that every Linux has.
+def test_a_read_only_file_system_is_refused_even_for_root():
+    # /sys: a read-only mount that every Linux has.
     with pytest.raises(RequestError, match=r"can't be written \(.*\)"):
         check_location("sqlite:////sys/kernel/mlruns/mlflow.db")
 
@@ -62,7 +62,7 @@ def test_a_read_only_mount_is_refused(tmp_path):
 
 @contextlib.contextmanager
 def as_anybody():
-    """Without root's right to write everywhere, and into what root alone may look into."""
+    """Give up root's permissions inside the block."""
     if os.geteuid() != 0:
         yield
         return
@@ -74,8 +74,8 @@ def as_anybody():
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
-def test_a_folder_without_the_right_to_write_or_to_look_into_it_is_refused(mode):
-    folder = Path(tempfile.mkdtemp())  # not tmp_path, into which only its owner may look
+def test_a_folder_without_the_permission_to_write_or_to_enter_is_refused(mode):
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which only its owner may enter
     folder.chmod(mode)
     try:
         with as_anybody(), pytest.raises(RequestError, match=r"can't be written \(Permission denied\)"):
@@ -97,7 +97,7 @@ DATABASES = ["postgresql://u:p@h/db", "postgresql+psycopg://u:p@h/db", "mysql+py
 
 
 @pytest.mark.parametrize("address", SERVERS + DATABASES)
-def test_servers_and_databases_are_accepted_without_asking_them(address):
+def test_servers_and_databases_are_accepted_without_a_request_to_them(address):
     check_location(address)
     assert is_server(address) == (address in SERVERS)
 
@@ -116,7 +116,7 @@ def test_servers_and_databases_are_accepted_without_asking_them(address):
         "postgresql://me:a@secret@h/db",
     ],
 )
-def test_what_is_no_address_is_refused_rather_than_taken_for_a_server_that_is_away(address):
+def test_an_address_that_can_not_be_parsed_is_refused(address):
     for asked in (check_location, lambda uri: open_existing_store(uri, "x"), lambda uri: open_store(uri, "x")):
         with pytest.raises(RequestError, match=r"it can't be read as an address\.\nWrite a number") as refused:
             asked(address)
@@ -124,7 +124,7 @@ def test_what_is_no_address_is_refused_rather_than_taken_for_a_server_that_is_aw
 
 
 @pytest.mark.parametrize("address", ["databricks", "databricks://profile", "databricks-uc"])
-def test_databricks_is_refused_by_its_name(address):
+def test_databricks_is_refused(address):
     with pytest.raises(RequestError, match="Databricks is not supported"):
         check_location(address)
 
@@ -132,12 +132,12 @@ def test_databricks_is_refused_by_its_name(address):
 @pytest.mark.parametrize(
     "address", ["foo", "mlruns", "ftp://host", "file:///tmp/mlruns", "http+unix://h", "postgresql:h"]
 )
-def test_what_mlflow_cannot_write_to_is_refused(address):
+def test_an_address_that_mlflow_can_not_write_to_is_refused(address):
     with pytest.raises(RequestError, match=r"sqlite:///PATH\.db"):
         check_location(address)
 
 
-def test_a_password_is_not_shown():
+def test_a_message_shows_no_password():
     assert mask_passwords("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert mask_passwords("sqlite:///mlruns/mlflow.db") == "sqlite:///mlruns/mlflow.db"
     with pytest.raises(RequestError) as refused:

@@ -1,4 +1,4 @@
-"""Eight processes that each track fifty runs of a hundred metrics, started at once on a store that isn't there yet."""
+"""Eight processes, started at once without a store, that each track fifty runs of a hundred metrics."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ for number in range({RUNS}):
 
 
 def write_and_count(uri, folder):
-    """Let them write, then count everything there is."""
+    """Run the processes, then count all that is in the store."""
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, uri, str(writer)], cwd=folder, stderr=subprocess.PIPE, text=True
@@ -30,10 +30,10 @@ def write_and_count(uri, folder):
     ]
     said = [process.communicate(timeout=900)[1] for process in writers]
     assert [process.returncode for process in writers] == [0] * PROCESSES, said
-    # Where the disk is slow a writer gives up waiting for the others, and leaves the rest to the next: that is us.
+    # On a slow disk a writer stops waiting for the others, and leaves its spool to be sent here.
     sent = upload_unsent(folder / "mlruns" / "spool", uri)
     assert (sent.failed, sent.alive, sent.closed) == ([], 0, 0)
-    print(f"\n{len(sent.runs)} of {PROCESSES * RUNS} runs had to wait")
+    print(f"\n{len(sent.runs)} of {PROCESSES * RUNS} runs were sent late")
     assert not list(folder.glob("**/spool/*.jsonl"))
     store = open_existing_store(uri, "many")
     found = list(store.client.search_runs([store.experiment_id], max_results=1000))

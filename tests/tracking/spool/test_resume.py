@@ -1,4 +1,4 @@
-"""Finding a run to go on with, while others may be sending what it left."""
+"""Finding a crashed run to resume, while another process may be sending its spool."""
 
 import threading
 
@@ -19,7 +19,7 @@ def load(path):
 
 
 def leave(target, digest="d", state="state", end=None, time=1000):
-    """What a run left that was to be gone on with."""
+    """Leave the spool of a resumable run that crashed."""
     tags = {"config_digest": digest}
     header = {"store": target.label, "experiment": "tests", "name": "a", "time": time, "tags": tags, "resumable": True}
     spool = Spool.create(target.spool, header)
@@ -33,7 +33,7 @@ def leave(target, digest="d", state="state", end=None, time=1000):
 
 
 class Sender(threading.Thread):
-    """Holds a record for some time, as another process does that sends it."""
+    """Holds a spool for some time, as a process that sends it does."""
 
     def __init__(self, path, seconds, over=lambda spool: None):
         super().__init__()
@@ -58,7 +58,7 @@ class Sender(threading.Thread):
 
 
 @pytest.mark.parametrize("end", [None, "interrupted"])
-def test_a_run_that_is_being_sent_is_waited_for_and_gone_on_with(target, end):
+def test_a_run_is_resumed_after_another_process_has_sent_it(target, end):
     path = leave(target, end=end)
     with Sender(path, 0.5):
         spool, state = claim_resumable(target, "d", load)
@@ -67,7 +67,7 @@ def test_a_run_that_is_being_sent_is_waited_for_and_gone_on_with(target, end):
     spool.release()
 
 
-def test_a_run_that_stays_held_is_given_up_with_a_warning(target, monkeypatch, caplog):
+def test_a_run_that_another_process_keeps_is_not_resumed_with_a_warning(target, monkeypatch, caplog):
     monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 0.2)
     with Sender(leave(target), 60):
         assert claim_resumable(target, "d", load) is None
@@ -75,13 +75,13 @@ def test_a_run_that_stays_held_is_given_up_with_a_warning(target, monkeypatch, c
     assert "not resumed" in said
 
 
-def test_a_run_that_is_sent_to_its_end_meanwhile_is_nothing_to_go_on_with(target, caplog):
+def test_a_run_that_was_sent_and_removed_during_the_wait_is_not_resumed(target, caplog):
     with Sender(leave(target, state=None), 0.3, over=Spool.remove):
         assert claim_resumable(target, "d", load) is None
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_record_of_another_request_is_not_waited_for(target, monkeypatch):
+def test_no_wait_for_a_run_of_another_configuration(target, monkeypatch):
     monkeypatch.setattr("pipeline.tracking.spool.resume.SENDING_SECONDS", 600)
     mine = leave(target, time=1000)
     with Sender(leave(target, digest="another", time=2000), 60):
@@ -90,7 +90,7 @@ def test_a_record_of_another_request_is_not_waited_for(target, monkeypatch):
     spool.release()
 
 
-def test_the_newest_run_of_the_request_is_taken(target):
+def test_the_newest_run_of_the_same_configuration_is_resumed(target):
     newest = leave(target, state="newest", time=3000)
     leave(target, time=2000)
     spool, state = claim_resumable(target, "d", load)

@@ -1,4 +1,4 @@
-"""The record that a run writes before anything is sent."""
+"""The spool that a run writes before anything is sent."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def record(folder, *more):
     return spool
 
 
-def test_what_was_appended_is_read_back_from_any_position(tmp_path):
+def test_records_are_read_back_from_any_position(tmp_path):
     spool = record(tmp_path, {"n": 1}, {"n": float("nan")}, {"text": "ü\n"})
     whole = list(spool.read())
     assert [list(r) for r, _ in whole] == [["key", "name"], ["n"], ["n"], ["text"]]
@@ -30,7 +30,7 @@ def test_what_was_appended_is_read_back_from_any_position(tmp_path):
         assert [p for _, p in spool.read(position)] == [p for _, p in whole[index + 1 :]]
 
 
-def test_while_its_process_lives_no_other_takes_it_and_afterwards_one_does(tmp_path):
+def test_another_process_can_open_a_spool_only_after_it_is_released(tmp_path):
     spool = record(tmp_path)
     program = (
         "import sys, pathlib; from pipeline.tracking.spool.spool import Spool\n"
@@ -44,7 +44,7 @@ def test_while_its_process_lives_no_other_takes_it_and_afterwards_one_does(tmp_p
         spool.release()
 
 
-def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
+def test_a_spool_cut_at_any_byte_loses_at_most_its_last_record(tmp_path):
     spool = record(tmp_path, {"n": 1}, {"n": 22})
     data = spool.path.read_bytes()
     spool.release()
@@ -53,7 +53,7 @@ def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
         spool.path.write_bytes(data[:length])
         found = Spool.open(spool.path)
         if found is None:
-            assert length < ends[0], "a record without a whole first line is nobody's"
+            assert length < ends[0], "a spool without a whole first line is removed"
             continue
         assert len(list(found.read())) == sum(end <= length for end in ends)
         found.append({"n": 333})
@@ -61,12 +61,12 @@ def test_a_record_cut_at_any_byte_loses_its_last_line_at_most(tmp_path):
         found.release()
 
 
-def test_an_interruption_between_a_write_and_what_follows_loses_no_record(tmp_path, monkeypatch):
+def test_an_interruption_right_after_a_write_loses_no_record(tmp_path, monkeypatch):
     spool, write = record(tmp_path, {"n": 1}), os.write
 
     def interrupted(descriptor, data):
         write(descriptor, data)
-        raise KeyboardInterrupt  # as a signal's handler does
+        raise KeyboardInterrupt  # as a signal handler does
 
     monkeypatch.setattr("pipeline.tracking.spool.spool.os.write", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,7 @@ def test_an_interruption_between_a_write_and_what_follows_loses_no_record(tmp_pa
     assert [r.get("n", r.get("end")) for r, _ in spool.read()][1:] == [1, 2, "interrupted"]
 
 
-def test_a_file_that_grows_and_then_fills_the_disk_while_it_is_read_is_read_on_in_order(tmp_path, monkeypatch):
+def test_records_are_read_in_order_while_the_file_grows_and_then_the_disk_fills(tmp_path, monkeypatch):
     spool = record(tmp_path, {"n": 1})
     reading = spool.read()
     next(reading)
@@ -88,7 +88,7 @@ def test_a_file_that_grows_and_then_fills_the_disk_while_it_is_read_is_read_on_i
     assert [one["n"] for one, _ in first + rest] == [1, 2, 3]
 
 
-def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, monkeypatch):
+def test_records_are_sent_from_memory_once_the_disk_is_full(tmp_path, monkeypatch):
     target = TrackingTarget(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "full")
     write = os.write
 
@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_or_refuses_sends_the_rest_from_memory(tmp_path, mon
     assert list_spools(target.spool) == []
 
 
-def test_where_neither_disk_nor_mlflow_takes_it_the_command_says_so(tmp_path, monkeypatch):
+def test_a_run_that_neither_disk_nor_mlflow_takes_raises_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlruns").write_text("in the way")
     with (
@@ -121,7 +121,7 @@ def test_where_neither_disk_nor_mlflow_takes_it_the_command_says_so(tmp_path, mo
         run.log_metrics({"a": 1}, 1)
 
 
-def test_a_record_for_another_store_stays_where_it_is(tmp_path):
+def test_a_spool_for_another_store_is_kept_unless_told_otherwise(tmp_path):
     spool = Spool.create(tmp_path, {"store": "http://elsewhere", "experiment": "x", "name": "a", "tags": {}, "time": 0})
     spool.append_end("complete", "FINISHED")
     spool.release()
@@ -134,7 +134,7 @@ def test_a_record_for_another_store_stays_where_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", "a/../../secret"])
-def test_a_forged_record_sends_no_file_from_outside_its_folder(tmp_path, name):
+def test_a_forged_record_can_not_send_a_file_from_outside_the_spool(tmp_path, name):
     (tmp_path / "secret").write_text("hunter2")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     header = {"store": TrackingTarget(uri, "").label, "experiment": "x", "name": "a", "tags": {}, "time": 0}
@@ -152,7 +152,7 @@ def test_a_forged_record_sends_no_file_from_outside_its_folder(tmp_path, name):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """Path and size of what was written through to the disk, in order."""
+    """(path, size) of each file that was synced to the disk, in order."""
     done = []
     fsync = os.fsync
 
@@ -164,7 +164,7 @@ def synced(monkeypatch):
     return done
 
 
-def test_a_record_and_the_files_it_speaks_of_are_safe_from_a_power_cut_before_they_are_sent(tmp_path, synced):
+def test_sync_writes_files_to_the_disk_before_the_records_that_name_them(tmp_path, synced):
     (tmp_path / "curves.png").write_text("picture")
     spool = record(tmp_path / "spool")
     spool.keep_file(tmp_path / "curves.png")
@@ -176,14 +176,14 @@ def test_a_record_and_the_files_it_speaks_of_are_safe_from_a_power_cut_before_th
     paths = [path for path, _ in synced]
     files = [spool.files / name for name in ("curves.png", "model/graph", "model", "")]
     assert set(paths) == {str(path) for path in (*files, spool.path.parent, spool.path)}
-    assert paths[-1] == str(spool.path), "what speaks of the others comes last"
+    assert paths[-1] == str(spool.path), "the records that name the files come last"
     del synced[:]
     spool.sync()
-    assert synced == [], "what is safe is not waited for again"
+    assert synced == [], "nothing is synced twice"
     spool.release()
 
 
-def test_the_end_is_safe_from_a_power_cut_when_the_run_is_closed(tmp_path, synced, monkeypatch):
+def test_the_end_of_a_run_is_on_the_disk_when_the_run_is_closed(tmp_path, synced, monkeypatch):
     class Away:
         def __init__(self, *arguments):
             self.finish = lambda: False

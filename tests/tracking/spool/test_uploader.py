@@ -1,5 +1,7 @@
-"""What becomes of a record where MLflow takes only a part of it, loses answers, or forgets the run."""
+"""Sending a spool while MLflow refuses a part of it, loses answers, or loses the run."""
 
+import contextlib
+import json
 import logging
 import time
 
@@ -30,7 +32,7 @@ def store(own_target):
 
 
 def begin(target, **more):
-    """A record, and who sends it to that place."""
+    """Create a spool, and its uploader."""
     header = {
         "store": target.label,
         "experiment": target.experiment,
@@ -43,7 +45,7 @@ def begin(target, **more):
 
 
 def failing(monkeypatch, name, error, when=lambda *args: True):
-    """Have a method of MLflow's client fail."""
+    """Make a method of MLflow's client fail."""
     method = getattr(MlflowClient, name)
 
     def call(self, *args, **kwargs):
@@ -55,7 +57,7 @@ def failing(monkeypatch, name, error, when=lambda *args: True):
 
 
 def once(monkeypatch, name, after):
-    """Have it fail once; `after` whether it does what it was asked to, and only the answer is lost."""
+    """Make a method fail once: before it sends its request, or `after`, so that only the answer is lost."""
     method, failed = getattr(MlflowClient, name), []
 
     def call(self, *args, **kwargs):
@@ -68,6 +70,27 @@ def once(monkeypatch, name, after):
     monkeypatch.setattr(MlflowClient, name, call)
 
 
+def die_at(monkeypatch, names, number, after):
+    """Make the process "die" at a request to these methods, before it is sent or `after`; the list of requests."""
+    calls = []
+
+    def dying(name):
+        method = getattr(MlflowClient, name)
+
+        def call(self, *arguments, **options):
+            calls.append(name)
+            answer = method(self, *arguments, **options) if after or len(calls) <= number else None
+            if len(calls) > number:
+                raise KeyboardInterrupt
+            return answer
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(MlflowClient, name, dying(name))
+    return calls
+
+
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -76,7 +99,7 @@ def names(store, run_id, folder=None):
     return [file.path for file in store.client.list_artifacts(run_id, folder)]
 
 
-def test_an_artifact_that_cannot_be_stored_holds_up_nothing_and_is_stored_later(own_target, store, monkeypatch, caplog):
+def test_an_artifact_that_can_not_be_stored_is_deferred_and_all_else_is_sent(own_target, store, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         failing(patch, "log_text", PermissionError(13, "Permission denied"))
         with TrackedRun(own_target, "no artifacts", {}) as run:
@@ -90,7 +113,7 @@ def test_an_artifact_that_cannot_be_stored_holds_up_nothing_and_is_stored_later(
         assert len(list_spools(own_target.spool)) == 1
         (said,) = warnings(caplog)
         assert "Permission denied" in said
-        # Another process knows what is missing, and doesn't try each time that it has something to send itself.
+        # Another process doesn't try a deferred artifact before it is due.
         sent = upload_unsent(own_target.spool, own_target.uri)
         assert [reason for _, reason in sent.partial] == ["tried just now"]
         sent = upload_unsent(own_target.spool, own_target.uri, retry_now=True)
@@ -102,7 +125,7 @@ def test_an_artifact_that_cannot_be_stored_holds_up_nothing_and_is_stored_later(
     assert list(own_target.spool.iterdir()) == []
 
 
-def test_a_file_that_is_too_large_for_the_server_is_the_only_one_that_waits(own_target, store, monkeypatch, tmp_path):
+def test_only_the_file_that_is_too_large_for_the_server_is_deferred(own_target, store, monkeypatch, tmp_path):
     for name in ("big.pt", "small.png"):
         (tmp_path / name).write_text(name)
     error = requests.HTTPError("413 Client Error: Request Entity Too Large")
@@ -114,7 +137,7 @@ def test_a_file_that_is_too_large_for_the_server_is_the_only_one_that_waits(own_
     assert (run.spool.files / "big.pt").exists()
 
 
-def test_what_was_a_hiccup_is_mended_while_the_run_goes_on(own_target, store, monkeypatch):
+def test_a_deferred_artifact_is_tried_again_during_the_run(own_target, store, monkeypatch):
     monkeypatch.setattr("pipeline.tracking.spool.deferred.FIRST_PAUSE", 0.0)
     once(monkeypatch, "log_text", after=False)
     spool, uploader = begin(own_target)
@@ -125,7 +148,7 @@ def test_what_was_a_hiccup_is_mended_while_the_run_goes_on(own_target, store, mo
     assert names(store, uploader.run_id) == ["a.txt"]
 
 
-def test_an_artifact_is_not_set_aside_while_mlflow_itself_is_away(own_target, monkeypatch):
+def test_an_artifact_is_not_deferred_if_mlflow_itself_does_not_answer(own_target, monkeypatch):
     spool, uploader = begin(own_target)
     uploader.send()
     spool.append({"text": "a", "path": "a.txt"})
@@ -136,7 +159,7 @@ def test_an_artifact_is_not_set_aside_while_mlflow_itself_is_away(own_target, mo
     assert not uploader.deferred
 
 
-def test_a_run_that_is_gone_from_the_database_is_sent_anew_from_its_start(own_target, store, caplog):
+def test_a_run_that_is_gone_from_the_database_is_sent_again_from_its_start(own_target, store, caplog):
     with TrackedRun(own_target, "gone", {"pipeline": "run"}) as run:
         run.log_params({"p": 1})
         run.log_text("a: 1\n", "config.yaml")
@@ -157,7 +180,7 @@ def test_a_run_that_is_gone_from_the_database_is_sent_anew_from_its_start(own_ta
     assert "sent anew" in said
 
 
-def test_a_trial_that_is_sent_anew_finds_its_sweep_by_name(own_target, store):
+def test_a_trial_that_is_sent_again_finds_its_sweep_by_name(own_target, store):
     _, parent = begin(own_target, tags={"pipeline": "sweep", "sweep": "s"})
     parent.send()
     spool, uploader = begin(own_target, sweep="s", parent="0" * 32)
@@ -168,7 +191,7 @@ def test_a_trial_that_is_sent_anew_finds_its_sweep_by_name(own_target, store):
     assert store.client.get_run(uploader.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
-def test_a_run_that_somebody_deleted_stays_deleted_and_says_so_once(own_target, store, caplog):
+def test_a_run_that_somebody_deleted_stays_deleted_with_one_warning(own_target, store, caplog):
     spool, uploader = begin(own_target)
     uploader.send()
     store.client.delete_run(uploader.run_id)
@@ -182,7 +205,7 @@ def test_a_run_that_somebody_deleted_stays_deleted_and_says_so_once(own_target, 
     assert "was deleted" in said
 
 
-def test_of_a_batch_with_one_key_that_mlflow_refuses_only_that_key_is_left_out(own_target, store, caplog):
+def test_only_the_key_that_mlflow_refuses_is_left_out_of_a_request(own_target, store, caplog):
     with TrackedRun(own_target, "bad key", {}) as run:
         run.log_params({f"p{i}": i for i in range(99)} | {"bad?param": 1})
         run.log_metrics({"m": 1.0, "bad?metric": 2.0}, 1)
@@ -198,7 +221,7 @@ def test_of_a_batch_with_one_key_that_mlflow_refuses_only_that_key_is_left_out(o
     assert "the metric bad?metric" in said[1]
 
 
-def test_a_page_that_a_proxy_answers_with_is_no_refusal(own_target, store, monkeypatch):
+def test_an_error_page_from_a_proxy_is_no_refusal(own_target, store, monkeypatch):
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
@@ -213,7 +236,7 @@ def test_a_page_that_a_proxy_answers_with_is_no_refusal(own_target, store, monke
     assert store.client.get_run(uploader.run_id).data.params == {"p": "1"}
 
 
-def test_a_sweep_whose_first_answer_was_lost_still_says_what_is_said_once(own_target, store, monkeypatch):
+def test_a_sweep_logs_its_params_even_if_the_answer_to_its_creation_was_lost(own_target, store, monkeypatch):
     once(monkeypatch, "create_run", after=True)
     parent = ParentRun(own_target, "lost answer")
     parent.describe({"a": 1}, ["batch=1"])
@@ -223,7 +246,7 @@ def test_a_sweep_whose_first_answer_was_lost_still_says_what_is_said_once(own_ta
     assert names(store, parent.id, "config") == ["config/cells.json"]
 
 
-def test_what_a_sweep_was_told_once_is_not_told_again_by_whoever_sends_the_rest(own_target, store, caplog):
+def test_records_for_a_new_sweep_are_not_sent_to_a_resumed_one(own_target, store, caplog):
     first = ParentRun(own_target, "told")
     first.describe({"a": 1}, ["batch=1"])
     first.end("complete")
@@ -238,7 +261,7 @@ def test_what_a_sweep_was_told_once_is_not_told_again_by_whoever_sends_the_rest(
 
 
 @pytest.mark.parametrize("step", ["update_run", "log_batch"])
-def test_a_sweep_that_goes_on_is_opened_again_however_often_that_fails(own_target, store, monkeypatch, step):
+def test_reopening_a_resumed_sweep_is_repeated_until_it_succeeds(own_target, store, monkeypatch, step):
     first = ParentRun(own_target, "again")
     first.end("interrupted")
     _, uploader = begin(
@@ -252,7 +275,7 @@ def test_a_sweep_that_goes_on_is_opened_again_however_often_that_fails(own_targe
     assert (found.info.status, found.data.tags["status"], found.data.tags["new"]) == ("RUNNING", "running", "tag")
 
 
-def test_a_parameter_is_cut_only_where_mlflow_would_not_take_it(own_target, store):
+def test_a_parameter_is_cut_only_if_it_is_longer_than_mlflows_limit(own_target, store):
     with TrackedRun(own_target, "long", {}) as run:
         run.log_params({"whole": "x" * MAX_PARAM_VAL_LENGTH, "cut": "x" * (MAX_PARAM_VAL_LENGTH + 1)})
     params = store.client.get_run(run.id).data.params
@@ -260,7 +283,7 @@ def test_a_parameter_is_cut_only_where_mlflow_would_not_take_it(own_target, stor
     assert params["cut"] == "x" * (MAX_PARAM_VAL_LENGTH - 1) + "…"
 
 
-def test_what_a_run_logged_before_it_was_cut_off_is_not_logged_twice(own_target, store):
+def test_a_resumed_run_does_not_log_again_what_it_logged_before(own_target, store):
     spool, _ = begin(own_target)
     spool.append({"metrics": {"diverged": 0.0}, "time": 2000, "step": 5})
     spool.append({"metrics": {"test/loss": 1.0, "test/error": 0.5}, "time": 2000, "step": 5})
@@ -272,3 +295,47 @@ def test_what_a_run_logged_before_it_was_cut_off_is_not_logged_twice(own_target,
     for key in ("diverged", "test/loss", "test/error", "steps_to_target"):
         assert len(store.client.get_metric_history(run.id, key)) == 1, key
     assert run.history["test/loss"] == {5: 1.0}
+
+
+def test_a_spool_that_an_earlier_version_sent_in_part_is_sent_to_the_end(own_target, store):
+    key = "7a4f316a3cb444e4aaaef0589f9107db"
+    header = f'{{"key":"{key}","store":"sqlite:mlflow.db","experiment":"tests","name":"old","time":1000,"tags":{{}}}}\n'
+    text = '{"text":"batch: 1","path":"config/config.yaml"}\n'
+    end = '{"end":"complete","mlflow_status":"FINISHED","time":2000}\n'
+    run_id = store.client.create_run(store.experiment_id, tags={"run_key": key}).info.run_id
+    sent = {"run_id": run_id, "position": len(header + text), "aside": [len(header)], "was_there": False, "retry_at": 0}
+    own_target.spool.mkdir()
+    (own_target.spool / f"{key}.jsonl").write_text(header + text + end)
+    (own_target.spool / f"{key}.sent").write_text(json.dumps(sent))
+    assert upload_unsent(own_target.spool, own_target.uri).runs == [run_id]
+    assert names(store, run_id, "config") == ["config/config.yaml"]
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    assert list(own_target.spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["request lost", "answer lost"])
+def test_a_process_that_dies_at_any_request_leaves_all_to_be_sent_once(own_target, store, monkeypatch, after):
+    methods = ("create_run", "log_batch", "log_text", "log_inputs", "set_terminated")
+    for number in range(20):
+        spool, uploader = begin(own_target, tags={"number": str(number)})
+        spool.append({"params": {f"p{i}": str(i) for i in range(90)}})
+        spool.append({"params": {f"q{i}": str(i) for i in range(90)}})
+        spool.append({"text": "batch: 1", "path": "config/config.yaml"})
+        spool.append({"dataset": {"name": "digits", "digest": "0" * 32, "source": "sklearn", "examples": 10}})
+        for step in range(3):
+            spool.append({"metrics": {"m": float(step)}, "time": 1000 + step, "step": step})
+        spool.append_end("complete", "FINISHED")
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            calls = die_at(patch, methods, number, after)
+            uploader.send()
+        spool.release()
+        (run_id,) = upload_unsent(own_target.spool, own_target.uri).runs
+        (run,) = store.client.search_runs([store.experiment_id], f"tags.number = '{number}'")
+        assert (run.info.run_id, run.info.status, run.data.tags["status"]) == (run_id, "FINISHED", "complete")
+        assert len(run.data.params) == 180
+        assert len(run.inputs.dataset_inputs) == 1
+        assert [m.step for m in store.client.get_metric_history(run_id, "m")] == [0, 1, 2]
+        assert names(store, run_id, "config") == ["config/config.yaml"]
+        if len(calls) <= number:
+            break
+    assert set(calls) == set(methods), "every request was interrupted once"
