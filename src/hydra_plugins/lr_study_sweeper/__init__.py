@@ -1,4 +1,4 @@
-"""The sweeper as Hydra finds it; what it does is in `lr_study`.
+"""The sweeper's plugin class and options, for Hydra to find. The work is in `lr_study`.
 
-Hydra imports this package at the start of every Hydra app on the machine: nothing here may import Optuna.
+Hydra imports this package at the start of every Hydra app on the machine, so nothing here may import Optuna.
 """

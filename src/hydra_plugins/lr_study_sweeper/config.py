@@ -12,28 +12,28 @@ class LRStudySweeperConf:
     """Options of `hydra/sweeper=lr_study`."""
 
     _target_: str = "hydra_plugins.lr_study_sweeper.lr_study_sweeper.LRStudySweeper"
-    # Nested `_target_`s are built when they are needed, in the sweep, not when Hydra makes the sweeper.
+    # The sweep builds nested `_target_`s itself, when it needs them.
     _recursive_: bool = False
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
 
-    # The sweep's name, the first part of its studies' names; null takes the name of the job.
+    # The sweep's name, the first part of its studies' names; null is the name of the job.
     name: str | None = None
 
-    # Finished trials in each study, over all replicates. Without an interval a cell runs once a replicate.
+    # Finished trials in each study, over all replicates. Without an interval, each replicate runs once.
     n_trials: int = 24
 
     # minimize or maximize; a list of these for a task that returns several numbers
     direction: Any = "minimize"
 
-    # A path is an Optuna journal file, a URL an Optuna database; null is optuna.journal in hydra.sweep.dir,
-    # and for a sweep without an interval nothing that is gone on with: it runs all of its jobs each time.
+    # The path of an Optuna journal file, or the URL of an Optuna database; null is optuna.journal in hydra.sweep.dir.
+    # A sweep without an interval and without a storage can't be resumed: it runs all of its jobs each time.
     storage: str | None = None
 
-    # An Optuna sampler as a `_target_` node (group hydra/sweeper/sampler); where it takes a seed it gets one,
-    # from (seed, study, trial).
+    # An Optuna sampler as a `_target_` node (group hydra/sweeper/sampler). Where it takes a seed, the seed follows from
+    # (seed, study, slot).
     sampler: Any = MISSING
 
-    # An Optuna pruner as a `_target_` node (group hydra/sweeper/pruner); asked by `current_trial().should_prune()`.
+    # An Optuna pruner as a `_target_` node (group hydra/sweeper/pruner), used by `current_trial().should_prune()`.
     pruner: Any = MISSING
 
     # Decides every random choice of the search.
@@ -42,35 +42,36 @@ class LRStudySweeperConf:
     # Parameters to sweep besides the command line's; an override of the same key replaces an entry.
     params: dict[str, Any] = field(default_factory=dict)
 
-    # A swept key whose values make no cells: each study's trials take them in turn.
+    # A swept key whose values make no cells. Each study's trials take them in turn.
     replicate_key: str | None = None
 
-    # Keys that tell cells apart even where only one value of them is given.
+    # Keys that are part of a cell's name even where only one value is given.
     cell_keys: list[str] = field(default_factory=list)
 
-    # Keys (with all below them) that may differ when a sweep is gone on with; any other difference is refused.
+    # Keys (with all keys below them) that may differ when a sweep is resumed. Any other difference is refused.
     may_change: list[str] = field(default_factory=list)
 
-    # How often an interval on a log scale is widened by two octaves when its outermost octave holds the best.
+    # How often an interval on a log scale may be widened by two octaves, where its outermost octave holds the best
+    # results.
     widenings: int = 0
 
-    # The sweep stops when a larger share of its trials has raised an error.
+    # The sweep stops when a larger share of its trials has failed.
     max_failure_rate: float = 0.5
 
-    # How many jobs the launcher runs at once, where its own configuration doesn't say it.
+    # How many jobs the launcher runs at once; null reads it from the launcher's own options.
     workers: int | None = None
 
-    # The most jobs that the launcher is given at once; null is no limit.
+    # The most jobs that the launcher gets in one call; null is no limit.
     max_batch_size: int | None = None
 
-    # A `_target_` node: a `lr_study.Hooks`, called around the sweep.
+    # A `lr_study.Hooks` as a `_target_` node, called around the sweep.
     hooks: Any = None
 
 
 _PROVIDER = "lr_study_sweeper"
 _STORE = ConfigStore.instance()
 _STORE.store(group="hydra/sweeper", name="lr_study", node=LRStudySweeperConf, provider=_PROVIDER)
-# Optuna's TPE and GP start with ten random trials, which in a study of a few dozen is random search.
+# Optuna's TPE and GP start with ten random trials, a large part of a study of a few dozen.
 _SAMPLERS = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3, "constant_liar": True},
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 3},

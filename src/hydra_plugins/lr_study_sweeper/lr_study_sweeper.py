@@ -1,4 +1,4 @@
-"""The class that Hydra finds; the work is in the underscore modules, imported when a sweep starts."""
+"""The class that Hydra finds. The work is in `lr_study`, which is imported when a sweep starts."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from hydra_plugins.lr_study_sweeper import config as _config  # noqa: F401  (reg
 
 
 class LRStudySweeper(Sweeper):
-    """Choices make cells, intervals are searched: one Optuna study for each cell."""
+    """Makes a cell of each combination of choices, and searches the intervals in one Optuna study for each cell."""
 
     def __init__(self, **options: Any) -> None:
-        # The options are read from the composed configuration, where each cell resolves its own.
+        # `options` are read from the composed configuration instead, since each cell resolves its own.
         self.hydra_context: HydraContext | None = None
         self.task_function: TaskFunction | None = None
         self.config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what `sweep` needs; the launcher is made there, once the trials' storage is known."""
+        """Keep what `sweep` needs. It makes the launcher itself, once it knows the trials' storage."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config

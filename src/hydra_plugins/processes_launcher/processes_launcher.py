@@ -1,4 +1,4 @@
-"""The launcher as Hydra finds it, and the configuration that chooses it."""
+"""The launcher class that Hydra finds, and its options. The work is in `lr_study.worker_processes`."""
 
 import logging
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ class ProcessesLauncherConf:
 
     _target_: str = "hydra_plugins.processes_launcher.processes_launcher.ProcessesLauncher"
 
-    # Jobs at once; -1 is one for each core, -2 one less, …; 1 runs them in this process.
+    # Jobs at once; -1 is one for each core, -2 one less, and so on; 1 runs them in this process.
     n_jobs: int = -1
 
 
 class ProcessesLauncher(Launcher):
-    """Runs jobs in worker processes that outlive a launch.
+    """Runs jobs in worker processes that the next launch uses again.
 
     Args:
         n_jobs: how many at once.
@@ -40,18 +40,18 @@ class ProcessesLauncher(Launcher):
         self.task_function: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what `launch` needs."""
+        """Keep what `launch` needs."""
         self.config = config
         self.hydra_context = hydra_context
         self.task_function = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a job for each list of overrides; their returns, in the same order.
+        """Run a job for each list of overrides, and return their results in the same order.
 
         Raises:
-            Exception: a worker died, or a job's return can't be pickled; the other jobs may have been run.
+            Exception: a worker died, or a job's result can't be pickled. The other jobs may have been run.
         """
-        # Imported here: the plugins are looked at by every command of Hydra's.
+        # Imported here, since every Hydra app on the machine imports this module.
         from joblib import delayed, effective_n_jobs
 
         from lr_study.worker_processes import Launch, pack, run_packed, workers
