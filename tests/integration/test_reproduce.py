@@ -133,7 +133,7 @@ def logged(uri, config, digest=None, tags=None, experiment="forged", params=None
             run.log_text(text, path)
         run.log_params(params or {})
         if digest:
-            run.set_tags({"config_digest": digest})
+            run.spool.append({"tags": {"config_digest": digest}})
     return run.id
 
 

@@ -180,10 +180,6 @@ class TrackedRun:
         if difference:
             self.log_text(difference, "source/git.diff", if_new)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        self._record({"tags": {key: mask_passwords(value) for key, value in tags.items()}})
-
     def close(self, status: str, mlflow_status: str) -> None:
         """Record how the run ended, and wait until it is sent; if MLflow doesn't answer, it is sent later.
 

@@ -116,29 +116,29 @@ class Uploader:
         items: list[Item] = []
         begin = self._progress.position
         for record, end in self._spool.read(begin):
-            # What a run is told once, it was told by the process that created it.
+            # Records that are for a new run only were sent by the process that created it.
             if not (self._progress.was_there and record.get("if_new")):
                 new = items_of(record)
                 if not fit_one_request([*items, *new]):
-                    self._log(writer, items)
-                    self._save_position(begin)
-                    items = []
+                    self._flush(writer, items, begin)
                 items += new
                 if not SINGLE.isdisjoint(record):
-                    self._log(writer, items)
-                    self._save_position(begin)
-                    items = []
+                    self._flush(writer, items, begin)
                     self._write(writer, record, begin)
                     self._save_position(end)
             begin = end
             self._has_ended = "end" in record
-        self._log(writer, items)
-        self._save_position(begin)
+        self._flush(writer, items, begin)
+
+    def _flush(self, writer: RunWriter, items: list[Item], position: int) -> None:
+        """Log `items`, empty the list, and save that all records before `position` were sent."""
+        if items:
+            self._log(writer, items)
+            items.clear()
+        self._save_position(position)
 
     def _log(self, writer: RunWriter, items: Sequence[Item]) -> None:
         """Log `items`; if MLflow refuses them, by halves, so that only what it will never take is left out."""
-        if not items:
-            return
         try:
             writer.log(items)
         except Exception as error:
