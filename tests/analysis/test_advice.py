@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from pipeline.analysis.stats.advice import Question, advise, apply_rule, curvature_allowance
 from pipeline.analysis.stats.answer import AnalysisSettings, analyse
@@ -211,12 +210,9 @@ def test_json_holds_the_same_and_nothing_that_json_does_not_know(measured):
 
 
 @pytest.mark.parametrize("question", [Question(64, 0.05, 512), Question(64, 0.001, 640, **ADAM)])
-def test_text_fits_a_hundred_columns_and_keeps_brackets(question, measured):
-    console = Console(width=100, highlight=False, markup=False, record=True, quiet=True)
-    console.quiet = False
-    with console.capture() as captured:
-        print_advice(advise(question, analyse(measured)), "[red]sweep[/red]", console)
-    said = captured.get()
+def test_text_fits_a_hundred_columns_and_keeps_brackets(question, measured, capsys):
+    print_advice(advise(question, analyse(measured)), "[red]sweep[/red]")
+    said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 100
     assert "By evidence, [red]sweep[/red]:" in said
     for line in ("linear", "sqrt", "needs --exponent"):

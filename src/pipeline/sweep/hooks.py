@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict
-from rich.console import Console
 
 from lr_study import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
 from lr_study.worker_processes import dismiss_workers
@@ -153,7 +152,7 @@ class SweepHooks(Hooks):
         if (parent := self._parent.id) is None:
             raise StoreUnavailableError("MLflow has no run of the sweep yet.")
         for name, answer in write_report(store, self._name, parent).items():
-            print_answer(answer, f"{self._name} {name}".strip(), Console(highlight=False))
+            print_answer(answer, f"{self._name} {name}".strip())
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:
             with self._or_later("The best trial's model has to wait: run the same command again then"):

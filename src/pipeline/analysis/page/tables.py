@@ -1,11 +1,11 @@
 """The tables of the HTML page as text: what stands in each cell, and what kind of cell it is."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, Estimate, SensitivityCheck
 from pipeline.analysis.text.table import columns, rows
+from pipeline.analysis.text.wording import estimate_text
 
 VERDICT_MARKS = {"holds": "●", "undecided": "○", "breaks": "×", "diverges": "×", "censored": "△"}
 
@@ -72,12 +72,5 @@ def sensitivity_table(title: str, first: str, checks: Sequence[SensitivityCheck]
     return PageTable(title, head, body)
 
 
-def _estimate(value: Estimate) -> str:
-    """Write `0.51 (0.45 … 0.56)`."""
-    return f"{_number(value.value)} ({_number(value.low)} … {_number(value.high)})"
-
-
-def _number(value: float) -> str:
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+def _estimate(estimate: Estimate) -> str:
+    return estimate_text(estimate, digits=".3g", label="")

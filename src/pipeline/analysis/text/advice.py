@@ -1,11 +1,10 @@
 """Print advice: the table of rules, and below it what the measured runs say."""
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.analysis.stats.advice import Advice, Evidence, Question, Refusal, RuleAdvice
 from pipeline.analysis.stats.results import Estimate
+from pipeline.analysis.text.console import new_table, open_console
 from pipeline.analysis.text.wording import estimate_text
 
 VERDICTS = {
@@ -14,22 +13,16 @@ VERDICTS = {
     "undecided": "these runs can't tell whether the difference is within the margin",
     "censored": "the best LR, or the rule's, lies outside of what was tried",
 }
-# Without a terminal there is no width to follow.
-FILE_WIDTH = 100
 
 
-def print_advice(advice: Advice, source: str | None, console: Console | None = None) -> None:
+def print_advice(advice: Advice, source: str | None) -> None:
     """Print the table of rules and the sentences.
 
     Args:
         advice: from `pipeline.analysis.stats.advice.advise`.
         source: name of the sweep or the file that the evidence comes from; None without evidence.
-        console: the terminal, unless given.
     """
-    if console is None:
-        console = Console()
-        # Markup would swallow brackets in a name.
-        console = Console(width=None if console.is_terminal else FILE_WIDTH, highlight=False, markup=False)
+    console = open_console(file_width=100)
     console.print(_table(advice))
     for line in sentences(advice, source):
         console.print(line)
@@ -38,7 +31,7 @@ def print_advice(advice: Advice, source: str | None, console: Console | None = N
 def _table(advice: Advice) -> Table:
     question = advice.question
     title = f"From batch {question.from_batch}, LR {question.from_lr:g}, to batch {question.to_batch}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = new_table(title)
     rows = [_row(rule) for rule in advice.rules]
     # Empty columns are left out.
     names = [name for name in rows[0] if any(row[name] for row in rows)]

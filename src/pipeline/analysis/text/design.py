@@ -3,12 +3,9 @@
 import argparse
 import math
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from lr_study import available_cores
 from pipeline.analysis.stats.design import Design, expect
+from pipeline.analysis.text.console import new_table, open_console
 from pipeline.errors import RequestError
 
 # Seconds for a run of the default workload. Measured: the main job on digits, 288 runs in 90 s on two cores.
@@ -80,8 +77,8 @@ def print_plan(design: Design, seconds: float | None, workers: int) -> None:
         workers: runs at the same time.
     """
     expected = expect(design)
-    console = Console(highlight=False, width=100)
-    table = Table(title=f"{design.runs} runs", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    console = open_console(file_width=100)
+    table = new_table(f"{design.runs} runs")
     for column in ("batch", "best LR's 95 % interval (octaves)", "detects an LR wrong by (octaves)"):
         table.add_column(column, justify="right")
     for batch in design.batches:

@@ -32,5 +32,12 @@ def range_of(cells: Sequence[BatchResult]) -> str:
 
 def estimate_text(estimate: Estimate, digits: str = ".2f", label: str = "95 %: ") -> str:
     """Write a number with its interval: `0.51 (95 %: 0.45 … 0.56)`."""
-    high = "∞" if math.isinf(estimate.high) else f"{estimate.high:{digits}}"
-    return f"{estimate.value:{digits}} ({label}{estimate.low:{digits}} … {high})"
+    value, low, high = (_number(number, digits) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({label}{low} … {high})"
+
+
+def _number(value: float, digits: str) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    # Format `g` would write 1234 as 1.23e+03.
+    return f"{value:{digits}}" if abs(value) < 1000 else f"{value:.0f}"
