@@ -4,9 +4,10 @@ Notation: ``κ = batch / base_batch``. A rule returns a *factor* on the base LR,
 
 To add a rule:
 1. Write its function, with its source, and its entry in `RULES`. `python -m pipeline.advise` then lists it, and with a
-   `judged_exponent` every report gives verdicts on it.
+   `judged_exponent` every report gives verdicts on it. A new kind of parameter is also a field of `Scaling` and of
+   `pipeline.analysis.stats.advice.Question`, and an option of `pipeline.advise`.
 2. Add `conf/scaling/NAME.yaml`, so that `scaling=NAME` chooses it.
-3. For a formula that reports should fit to the best LRs, add it to `LAWS` in `pipeline.analysis.stats.laws`.
+3. Add its formula to `LAWS` in `pipeline.analysis.stats.laws`, so that reports fit it to the best LRs.
 """
 
 import math
@@ -101,7 +102,7 @@ RULES: Mapping[str, Rule] = {
     "adam_sde": Rule(factor=_sqrt, meant_for="Adam, while κ(1−β) < 1", customary_for="adam", scales_adam=True),
     "surge": Rule(factor=_surge, meant_for="Adam-like", parameters=("noise_scale",)),
 }
-PARAMETERS = ("exponent", "noise_scale")
+PARAMETERS = tuple(dict.fromkeys(name for rule in RULES.values() for name in rule.parameters))
 WEIGHT_DECAY_MODES = ("fixed", "per_epoch")
 
 
