@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnProcess
 from typing import Any, NoReturn
 
 from pipeline.distributed.process_group import (
@@ -37,7 +38,7 @@ REACTION_SECONDS = 15.0
 
 
 class LocalWorkers:
-    """The workers 1 … `size` − 1 of a run, as rank 0 sees them.
+    """The workers 1 … `size` − 1 of a run, for rank 0.
 
     A thread watches them. If one ends early, the thread closes the store and aborts NCCL, so that an operation in
     which the main thread waits fails. If the main thread doesn't react even then, the thread ends this process.
@@ -57,32 +58,21 @@ class LocalWorkers:
     ) -> None:
         self.store = LoopbackStore()
         self._size = size
+        self._entry = (target, arguments)
         self._on_abort = on_abort
-        context = multiprocessing.get_context("spawn")
-        self._processes = {
-            rank: context.Process(target=_run_worker, args=(target, rank, self.store.port, *arguments))
-            for rank in range(1, size)
-        }
-        # The workers inherit the mask: Ctrl-C reaches rank 0 alone. Starting the tracker would unblock the signal.
-        resource_tracker.ensure_running()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for process in self._processes.values():
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._processes: dict[int, SpawnProcess] = {}
         self._is_over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watching workers", daemon=True)
-        self._watcher.start()
 
     @contextlib.contextmanager
     def process_group(self) -> Iterator[None]:
-        """Form the process group of rank 0 and the workers; end the workers after the block.
+        """Start the workers and form the process group with them; end them after the block.
 
         Raises:
             RunError: a worker ended early.
         """
         try:
+            self._start()
             use_loopback()
             with process_group(self.store.client, 0, self._size, self._check):
                 yield
@@ -93,6 +83,21 @@ class LocalWorkers:
             raise
         finally:
             self._end()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        target, arguments = self._entry
+        # The workers inherit the mask: Ctrl-C reaches rank 0 alone. Starting the tracker would unblock the signal.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for rank in range(1, self._size):
+                process = context.Process(target=_run_worker, args=(target, rank, self.store.port, *arguments))
+                process.start()
+                self._processes[rank] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._watcher.start()
 
     def _check(self) -> None:
         if self._has_lost_one():
@@ -127,7 +132,8 @@ class LocalWorkers:
         for process in self._processes.values():
             process.kill()
             process.join()
-        self._watcher.join()
+        if self._watcher.is_alive():
+            self._watcher.join()
 
     def _watch(self) -> None:
         while not self._is_over.wait(WATCH_SECONDS):

@@ -44,7 +44,7 @@ def process_group_of_torchrun() -> Iterator[None]:
 
     Raises:
         RunError: another worker crashed, or didn't start.
-        SystemExit: this worker was told to end; in rank 0 only if all workers were.
+        SystemExit: SIGTERM arrived; in rank 0 only if it arrived at all workers.
     """
     store, rank, size = _connect()
     notices = _Notices(_connect()[0], rank, size)  # a connection of its own: the other one may be blocked
@@ -56,20 +56,18 @@ def process_group_of_torchrun() -> Iterator[None]:
                 f"Not all {size} workers were ready after {START_SECONDS:.0f} s.\nSee what the others print."
             )
 
-    try:
-        with notices.left_on_sigterm(), process_group(store, rank, size, check):
-            yield
-    except (RuntimeError, SystemExit) as error:
-        was_told = isinstance(error, SystemExit) and error.code == TERMINATED
-        if not was_told and not is_lost_peer(error):
-            raise
-        was_told = was_told or _gets_sigterm()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is closed first
-        if was_told:
-            notices.leave()
-        if was_told and (rank or notices.are_left_by_all()):
-            raise SystemExit(TERMINATED) from None
-        raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
+    with notices.left_on_sigterm():
+        try:
+            with process_group(store, rank, size, check):
+                yield
+        except (RuntimeError, SystemExit) as error:
+            is_terminated = isinstance(error, SystemExit) and error.code == TERMINATED
+            if not is_terminated and not is_lost_peer(error):
+                raise
+            signal.signal(signal.SIGTERM, lambda number, frame: None)  # the run is closed first
+            if notices.was_told.wait(SIGNAL_SECONDS) and (rank or notices.are_left_by_all()):
+                raise SystemExit(TERMINATED) from None
+            raise RunError(f"Another worker ended before the run did.\n{ADVICE}") from None
     notices.leave()
 
 
@@ -79,22 +77,18 @@ def _connect() -> "tuple[dist.Store, int, int]":
     return next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
 
 
-def _gets_sigterm() -> bool:
-    """Return whether SIGTERM arrives within a moment."""
-    try:
-        time.sleep(SIGNAL_SECONDS)
-    except SystemExit:
-        return True
-    return False
-
-
 class _Notices:
-    """Keys in torchrun's store: one for each worker that was told to end, or is done."""
+    """Keys in torchrun's store: one for each worker that was told to end, or is done.
+
+    Attributes:
+        was_told: set once SIGTERM has arrived here.
+    """
 
     def __init__(self, store: "dist.Store", rank: int, size: int) -> None:
         self._store = store
         self._keys = [f"told to end {other}" for other in range(size)]
         self._own = self._keys[rank]
+        self.was_told = threading.Event()
 
     def leave(self) -> None:
         """Leave this worker's notice."""
@@ -137,5 +131,6 @@ class _Notices:
         while number := reader.recv(1):
             if number[0] == signal.SIGTERM:
                 self.leave()
+                self.was_told.set()
                 if not is_over.wait(REACTION_SECONDS):
                     abort_nccl()
