@@ -74,7 +74,8 @@ def process_group(
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         # From here on, others may have to wait while one writes a checkpoint or measures something.
-        _set_timeout(dist.default_pg_timeout)
+        set_timeout: Any = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # torch < 2.14
+        set_timeout(dist.default_pg_timeout)
         yield
     finally:
         if dist.is_initialized():
@@ -84,14 +85,6 @@ def process_group(
             # Groups are named by a counter, which must be the same in all processes of this one's next run.
             with contextlib.suppress(AttributeError):
                 dist.distributed_c10d._world.group_count = 0
-
-
-def _set_timeout(timeout: timedelta) -> None:
-    import torch.distributed as dist
-
-    # Public from torch 2.14 on.
-    set_timeout: Any = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-    set_timeout(timeout)
 
 
 def is_lost_peer(error: BaseException | None) -> bool:

@@ -24,7 +24,7 @@ class Checkpoints:
 
     Args:
         folder: made when it is first needed.
-        mode: `best`, `last`, `both` or `none`.
+        mode: `best`, `last`, `both` or `none`, as `config.checks` lists them.
         metric: of an evaluation.
     """
 
@@ -55,7 +55,9 @@ class Checkpoints:
             for name in names:
                 with contextlib.suppress(OSError):
                     (self.folder / f"{name}.arriving").unlink()
-            log.warning("%s: no checkpoint can be written (%s). The run goes on without.", self.folder, error.strerror)
+            log.warning(
+                "%s: no checkpoint can be written (%s). The run continues without more.", self.folder, error.strerror
+            )
         if improved:
             self._best = value
 

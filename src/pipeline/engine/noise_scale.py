@@ -13,7 +13,6 @@ of N, |G|² lies tr Σ / N below the squared gradient of the training set itself
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -44,12 +43,6 @@ class NoiseScale:
         """tr Σ / |G|² in examples; None if the estimate of |G|² is at or below 0, which few examples lead to."""
         ratio = self.trace / self.squared_norm if self.squared_norm > 0 else math.nan
         return ratio if math.isfinite(ratio) else None
-
-    @classmethod
-    def mean(cls, estimates: Sequence["NoiseScale"]) -> "NoiseScale":
-        """Return the mean of several estimates, of numerators and of denominators."""
-        count = len(estimates)
-        return cls(sum(e.trace for e in estimates) / count, sum(e.squared_norm for e in estimates) / count)
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return `name/trace`, `name/squared_norm` and, if the scale has a value, `name`."""
@@ -194,9 +187,7 @@ class MicroBatchNoise:
         self._hooks = [p.register_hook(self._on_gradient) for p in measured]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for hook in self._hooks:
             hook.remove()
 

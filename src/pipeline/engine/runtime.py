@@ -15,7 +15,8 @@ from pipeline.engine.model_traits import convolves
 from pipeline.errors import RequestError
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-# What `torch.autocast` computes in, by the name of a precision; None is single precision throughout.
+# What `torch.autocast` computes in, by the name of a precision; None is single precision throughout. A new one needs
+# its name in `config.checks`, too, and its largest micro-batch in `micro_batch`.
 AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -153,8 +154,7 @@ def _keep_freed_memory() -> None:
     # Without mmap a block lies in the heap, which isn't trimmed. Small free blocks are merged with their neighbours at
     # once, so that the next step's blocks fit where this one's were: a tenth less memory.
     for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MXFAST, 0)):
-        if not mallopt(name, value):
-            return
+        mallopt(name, value)
 
 
 @functools.cache
