@@ -37,7 +37,7 @@ class DataParallelModel:
     ) -> None:
         self._world = world
         self._parallel: DistributedDataParallel | None = None
-        self._statistics = BatchNormStatistics(model, world) if world.size > 1 else None
+        self._statistics = BatchNormStatistics(model, world)
         # Not the model itself: evaluations are few, and per-example gradients need the model uncompiled.
         self.forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
         if world.size > 1:
@@ -62,13 +62,11 @@ class DataParallelModel:
 
     def begin_step(self) -> None:
         """Prepare a step; call it before the first forward pass."""
-        if self._statistics is not None:
-            self._statistics.remember()
+        self._statistics.remember()
 
     def end_step(self, passes: Sequence[int]) -> None:
         """Finish a step; `passes` is the number of forward passes of each rank."""
-        if self._statistics is not None:
-            self._statistics.combine(passes)
+        self._statistics.combine(passes)
 
 
 def check_shareable(model: nn.Module) -> None:
@@ -96,7 +94,8 @@ class BatchNormStatistics:
 
     def __init__(self, model: nn.Module, world: World) -> None:
         self._world = world
-        self._layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+        layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+        self._layers = layers if world.size > 1 else []  # one process has nothing to combine
         kept = [
             torch.full_like(average, 1 - layer.momentum)
             for layer in self._layers
