@@ -105,7 +105,7 @@ def test_of_new_files_only_small_code_that_git_does_not_ignore_is_kept(repositor
 
 
 def test_a_difference_beyond_the_limit_is_cut(repository, monkeypatch):
-    monkeypatch.setattr(git, "LONGEST", 1000)
+    monkeypatch.setattr(git, "MAX_CHARACTERS", 1000)
     for number in range(20):
         (repository / f"m{number:02d}.py").write_text("x = 1\n" * 20)
     _, difference = git.git_state()

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 # Seconds for one git command.
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 # At most so many characters of the whole difference, and bytes of one new file in it.
-LONGEST = 1_000_000
-LONGEST_FILE = 100_000
+MAX_CHARACTERS = 1_000_000
+MAX_FILE_BYTES = 100_000
 # Suffixes of the new files that are kept: code and its configuration. Outputs, keys and data are left out.
-KEPT = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".pyi", ".pyx", ".toml", ".yaml", ".yml"))
-LEFT_OUT = frozenset((".venv", "mlruns", "multirun", "node_modules", "outputs", "site-packages", "venv"))
+SUFFIXES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".pyi", ".pyx", ".toml", ".yaml", ".yml"}
+EXCLUDED_FOLDERS = {".venv", "mlruns", "multirun", "node_modules", "outputs", "site-packages", "venv"}
 
 
 def git_state() -> tuple[str | None, str]:
@@ -35,10 +35,10 @@ def git_state() -> tuple[str | None, str]:
 def _difference(top: str) -> str:
     tracked = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     whole = "# git diff gave no answer\n" if tracked is None else _text(tracked)
-    if len(whole) > LONGEST:
-        return whole[:LONGEST] + "\n# … and more, left out: too long\n"
+    if len(whole) > MAX_CHARACTERS:
+        return whole[:MAX_CHARACTERS] + "\n# … and more, left out: too long\n"
     for patch in _new_files(top):
-        if len(whole) + len(patch) > LONGEST:
+        if len(whole) + len(patch) > MAX_CHARACTERS:
             return whole + "# … and more new files, left out: too long\n"
         whole += patch
     return whole
@@ -48,23 +48,21 @@ def _new_files(top: str) -> Iterator[str]:
     """Yield a patch for each new file of code."""
     listed = _git(top, "ls-files", "--others", "--exclude-standard", "-z") or b""
     for name in sorted(os.fsdecode(part) for part in listed.split(b"\0") if part):
-        path = PurePosixPath(name)
-        # Names that git would quote are left out, since the patch would have to quote them too.
-        if (
-            path.suffix in KEPT
-            and LEFT_OUT.isdisjoint(path.parts)
-            and name.isprintable()
-            and not set('"\\') & set(name)
-        ):
-            text = _read(Path(top, name))
-            if text is not None:
-                yield _patch(name, text)
+        if _is_kept(name) and (text := _read(Path(top, name))) is not None:
+            yield _patch(name, text)
+
+
+def _is_kept(name: str) -> bool:
+    path = PurePosixPath(name)
+    # Names that git would quote are left out, since the patch would have to quote them too.
+    is_plain = name.isprintable() and not set('"\\') & set(name)
+    return is_plain and path.suffix in SUFFIXES and EXCLUDED_FOLDERS.isdisjoint(path.parts)
 
 
 def _read(file: Path) -> str | None:
     """Read a small text file; None for any other file."""
     try:
-        if file.is_symlink() or not file.is_file() or file.stat().st_size > LONGEST_FILE:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
             return None
         content = file.read_bytes()
     except OSError:
@@ -88,7 +86,9 @@ def _text(content: bytes) -> str:
 
 def _git(folder: str, *arguments: str) -> bytes | None:
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, timeout=SECONDS, check=True)
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, timeout=TIMEOUT_SECONDS, check=True
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -51,7 +51,9 @@ def _open(path: Path) -> Spool | None:
     """Open the spool at `path`, if need be after a wait; None if it is gone, or another process keeps it."""
     if (spool := Spool.open(path)) is not None or not path.exists():
         return spool
-    log.info("Another process holds the record of an earlier run: waiting for it, %.0f s at most.", SENDING_SECONDS)
+    log.info("Another process uses the record of an earlier run: waiting up to %.0f s for it.", SENDING_SECONDS)
     if (spool := Spool.open(path, SENDING_SECONDS)) is None and path.exists():
-        log.warning("That run is not resumed: it is still at work, or sync is sending its record (%s).", path)
+        log.warning(
+            "That run is still training, or sync is still sending it: it is not resumed, a new run starts (%s).", path
+        )
     return spool
