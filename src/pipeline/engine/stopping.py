@@ -1,4 +1,4 @@
-"""When a run stops, with which status, and its objective: diverged and stalled runs are results, not crashes."""
+"""When a run stops, with which status (`recipe.statuses`), and its objective; a diverged run is a result, not a crash."""
 
 import math
 from dataclasses import dataclass
