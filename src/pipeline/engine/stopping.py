@@ -1,4 +1,4 @@
-"""When a run stops, with which status (`recipe.statuses`), and its objective; a diverged run is a result, not a crash."""
+"""When a run stops, with which status (`recipe.statuses`), and its objective; divergence is a result, not a crash."""
 
 import math
 from dataclasses import dataclass
