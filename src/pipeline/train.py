@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> float:
     rank = 0
     try:
         config = resolve(cfg)
-        rank, _ = worker.rank_and_size(config)
+        rank = worker.own_rank(config)
         if rank:
             check_request(config)
             worker.train_under_torchrun(config, rank)

@@ -20,22 +20,20 @@ from pipeline.errors import RequestError
 REFUSAL_SECONDS = 5.0
 
 
-def rank_and_size(config: Config) -> tuple[int, int]:
-    """Return this process's rank and the world size, which is also written to `config.runtime.workers`.
+def own_rank(config: Config) -> int:
+    """Return this process's rank, and set `config.runtime.workers` to torchrun's world size if torchrun started it.
 
     Raises:
         RequestError: torchrun started another number of processes than was asked for.
     """
     asked = config.runtime.workers
-    given = torchrun_rank()
-    if given is None:
-        return 0, asked
-    if asked not in (1, given[1]):
+    rank, size = torchrun_rank() or (0, asked)
+    if asked not in (1, size):
         raise RequestError(
-            f"runtime.workers={asked}, and torchrun started {given[1]}.\nLeave runtime.workers out: torchrun's counts."
+            f"runtime.workers={asked}, and torchrun started {size}.\nLeave runtime.workers out: torchrun's counts."
         )
-    config.runtime.workers = given[1]
-    return given
+    config.runtime.workers = size
+    return rank
 
 
 def process_group_of_run(
