@@ -120,7 +120,7 @@ def search(cell: BankCell, seeds: Sequence[int], sampler: str, pruner: str, numb
     for slot in range(TRIALS):
         seed = seeds[slot % SEEDS]
         study.enqueue_trial({KEY: cell.rule_lr} if slot == 0 else {}, user_attrs={"replicate": str(seed)})
-        study.sampler = make_sampler(SAMPLERS[sampler], 0, name, slot, SEEDS)  # type: ignore[arg-type]
+        study.sampler = make_sampler(SAMPLERS[sampler], 0, name, slot, SEEDS)
         trial = study.ask(space)
         index = int(np.argmin(abs(octaves - math.log2(trial.params[KEY]))))
         lr = float(np.clip(cell.lrs[index], cell.lrs[0], cell.lrs[-1]))
@@ -212,7 +212,7 @@ def _summary(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Print a line of JSON for each bank and each sampler or pruner."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("what", choices=["samplers", "pruners"])
     arguments.add_argument("--banks", nargs="+", default=["linear_rule", "fashion_mnist"])
     arguments.add_argument("--only", nargs="+", help="only these samplers or pruners")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pipeline.analysis.figures.registry import save_figures
 from pipeline.analysis.run_table import read_table
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.text.render import print_answer
 from pipeline.analysis.text.report_json import to_json
 from pipeline.tracking.store import open_existing_store

@@ -14,9 +14,10 @@ from functools import partial
 import numpy as np
 
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.confirmation import points_to_confirm
 from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.search.sampler import Point, next_point
 
 BATCHES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -115,9 +116,9 @@ def judge_one(law: str, noise: float, number: int) -> dict[str, object]:
 def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:
     """Return the shares of right and wrong verdicts and the coverage of intervals, for one law."""
     sweeps = [result["cells"] for result in found]
-    away = [cell for cells in sweeps for cell in cells if cell[0] != BASE]  # type: ignore[attr-defined]
+    away = [cell for cells in sweeps for cell in cells if cell[0] != BASE]
     figures: dict[str, float] = {
-        "sweeps with any `breaks`": float(np.mean([any(c[2] == "breaks" for c in s) for s in sweeps])),  # type: ignore[attr-defined]
+        "sweeps with any `breaks`": float(np.mean([any(c[2] == "breaks" for c in s) for s in sweeps])),
         "`undecided`, of cells": float(np.mean([c[2] == "undecided" for c in away])),
     }
     groups = {
@@ -127,11 +128,11 @@ def summarize(law: str, found: list[dict[str, object]]) -> dict[str, float]:
         "`breaks` where it is below a margin": ("breaks", [c for c in away if c[1] < 1]),
     }
     figures |= {name: float(np.mean([c[2] == verdict for c in g])) for name, (verdict, g) in groups.items() if g}
-    estimated = [c for cells in sweeps for c in cells if c[3]]  # type: ignore[attr-defined]
+    estimated = [c for cells in sweeps for c in cells if c[3]]
     figures["best LR's interval covers"] = float(np.mean([c[4] for c in estimated]))
-    names = {name for result in found for name in result["covers"]}  # type: ignore[attr-defined]
+    names = {name for result in found for name in result["covers"]}
     for name in sorted(names):
-        known = [result["covers"][name] for result in found if name in result["covers"]]  # type: ignore[index,operator]
+        known = [result["covers"][name] for result in found if name in result["covers"]]
         figures[f"{name}'s interval covers"] = float(np.mean(known))
     figures["its law is named"] = float(np.mean([result["winner"] == law for result in found]))
     figures["another law is named"] = float(np.mean([result["winner"] not in (None, law) for result in found]))
