@@ -12,10 +12,11 @@ def evidence_sentences(answer: Answer) -> list[str]:
 def _margin(answer: Answer) -> str:
     if answer.margin is None:
         return "No margin: the base batch has no best loss to take a share of."
-    given = f", {answer.margin_text}" if "%" in answer.margin_text else ""
-    given += f", {answer.margin_source}" if answer.margin_source else ""
+    given = [answer.margin_text] if "%" in answer.margin_text else []
+    given += [answer.margin_source] if answer.margin_source else []
+    source = f" ({', '.join(given)})" if given else ""
     noise = f"; seeds differ by {answer.seed_sd:.2g} (sd)" if answer.seed_sd is not None else ""
-    return f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{given}{noise}."
+    return f"A rule holds where its {answer.objective} is within {answer.margin:.3g} of the best{source}{noise}."
 
 
 def _power(answer: Answer) -> list[str]:
@@ -37,7 +38,7 @@ def _regrets(answer: Answer) -> str:
     confirmed = [result for result in results if result.evidence == "confirmed"]
     if confirmed:
         most = max(result.seeds for result in confirmed)
-        text += f" Regrets: {most} fresh seeds at the rule's LR and at the best, in pairs"
+        text += f" Regrets (loss above the best): {most} fresh seeds at the rule's LR and at the best, in pairs"
         text += "." if len(confirmed) == len(results) else "; elsewhere interpolated."
     elif any(result.evidence == "published" for result in results):
         text += " Regrets are differences of published means."

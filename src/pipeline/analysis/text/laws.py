@@ -50,12 +50,12 @@ def fit_sentences(laws: Sequence[Law], winner: str | None) -> list[str]:
         return []
     best = laws[0]
     if winner is not None:
-        return [f"Of {len(laws)} laws {_law(best)} fits best, with weight {best.weight:.2f}."]
+        return [f"Of {len(laws)} laws, {_law(best)} fits best, with Akaike weight {best.weight:.2f}."]
     if best.weight >= MIN_WEIGHT:
         numbers = f"p = {best.fit_p_value:.2g}, weight {best.weight:.2f}"
         return [f"None of {len(laws)} laws fits; the least bad is {_name(best)} ({numbers})."]
     weights = ", ".join(f"{_name(law)} {law.weight:.2f}" for law in laws[:3])
-    return [f"No law stands out (that takes a weight of {MIN_WEIGHT:g}): {weights}."]
+    return [f"No law stands out (that takes an Akaike weight of {MIN_WEIGHT:g}): {weights}."]
 
 
 def _name(law: Law) -> str:

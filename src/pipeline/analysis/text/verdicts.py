@@ -7,6 +7,7 @@ from pipeline.analysis.stats.results import (
     BREAKS_IF_BASE_KNOWN,
     BREAKS_WITHOUT_HOLM,
     HOLDS_IF_BASE_KNOWN,
+    JUDGED_RULES,
     Answer,
     BatchResult,
 )
@@ -31,7 +32,7 @@ def _shared(answer: Answer) -> list[str]:
     def at(rule: str) -> str:
         return list_batches_where(others, lambda cell: rule in cell.also_hold)
 
-    shared = " and ".join(f"{rule} at {sizes}" for rule in ("sqrt", "fixed") if (sizes := at(rule)))
+    shared = " and ".join(f"{rule} at {sizes}" for rule in JUDGED_RULES if (sizes := at(rule)))
     return [f"≈ These runs can't tell the rules apart: where linear holds, so does {shared}."] if shared else []
 
 
@@ -39,10 +40,15 @@ def _by_objective(answer: Answer) -> list[str]:
     parts = []
     for item in answer.objectives:
         exponent = "no exponent" if item.exponent is None else f"exponent {estimate_text(item.exponent)}"
-        holds = "no verdict" if item.holds_up_to is None else f"holds from {item.holds_from} to {item.holds_up_to}"
+        if item.holds_up_to is None:
+            holds = "no verdict"
+        elif item.holds_from == item.holds_up_to:
+            holds = f"linear holds at {item.holds_from} only"
+        else:
+            holds = f"linear holds from {item.holds_from} to {item.holds_up_to}"
         breaks = f", breaks at {item.breaks_at}" if item.breaks_at else ""
-        parts.append(f"by {item.name} {exponent}, {holds}{breaks}")
-    return ["Linear, " + "; ".join(parts) + "."] if parts else []
+        parts.append(f"by {item.name}: {exponent}, {holds}{breaks}")
+    return ["Objectives compared: " + "; ".join(parts) + "."] if parts else []
 
 
 def _from_other_bases(answer: Answer) -> list[str]:
