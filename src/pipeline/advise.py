@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import by_workload
 from pipeline.analysis.stats.advice import Question, advise
-from pipeline.analysis.stats.answer import AnalysisSettings, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.stats.settings import AnalysisSettings
 from pipeline.analysis.text.advice import print_advice
 from pipeline.command import add_store_arguments, run_command
 from pipeline.errors import RequestError

@@ -10,10 +10,11 @@ from pipeline.analysis.figures.registry import save_figures
 from pipeline.analysis.page.page import render_page
 from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import Run, by_workload, workload_file_name
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.optima import Optima
 from pipeline.analysis.stats.published import fit_published, read_optima
 from pipeline.analysis.stats.results import Answer
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.text.design import add_design_arguments, print_plan, read_design
 from pipeline.analysis.text.laws import law_sentences
 from pipeline.analysis.text.render import print_answer

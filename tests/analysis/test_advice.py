@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.stats.advice import Question, advise, apply_rule, curvature_allowance
-from pipeline.analysis.stats.answer import AnalysisSettings, analyse
+from pipeline.analysis.stats.answer import analyse
+from pipeline.analysis.stats.settings import AnalysisSettings
 from pipeline.analysis.text.advice import print_advice, sentences
 from pipeline.recipe.scaling import RULES
 from tests.analysis.simulate import study

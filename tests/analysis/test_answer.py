@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import Estimate
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.stats.verdict import holm
 from pipeline.analysis.text.render import print_answer, to_markdown
 from pipeline.analysis.text.report_json import to_json

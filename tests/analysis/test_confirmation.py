@@ -9,9 +9,10 @@ from scipy import stats
 
 from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.confirmation import compare, points_to_confirm
 from pipeline.analysis.stats.results import BREAKS_WITHOUT_HOLM
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import summary
 from tests.analysis.simulate import study

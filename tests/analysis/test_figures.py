@@ -19,8 +19,9 @@ from pipeline.analysis.figures.regret import regret_figure
 from pipeline.analysis.figures.steps import perfect_scaling_ends, steps_figure
 from pipeline.analysis.figures.style import add_headline, new_figure, to_svg
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.results import BatchResult, Law, RuleResult
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from tests.analysis.simulate import study
 
 SVG = "{http://www.w3.org/2000/svg}"

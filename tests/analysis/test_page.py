@@ -9,10 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pipeline.analysis.figures.registry import FIGURES, FigureEntry
+from pipeline.analysis.figures.style import new_figure
 from pipeline.analysis.page.page import render_page
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.answer import AnalysisSettings, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.results import AnsweredQuestion, Estimate, Law, SensitivityCheck
+from pipeline.analysis.stats.settings import AnalysisSettings
 from tests.analysis.simulate import study
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -167,6 +170,15 @@ def test_laws_questions_and_other_verdicts_have_their_tables(answer, runs):
     bare = " ".join(Page(render_page(nothing, runs)).words)
     assert "Questions" not in bare
     assert "Laws" not in bare
+
+
+def test_a_figure_that_is_added_to_the_registry_stands_on_the_page(answer, runs, monkeypatch):
+    monkeypatch.setitem(
+        FIGURES, "extra", FigureEntry(lambda answer, runs: new_figure(2, 2), "New & heading", "Caption.")
+    )
+    page = Page(render_page(answer, runs))
+    assert page.all("svg")[-1]["aria-label"] == "New & heading. Caption."
+    assert "New & heading" in page.words
 
 
 @pytest.mark.parametrize("count", [1, 3])

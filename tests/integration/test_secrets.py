@@ -12,7 +12,8 @@ import pytest
 from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
 from pipeline.analysis.page.page import render_page
-from pipeline.analysis.stats.answer import AnalysisSettings, analyse
+from pipeline.analysis.stats.answer import analyse
+from pipeline.analysis.stats.settings import AnalysisSettings
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
 from pipeline.tracking.target import TrackingTarget

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from pipeline.analysis.runs import Run, by_workload, mark_stalled
-from pipeline.analysis.stats.answer import AnalysisSettings, Margin, analyse
+from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.config.checks import parse_margin
 from pipeline.tracking.store import Store
 from pipeline.tracking.sweep import count_looks, note_look, read_runs

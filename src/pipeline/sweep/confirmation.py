@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from lr_study import FixedTrial
 from lr_study.space import Cell
 from pipeline.analysis.runs import CONFIRM, parse_cell_name
-from pipeline.analysis.stats.answer import choose_base
 from pipeline.analysis.stats.confirmation import points_to_confirm
+from pipeline.analysis.stats.settings import choose_base
 from pipeline.sweep.answer import runs_by_workload
 from pipeline.tracking.store import Store
 

@@ -42,6 +42,14 @@ class BatchFit:
         return [run for run in self.runs if best and run.usable and _is_near(run.lr, best)]
 
 
+def fit_batches(runs: Sequence[Run]) -> dict[int, BatchFit]:
+    """Analyse each batch size of a table by itself, in increasing order."""
+    by_size: dict[int, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.batch):
+        by_size.setdefault(run.batch, []).append(run)
+    return {size: fit_batch(found) for size, found in by_size.items()}
+
+
 def fit_batch(runs: Sequence[Run]) -> BatchFit:
     """Analyse one batch size, without reference to the others.
 

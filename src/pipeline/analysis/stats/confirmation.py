@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.analysis.runs import CONFIRM, Run, published_means
-from pipeline.analysis.stats.batch_fit import fit_batch
+from pipeline.analysis.stats.batch_fit import fit_batches
 from pipeline.analysis.stats.results import JUDGED_RULES
 
 # Two LRs within this many octaves are the same LR: writing it as text has rounded one of them.
@@ -148,11 +148,8 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
         runs: of one workload.
         base: the batch size that the rules start from.
     """
-    searched = [run for run in runs if run.phase != CONFIRM]
-    results = {
-        size: fit_batch([run for run in searched if run.batch == size]).result
-        for size in sorted({run.batch for run in searched})
-    }
+    fits = fit_batches([run for run in runs if run.phase != CONFIRM])
+    results = {size: fit.result for size, fit in fits.items()}
     base_lr = results[base].best_lr if base in results else None
     if base_lr is None or len(results) < 2:
         return []

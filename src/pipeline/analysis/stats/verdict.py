@@ -128,6 +128,11 @@ def holm(p_values: Mapping[int, float], level: float = LEVEL) -> set[int]:
     return breaking
 
 
+def verdicts_on(rule: str, batches: Mapping[int, BatchResult]) -> dict[int, str]:
+    """Return the verdicts on one rule by batch size."""
+    return {size: result.rules[rule].verdict for size, result in batches.items()}
+
+
 def holding_range(verdicts: Mapping[int, str], base: int) -> tuple[int | None, int | None, int | None]:
     """Return the ends of the range around the base in which a rule holds at each batch size, and where it breaks.
 
