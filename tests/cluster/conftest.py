@@ -17,7 +17,7 @@ def _packages():
 @pytest.fixture
 def run_python(run_python):
     """The same, with time for queues and for a machine that runs all these servers."""
-    return functools.partial(run_python, timeout=600)
+    return functools.partial(run_python, timeout=600, fresh=True)
 
 
 @pytest.fixture(scope="session")
