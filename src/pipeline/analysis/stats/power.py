@@ -1,82 +1,73 @@
-"""What a design can tell: the smallest error of an LR that it would notice."""
+"""Power: the smallest error of an LR that a design would detect."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
 
 from pipeline.analysis.stats.batch_fit import BatchFit
 from pipeline.analysis.stats.confirmation import compare
-from pipeline.analysis.stats.curve import Curve
 
-# An error counts as detectable where the design says `breaks` in this share of simulations.
+# An error is detectable if the verdict is `breaks` in this share of simulations.
 POWER = 0.8
 SIMULATIONS = 500
-# Errors that are looked at, in octaves.
-_STEPS = np.arange(0.125, 4.01, 0.125)
+# The errors that are tried, in octaves.
+ERRORS = np.arange(0.125, 4.01, 0.125)
 
 
 def detectable_error(
-    cell: BatchFit, base: BatchFit, margin: float | None, level: float, rng: np.random.Generator
+    fit: BatchFit, base: BatchFit, margin: float | None, level: float, rng: np.random.Generator
 ) -> float | None:
-    """Octaves by which a rule's LR must be wrong for this design to say `breaks` in 80 % of simulations.
+    """Return by how many octaves a rule's LR must be wrong for the verdict `breaks` in 80 % of simulations.
 
-    The rule's LR is known as well as the base batch's best LR, the cell's own curve as its posterior says, and pairs of
-    fresh seeds differ as they were seen to (or as single runs of different seeds do).
+    The simulations assume: the best LRs of both batch sizes are as uncertain as their posteriors; the regret at a
+    distance from the best LR is that of the median curve, constant beyond its ends; differences of pairs of fresh seeds
+    are normal, with the standard deviation that was observed (or that of single runs near the best LR, times √2).
 
     Args:
-        level: one-sided, of a single verdict: where several batch sizes are judged, the strictest of Holm's.
-
+        fit, base: the batch size that is judged, and the one that the rules start from.
+        margin: in the objective's unit.
+        level: one-sided significance level of a single verdict; with several batch sizes, the strictest of Holm's.
+        rng: simulates.
 
     Returns:
-        The larger of the errors upwards and downwards; None where no error within the fitted window would do.
+        The larger of the errors upwards and downwards; None if an error of four octaves would not be enough.
     """
-    curve, anchor = cell.pooled, base.pooled
-    if curve is None or anchor is None or margin is None or cell.result.best_lr is None:
+    curve, base_curve = fit.pooled, base.pooled
+    if curve is None or base_curve is None or margin is None or fit.result.best_lr is None:
         return None
-    spread = math.hypot(float(np.std(anchor.argmins())), float(np.std(curve.argmins())))
-    pairs, sd = _noise(cell)
-    regret = _median_regret(curve)
-    shifts = rng.normal(0, spread, SIMULATIONS)
+    uncertainty = math.hypot(float(np.std(base_curve.argmins())), float(np.std(curve.argmins())))
+    pairs, sd = _paired_noise(fit)
+    losses = np.exp(np.median(curve.draws, axis=0))
+    best = curve.octaves[losses.argmin()]
+    shifts = rng.normal(0, uncertainty, SIMULATIONS)
     noise = rng.normal(0, sd / math.sqrt(pairs), SIMULATIONS)
-    seen_sd = sd * np.sqrt(rng.chisquare(pairs - 1, SIMULATIONS) / (pairs - 1))
-    half = float(stats.t.ppf(1 - level, pairs - 1)) * seen_sd / math.sqrt(pairs)
+    observed_sd = sd * np.sqrt(rng.chisquare(pairs - 1, SIMULATIONS) / (pairs - 1))
+    half = float(stats.t.ppf(1 - level, pairs - 1)) * observed_sd / math.sqrt(pairs)
     reach = float(stats.norm.ppf(1 - level))
-    sides = []
-    for sign in (-1, 1):
-        found = None
-        for step in _STEPS:
-            off = np.abs(sign * step + shifts)
-            by_pairs = regret(sign * off) + noise - half > margin
-            by_curves = regret(sign * np.maximum(off - reach * spread, 0)) > margin
-            if np.mean(by_pairs & by_curves) >= POWER:
-                found = float(step)
-                break
-        sides.append(found)
-    return None if None in sides else max(side for side in sides if side is not None)
+
+    def regret(octaves: np.ndarray) -> np.ndarray:
+        return np.asarray(np.interp(best + octaves, curve.octaves, losses - losses.min()))
+
+    def breaks_often(error: float, sign: int) -> bool:
+        distance = np.abs(sign * error + shifts)
+        by_pairs = regret(sign * distance) + noise - half > margin
+        by_curves = regret(sign * np.maximum(distance - reach * uncertainty, 0)) > margin
+        return bool(np.mean(by_pairs & by_curves) >= POWER)
+
+    detected = [next((float(error) for error in ERRORS if breaks_often(error, sign)), math.inf) for sign in (-1, 1)]
+    return max(detected) if max(detected) < math.inf else None
 
 
-def _noise(cell: BatchFit) -> tuple[int, float]:
-    """How many pairs of fresh seeds there are, and the standard deviation of a pair's difference."""
-    result = cell.result
-    assert result.best_lr is not None
-    for rule in result.rules.values():
-        paired = compare(cell.runs, rule.lr, result.best_lr) if math.isfinite(rule.lr) else None
+def _paired_noise(fit: BatchFit) -> tuple[int, float]:
+    """The number of pairs of fresh seeds, and the standard deviation of a pair's difference."""
+    best_lr = fit.result.best_lr
+    assert best_lr is not None
+    for rule in fit.result.rules.values():
+        paired = compare(fit.runs, rule.lr, best_lr) if math.isfinite(rule.lr) else None
         if paired is not None and paired.sd > 0:
             return paired.seeds, paired.sd
-    near = cell.near_best()
+    near = fit.near_best()
     seeds = max(2, len({run.seed for run in near}))
     values = [run.value for run in near]
     return seeds, math.sqrt(2) * float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def _median_regret(curve: Curve) -> Callable[[np.ndarray], np.ndarray]:
-    """Regret over octaves from the best, by the median curve; constant beyond its ends."""
-    losses = np.exp(np.median(curve.draws, axis=0))
-    lowest = curve.octaves[losses.argmin()]
-
-    def regret(octaves: np.ndarray) -> np.ndarray:
-        return np.asarray(np.interp(lowest + octaves, curve.octaves, losses - losses.min()))
-
-    return regret

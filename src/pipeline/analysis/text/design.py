@@ -4,7 +4,7 @@ import argparse
 import math
 
 from lr_study import available_cores
-from pipeline.analysis.stats.design import Design, expect
+from pipeline.analysis.stats.design import Design, simulate_design
 from pipeline.analysis.text.console import new_table, open_console
 from pipeline.errors import RequestError
 
@@ -76,7 +76,7 @@ def print_plan(design: Design, seconds: float | None, workers: int) -> None:
         seconds: for one run; None is the time of the default workload.
         workers: runs at the same time.
     """
-    expected = expect(design)
+    expected = simulate_design(design)
     console = open_console(file_width=100)
     table = new_table(f"{design.runs} runs")
     for column in ("batch", "best LR's 95 % interval (octaves)", "detects an LR wrong by (octaves)"):
