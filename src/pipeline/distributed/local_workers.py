@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 from pipeline.distributed.process_group import (
     ADVICE,
     HOST,
-    POLL_SECONDS,
     LoopbackStore,
     abort_nccl,
     is_lost_peer,
     process_group,
     silenced_stderr,
     use_loopback,
+    wait_until,
 )
 from pipeline.errors import RunError
 
@@ -76,7 +76,8 @@ class LocalWorkers:
             use_loopback()
             with process_group(self.store.client, 0, self._size, self._check):
                 yield
-            self._wait_for_exits()
+            # Not `join`, which waits for what a worker has forked, too.
+            wait_until(lambda: all(process.exitcode is not None for process in self._processes.values()), EXIT_SECONDS)
         except Exception as error:
             if self._has_lost_one() or is_lost_peer(error):
                 raise self._loss() from None
@@ -108,24 +109,18 @@ class LocalWorkers:
 
     def _loss(self) -> RunError:
         """Say which worker ended early, and how."""
-        deadline = time.monotonic() + EXIT_SECONDS
-        while time.monotonic() < deadline:
-            codes = {rank: process.exitcode for rank, process in self._processes.items()}
-            first = next(((rank, code) for rank, code in codes.items() if code and code != PEER_LOST), None)
-            if first is not None:
-                rank, code = first
-                if code == -signal.SIGTERM:
-                    time.sleep(SIGNAL_SECONDS)
-                how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed (exit code {code})"
-                return RunError(f"Worker {rank} of {self._size} {how}; the others were ended.\n{ADVICE}")
-            time.sleep(POLL_SECONDS)
-        return RunError(f"The workers lost the connection to each other.\n{ADVICE}")
+        if not wait_until(lambda: bool(self._crashes()), EXIT_SECONDS):
+            return RunError(f"The workers lost the connection to each other.\n{ADVICE}")
+        rank, code = self._crashes()[0]
+        if code == -signal.SIGTERM:
+            time.sleep(SIGNAL_SECONDS)
+        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed (exit code {code})"
+        return RunError(f"Worker {rank} of {self._size} {how}; the others were ended.\n{ADVICE}")
 
-    def _wait_for_exits(self) -> None:
-        # Not `join`: it waits for what a worker has forked, too.
-        deadline = time.monotonic() + EXIT_SECONDS
-        while any(process.exitcode is None for process in self._processes.values()) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+    def _crashes(self) -> list[tuple[int, int]]:
+        """Return rank and exit code of each worker that failed itself, and not for the loss of another."""
+        codes = ((rank, process.exitcode) for rank, process in self._processes.items())
+        return [(rank, code) for rank, code in codes if code and code != PEER_LOST]
 
     def _end(self) -> None:
         self._is_over.set()

@@ -87,6 +87,16 @@ def process_group(
                 dist.distributed_c10d._world.group_count = 0
 
 
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll `condition` for `seconds` at most, and return whether it became true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 def is_lost_peer(error: BaseException | None) -> bool:
     """Return whether `error` is what torch raises if another process is gone."""
     import torch.distributed as dist

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.distributed.process_group import ADVICE, POLL_SECONDS, abort_nccl, is_lost_peer, process_group
+from pipeline.distributed.process_group import ADVICE, abort_nccl, is_lost_peer, process_group, wait_until
 from pipeline.errors import RunError
 
 if TYPE_CHECKING:
@@ -97,13 +97,10 @@ class _Notices:
 
     def are_left_by_all(self) -> bool:
         """Wait a moment for the notices of all workers, and return whether they came; True if the store is gone."""
-        deadline = time.monotonic() + NOTICE_SECONDS
-        with contextlib.suppress(RuntimeError):
-            while not self._store.check(self._keys):
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(POLL_SECONDS)
-        return True
+        try:
+            return wait_until(lambda: self._store.check(self._keys), NOTICE_SECONDS)
+        except RuntimeError:
+            return True
 
     @contextlib.contextmanager
     def left_on_sigterm(self) -> Iterator[None]:
