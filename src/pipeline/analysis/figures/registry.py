@@ -35,7 +35,7 @@ class FigureEntry:
     ratio_caption: str = ""
 
     def full_caption(self, answer: Answer) -> str:
-        """Caption of the figure as it was drawn for `answer`."""
+        """Return the caption of the figure that was drawn for `answer`."""
         return f"{self.caption} {self.ratio_caption}".rstrip() if has_ratio_panel(answer) else self.caption
 
 

@@ -21,13 +21,9 @@ def list_batches_where(cells: Sequence[BatchResult], condition: Callable[[BatchR
     for is_met, group in itertools.groupby(cells, key=condition):
         series = list(group)
         if is_met:
-            parts.append(list_batches(series) if len(series) <= MOST_LISTED else range_of(series))
+            is_long = len(series) > MOST_LISTED
+            parts.append(f"{series[0].batch} … {series[-1].batch}" if is_long else list_batches(series))
     return ", ".join(parts)
-
-
-def range_of(cells: Sequence[BatchResult]) -> str:
-    """Write the first and the last batch size as `32 … 256`."""
-    return f"{cells[0].batch} … {cells[-1].batch}"
 
 
 def estimate_text(estimate: Estimate, digits: str = ".2f", label: str = "95 %: ") -> str:
