@@ -13,7 +13,7 @@ REFUSED = [
     ("batch=2.5", ["batch=2.5", "Integer"]),
     ("seed=-1", ["seed=-1"]),
     ("scaling=liner", ["liner", "linear, power"]),
-    ("scaling.rule=liner", ["liner", "linear, fixed, sqrt"]),
+    ("scaling.rule=liner", ["liner", "fixed, linear, sqrt"]),
     ("scaling.base_batch=0", ["scaling.base_batch=0"]),
     ("scaling=power", ["scaling.exponent"]),
     ("scaling=saturating scaling.noise_scale=-5", ["scaling.noise_scale=-5"]),

@@ -1,10 +1,7 @@
 """A password in an address is shown nowhere: not in files, not in what is said, not in MLflow."""
 
-import os
 import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +14,10 @@ from pipeline.analysis.stats.settings import AnalysisSettings
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import Store
 from pipeline.tracking.target import TrackingTarget
+from tests import outputs
 from tests.analysis.simulate import study
 from tests.conftest import REPOSITORY
+from tests.lr_study.app import wait_until
 
 # In no file of this repository, whose difference to its commit is logged, too.
 SECRET = "hunter2"[::-1]
@@ -64,39 +63,23 @@ def test_a_password_of_the_tracking_server_is_shown_nowhere(run_python, tmp_path
     assert "can't be" in done.stderr
     assert list(tmp_path.glob("mlruns/spool/*.jsonl"))
     nowhere(tmp_path, done.stdout, done.stderr)
-    done = run_python("-m", "pipeline.sync", "--tracking-uri", f"http://me:{SECRET}@127.0.0.1:1")
+    done = run_python("-m", "pipeline.sync", "--tracking-uri", f"http://me:{SECRET}@127.0.0.1:1", fresh=True)
     assert done.returncode == 1
     nowhere(tmp_path, done.stdout, done.stderr)
 
 
 @pytest.mark.long
-def test_a_sweep_that_is_terminated_says_how_to_go_on_without_the_password(tmp_path):
-    request = (
-        "-m",
-        "batch=64",
-        "hydra.launcher.n_jobs=2",
-        "budget.epochs=500",
-        f"tracking.uri=http://me:{SECRET}a@b@127.0.0.1:1",
+def test_a_sweep_that_is_terminated_says_how_to_go_on_without_the_password(start_python, tmp_path):
+    request = ("-m", "batch=64", "hydra.launcher.n_jobs=2", "budget.epochs=500")
+    address = f"tracking.uri=http://me:{SECRET}a@b@127.0.0.1:1"
+    driver = start_python("-m", "pipeline.train", *request, address, fresh=True)
+    # The sweep's, and a trial's.
+    wait_until(
+        lambda: len(list(tmp_path.glob("mlruns/spool/*.jsonl"))) >= 2 or driver.poll() is not None, "two records"
     )
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.train", *request],
-        cwd=tmp_path,
-        env=clean,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("mlruns/spool/*.jsonl"))) < 2:  # the sweep's, and a trial's
-            assert driver.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        driver.send_signal(signal.SIGTERM)
-        _, said = driver.communicate(timeout=60)
-    finally:
-        driver.kill()
+    driver.send_signal(signal.SIGTERM)
+    printed, said = driver.communicate(timeout=60)
+    outputs.check(printed, said)
     assert driver.returncode == 143
     assert "Run the same command again" in said
     nowhere(tmp_path, said)

@@ -135,18 +135,9 @@ def test_the_answer_lies_in_the_parent_run(swept, tmp_path):
 def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
     folder = swept.folder
     _, (parent,), _ = tracked(folder)
-    name = parent.data.tags["sweep"]
     page = tmp_path / "out.html"
-    done = run_python(
-        "-m",
-        "pipeline.report",
-        name,
-        "--json",
-        str(tmp_path / "out.json"),
-        "--html",
-        str(page),
-        folder=folder,
-    )
+    files = ("--json", str(tmp_path / "out.json"), "--html", str(page))
+    done = run_python("-m", "pipeline.report", parent.data.tags["sweep"], *files, folder=folder, fresh=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.json").read_text())["base_batch"] == 32
     assert page.exists()
@@ -155,6 +146,8 @@ def test_the_report_command_gives_the_answer_again(swept, run_python, tmp_path):
 def test_the_report_command_refuses_what_it_cannot_find(swept, tmp_path):
     folder = swept.folder
     uri = f"sqlite:///{folder}/mlruns/mlflow.db"
+    table = tmp_path / "runs.csv"
+    table.write_text("batch,lr,value\n64,0.1,1.0\n")
     for arguments, names in (
         (["nope", "--tracking-uri", uri], "no sweep of that name"),
         (["nope", "--tracking-uri", uri, "--experiment", "x"], "no experiment x"),
