@@ -21,7 +21,7 @@ from lr_study.space import Cell
 MOST_BYTES = 1_000_000
 
 
-class CellLoader(ConfigLoader):
+class CellLoader:
     """Hydra's loader, with a short way for jobs that are a known cell with other values.
 
     Args:
@@ -62,25 +62,11 @@ class CellLoader(ConfigLoader):
                 break
         return self._loader.load_sweep_config(master_config, sweep_overrides)
 
-    # The rest is Hydra's loader's.
-
-    def load_configuration(self, *arguments: Any, **options: Any) -> DictConfig:
-        return self._loader.load_configuration(*arguments, **options)
-
-    def get_search_path(self) -> Any:
-        return self._loader.get_search_path()
-
-    def get_sources(self) -> Any:
-        return self._loader.get_sources()
-
-    def list_groups(self, parent_name: str) -> list[str]:
-        return self._loader.list_groups(parent_name)
-
-    def get_group_options(self, *arguments: Any, **options: Any) -> list[str]:
-        return self._loader.get_group_options(*arguments, **options)
-
-    def compute_defaults_list(self, *arguments: Any, **options: Any) -> Any:
-        return self._loader.compute_defaults_list(*arguments, **options)
+    def __getattr__(self, name: str) -> Any:
+        """Hydra's loader does everything else."""
+        if name.startswith("__"):  # looked up by pickle, before there is a loader
+            raise AttributeError(name)
+        return getattr(self._loader, name)
 
 
 def _with_values(config: DictConfig, overrides: list[str]) -> DictConfig | None:

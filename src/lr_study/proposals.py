@@ -109,10 +109,8 @@ class Proposals:
 
     def _rebuild(self) -> None:
         """Show the sampler the same history in the intervals as they are now."""
-        history, notes = self._trials(), self._storage.get_study_system_attrs(self._study_id)
+        history = self._trials()
         self._start()
-        for key, value in notes.items():
-            self._storage.set_study_system_attr(self._study_id, key, value)
         for trial in history:
             self._add(trial, told=trial.state.is_finished())
 

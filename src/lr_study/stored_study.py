@@ -62,15 +62,7 @@ class StoredStudy:
         self._live_drivers: dict[str, bool] = {}
 
     def check_same(self, attributes: Mapping[str, Any], may_change: Sequence[str]) -> None:
-        """Refuse to resume a study that was made from another configuration.
-
-        Args:
-            attributes: of the study that exists.
-            may_change: keys that may differ.
-
-        Raises:
-            SweepRequestError: with the first differences.
-        """
+        """Raise SweepRequestError if the existing study, with these attributes, has another configuration."""
         mine = self._cell.identity
         different = difference(attributes.get("config", mine), mine, may_change)
         if different:
@@ -86,12 +78,12 @@ class StoredStudy:
         Raises:
             SweepRequestError: it exists with other directions.
         """
-        try:
-            self.study_id = (
-                self._storage.create_new_study(directions, self.name) if existing_id is None else existing_id
-            )
-        except DuplicatedStudyError:  # another driver was faster
-            self.study_id = self._storage.get_study_id_from_name(self.name)
+        if existing_id is None:
+            try:
+                existing_id = self._storage.create_new_study(directions, self.name)
+            except DuplicatedStudyError:  # another driver was faster
+                existing_id = self._storage.get_study_id_from_name(self.name)
+        self.study_id = existing_id
         if self._storage.get_study_directions(self.study_id) != directions:
             raise SweepRequestError(
                 f"The sweep {self._sweep} exists with another hydra.sweeper.direction.\nGive this sweep another name."
@@ -114,7 +106,7 @@ class StoredStudy:
         """Every trial that counts, by number."""
         self._live_drivers = {}
         trials = self._storage.get_all_trials(self.study_id, deepcopy=False)
-        # Trials without a phase are somebody else's: people may add trials to an Optuna study by hand.
+        # Trials without a phase were not made by this sweeper.
         return [trial for trial in trials if "phase" in trial.user_attrs and not trial.user_attrs.get("void")]
 
     def trial(self, trial_id: int) -> FrozenTrial:
@@ -153,25 +145,14 @@ class StoredStudy:
         return None
 
     def close_lost(self, trial: FrozenTrial, losses: int) -> FrozenTrial:
-        """Close a running trial whose driver is dead; returns it as it is now.
-
-        Args:
-            trial: it is repeated, unless it seems to be what kills its drivers.
-            losses: how many attempts at the same slot were lost before.
-        """
+        """Close a running trial whose driver is dead, after so many earlier `losses` at its slot."""
         if losses + 1 >= MOST_LOSSES and self._ran_in_driver(trial):
             error = f"its driver died while it ran, {MOST_LOSSES} times"
             return self.close(trial._trial_id, "failed", {"error": error})
         return self.close(trial._trial_id, "lost", {"lost": True})
 
     def close(self, trial_id: int, status: str, attributes: Mapping[str, Any]) -> FrozenTrial:
-        """Close a trial for its process, unless it has ended meanwhile; returns it as it is now.
-
-        Args:
-            trial_id: the trial's id in the storage.
-            status: `lost`, `interrupted` or `failed`, for the app's hooks.
-            attributes: to set on the trial.
-        """
+        """Close a trial for its process, unless it has ended meanwhile; `status` is for the app's hooks."""
         try:
             for key, value in attributes.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -211,6 +192,8 @@ class StoredStudy:
 
     def runs_elsewhere(self, address: TrialAddress) -> bool:
         """Whether a process other than this one runs the trial and is alive."""
-        process = self.trial(address.trial_id).user_attrs.get("process")
-        elsewhere = process is not None and not is_this_process(process) and is_alive(process)
-        return elsewhere and self.is_running(address)
+        trial = self.trial(address.trial_id)
+        process = trial.user_attrs.get("process")
+        if trial.state.is_finished() or process is None:
+            return False
+        return not is_this_process(process) and is_alive(process)

@@ -214,7 +214,6 @@ class CellStudy:
             values.append(f"{self._options.replicate_key}={attributes['replicate']}")
         address = TrialAddress(
             study=self.name,
-            study_id=self.stored.study_id,
             trial_id=trial._trial_id,
             number=trial.number,
             cell=self.cell.name,

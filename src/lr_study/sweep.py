@@ -8,8 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
@@ -77,7 +78,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
         objectives = len(directions_of(options))
         task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
         loader = CellLoader(context.config_loader)
-        ours = HydraContext(config_loader=loader, callbacks=context.callbacks)
+        ours = HydraContext(config_loader=cast(ConfigLoader, loader), callbacks=context.callbacks)
         launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
         return _drive(name, config, request, hooks, storage, launcher, task, loader, shared)
 

@@ -20,7 +20,6 @@ class TrialAddress:
     """Where a job's trial is in Optuna, and what the driver knows of it."""
 
     study: str
-    study_id: int
     trial_id: int
     number: int
     cell: str

@@ -1,4 +1,4 @@
-"""A Hydra app that is nothing of this project: the sweeper must work with any."""
+"""A Hydra app that is independent of this project: the sweeper must work with any app."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ for name in ("sgd", "adam"):
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
-    """Wait for `what`, however busy the machine is."""
+    """Wait for `what`, for long enough on a busy machine."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -53,7 +53,7 @@ def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> No
 
 
 def hand_out_tickets(folder: Path, count: int) -> None:
-    """Let so many trials go on that run with `tickets=folder`; no others do."""
+    """Let so many trials with `tickets=folder` continue; the others wait."""
     folder.mkdir(exist_ok=True)
     for ticket in folder.iterdir():
         ticket.unlink()

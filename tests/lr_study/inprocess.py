@@ -1,4 +1,4 @@
-"""Sweeps of the app inside the test's own process: a hundred of them take as long as three real ones."""
+"""Run sweeps of the test app in the test's own process, which is much faster than starting one."""
 
 import contextlib
 import math

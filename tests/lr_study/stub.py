@@ -1,4 +1,4 @@
-"""A launcher that starts nothing: it calls the task at once, and keeps the time that workers would have taken."""
+"""A launcher for tests: it calls the task at once, and computes how long real workers would have taken."""
 
 import heapq
 import time
@@ -17,7 +17,7 @@ class StubLauncher(Launcher):
     Attributes:
         length: seconds that a job would take, from its overrides as a mapping.
         makespan: seconds that `workers` workers would have taken for all waves so far, one after another.
-        job_seconds: processor seconds that were really spent in the jobs here.
+        job_seconds: processor seconds that the jobs really took here.
         waves: the overrides of every job, wave by wave, as mappings.
     """
 

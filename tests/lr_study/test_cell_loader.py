@@ -1,4 +1,4 @@
-"""The short way to a job's configuration gives what composing gives."""
+"""A job's configuration made from its cell's equals the composed one."""
 
 import os
 
@@ -15,9 +15,9 @@ from pipeline import config
 from tests.lr_study import app  # noqa: F401  (its configuration)
 
 
-@pytest.fixture(params=["project", "app"])
+@pytest.fixture(scope="module", params=["project", "app"])
 def swept(request):
-    """(loader, master configuration, cells, values that a job may add) of the project and of another app."""
+    """(loader, master configuration, cells, overrides of a job) of the project and of another app."""
     GlobalHydra.instance().clear()
     if request.param == "project":
         config.register()
@@ -40,7 +40,7 @@ def plain(composed):
     return OmegaConf.to_container(composed, resolve=False), composed.hydra.sweep.dir
 
 
-def test_it_equals_hydras_own_composition(swept):
+def test_a_jobs_configuration_equals_hydras_own_composition(swept):
     loader, master, cells, values = swept
     short = CellLoader(loader)
     short.know(cells)
@@ -54,17 +54,17 @@ def test_it_equals_hydras_own_composition(swept):
         assert OmegaConf.to_container(given, resolve=False) is not None
 
 
-def test_it_really_is_the_short_way(swept):
+def test_a_known_cell_with_other_values_is_not_composed(swept):
     loader, master, cells, values = swept
     short = CellLoader(loader)
     short.know(cells)
-    short._loader = None  # whoever composes now breaks
+    short._loader = None  # composing would fail
     given = short.load_sweep_config(master, [*(text for _, text in cells[0].overrides), *values])
     assert list(given.hydra.overrides.task)[-len(values) :] == values
 
 
 @pytest.mark.parametrize("override", ["+added=1", "~seed", "hydra.job.name=other"])
-def test_what_is_more_than_a_new_value_is_composed(swept, override):
+def test_an_override_that_is_more_than_a_new_value_is_composed(swept, override):
     loader, master, cells, values = swept
     short = CellLoader(loader)
     short.know(cells)

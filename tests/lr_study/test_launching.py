@@ -1,4 +1,4 @@
-"""A job that its queue still holds when its wave is broken off is started twice, and its trial is run once."""
+"""A job that is still queued when its launcher fails may be started twice; its trial runs once."""
 
 import subprocess
 import sys
@@ -26,14 +26,14 @@ def other():
 
 @pytest.fixture
 def relaunched(tmp_path, monkeypatch, other):
-    """Run a sweep whose first wave is broken off, and whose trials another process takes before they are relaunched.
+    """Run a sweep whose launcher fails at first, and whose trial another process takes before it is launched again.
 
-    Returns the trials that were run here.
+    Returns the trials that ran here.
     """
 
     def run(while_waiting, silent=0.0):
         waves, run_here, waited_for = [], [], []
-        started = _start_ticks(other.pid)  # once: of a process that has died since it can't be told any more
+        started = _start_ticks(other.pid)  # now: it can't be read once the process has died
         storage = str(tmp_path / "out" / "optuna.journal")
 
         def launch(launcher, overrides, initial_job_idx):
@@ -64,7 +64,7 @@ def relaunched(tmp_path, monkeypatch, other):
     return run
 
 
-def test_its_repetition_waits_until_the_trial_has_ended(tmp_path, relaunched):
+def test_the_second_job_waits_until_the_trial_has_ended(tmp_path, relaunched):
     def ends(storage, trial_id):
         storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [2.0])
 
@@ -72,7 +72,7 @@ def test_its_repetition_waits_until_the_trial_has_ended(tmp_path, relaunched):
     assert [t.values for t in trials_of(tmp_path)] == [[2.0], [2.0]]
 
 
-def test_its_repetition_runs_the_trial_where_the_process_that_had_it_dies(tmp_path, relaunched, other):
+def test_the_second_job_runs_the_trial_when_the_first_process_dies(tmp_path, relaunched, other):
     def dies(storage, trial_id):
         other.kill()
         other.wait()
@@ -81,7 +81,7 @@ def test_its_repetition_runs_the_trial_where_the_process_that_had_it_dies(tmp_pa
     assert {t.state for t in trials_of(tmp_path)} == {TrialState.COMPLETE}
 
 
-def test_a_process_that_lives_and_gives_no_sign_is_not_waited_for_forever(tmp_path, relaunched):
+def test_the_second_job_does_not_wait_for_a_process_without_a_sign_of_life(tmp_path, relaunched):
     with pytest.raises(SweepFailedError, match="without a result"):
-        relaunched(lambda *waiting: pytest.fail("it was waited for"), silent=2 * trial_task.SILENT_SECONDS)
+        relaunched(lambda *waiting: pytest.fail("it waited"), silent=2 * trial_task.SILENT_SECONDS)
     assert {t.state for t in trials_of(tmp_path)} == {TrialState.FAIL}

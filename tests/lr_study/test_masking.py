@@ -1,4 +1,4 @@
-"""Passwords in addresses: masked wherever they stand, and in whatever is saved or said of a sweep."""
+"""Passwords in addresses are masked in any text, and in all files and messages of a sweep."""
 
 import logging
 import random
@@ -41,7 +41,7 @@ ADDRESS = "http://me:hunter2@127.0.0.1:1"
         ),
         ("a=http://me:p@h b=http://you:q@g", "a=http://me:***@h b=http://you:***@g"),
         ("('http://h?token=abc'), and more", "('http://h?token=***'), and more"),
-        # These have none.
+        # Without a password.
         ("postgresql://me@h/db", None),
         ("http://h:5000 and mail me@x", None),
         ("http://h:abc", None),
@@ -52,12 +52,12 @@ ADDRESS = "http://me:hunter2@127.0.0.1:1"
         ("", None),
     ],
 )
-def test_a_password_is_masked_and_nothing_else(given, shown):
+def test_the_password_of_an_address_is_masked_and_nothing_else(given, shown):
     assert mask_passwords(given) == (given if shown is None else shown)
     assert mask_passwords(mask_passwords(given)) == mask_passwords(given)
 
 
-def test_no_password_of_any_characters_is_left_in_a_text():
+def test_a_password_of_any_characters_is_masked():
     draw = random.Random(0)
     characters = "abcXYZ019@/#?'\"%:;&=+!$*()[]{}<>|^~`,.\\-_é"
     for _ in range(3000):
@@ -71,14 +71,14 @@ def test_no_password_of_any_characters_is_left_in_a_text():
         assert mask_passwords(shown) == shown
 
 
-def test_masking_takes_no_time_with_a_text_made_to_take_it():
+def test_masking_is_fast_even_for_texts_that_are_hard_for_its_patterns():
     started = time.monotonic()
     for text in ("a" * 10**6 + "://x", "http://a:b " * 30_000, "://" + "?pas" * 50_000, "://" + "?password" * 20_000):
         mask_passwords(text)
     assert time.monotonic() - started < 10
 
 
-def test_a_tree_is_masked_value_by_value_and_a_log_message_with_its_traceback():
+def test_trees_log_messages_and_tracebacks_are_masked():
     tree = {"uri": ADDRESS, "list": [ADDRESS, 3, None], "node": {"a": "b"}}
     assert mask_tree(tree) == {
         "uri": ADDRESS.replace(SECRET, "***"),
@@ -95,7 +95,7 @@ def test_a_tree_is_masked_value_by_value_and_a_log_message_with_its_traceback():
     assert SECRET not in said
 
 
-def nowhere(folder):
+def check_secret_in_no_file(folder):
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert files
     for file in files:
@@ -109,10 +109,10 @@ def test_no_file_of_a_sweep_holds_a_password_of_its_command_line(tmp_path):
     multirun(tmp_path, *SEARCH, f"+more.address={ADDRESS}", "hydra/launcher=basic", "hydra.output_subdir=null")
     saved = OmegaConf.load(tmp_path / "out" / "multirun.yaml")
     assert "+address=http://me:***@127.0.0.1:1" in saved.hydra.overrides.task
-    nowhere(tmp_path)
+    check_secret_in_no_file(tmp_path)
 
 
-def test_jobs_get_the_address_as_it_was_given(tmp_path):
+def test_jobs_get_the_address_with_its_password(tmp_path):
     seen = set()
 
     def task(cfg):
@@ -123,7 +123,7 @@ def test_jobs_get_the_address_as_it_was_given(tmp_path):
     assert seen == {ADDRESS}
 
 
-def test_what_a_trial_raised_is_stored_without_the_password_in_it(tmp_path):
+def test_the_error_of_a_trial_is_stored_without_the_password(tmp_path):
     def task(cfg):
         if cfg.x != 1.0:
             raise ConnectionError(f"can't reach {cfg.address}")
@@ -133,10 +133,10 @@ def test_what_a_trial_raised_is_stored_without_the_password_in_it(tmp_path):
     failed = [trial for trial in trials_of(tmp_path, "named") if "error" in trial.user_attrs]
     assert failed
     assert all("me:***@" in trial.user_attrs["error"] for trial in failed)
-    nowhere(tmp_path)
+    check_secret_in_no_file(tmp_path)
 
 
-def test_an_interrupted_sweep_says_how_to_go_on_without_the_password(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_sweep_says_how_to_resume_it_without_the_password(tmp_path, monkeypatch, capsys):
     def task(cfg):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Waves keep workers busy, and the workers stay."""
+"""Waves keep all workers busy, and all waves use the same workers."""
 
 import math
 import statistics
@@ -19,13 +19,13 @@ from tests.lr_study import stub
 from tests.lr_study.inprocess import multirun, trials_of
 from tests.lr_study.test_sweeper import APP, TWO_PROCESSES
 
-# Seconds that a trial of the main job trains at each batch size, and what it costs beside that, on one machine.
+# Seconds of training of a trial of the main job at each batch size, and its other seconds, on one machine.
 TRAINING = {4: 0.53, 8: 0.28, 16: 0.16, 32: 0.10, 64: 0.07, 128: 0.05, 256: 0.035}
 OVERHEAD = 0.12
 
 
 def slowness():
-    """How many times as long a trial at batch 64 trains here and now, three times over."""
+    """How many times longer a trial at batch 64 trains here and now; three measurements."""
     splits = digits("digits", 10, [1, 8, 8], 0, 360, 360, torch.device("cpu"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,7 +67,7 @@ def main_job(tmp_path, monkeypatch):
         started = time.process_time()  # not the clock: other processes run beside this one
         multirun(tmp_path / name, *search, f"hydra/sweeper/sampler={sampler}", "hydra/launcher=stub", task=task)
         own = time.process_time() - started - stub.StubLauncher.job_seconds
-        # The driver's own time is that of this machine at this moment, the trials' is not.
+        # The driver's own time was measured on this machine at this moment, that of the trials was not.
         slow = statistics.median(before + slowness())
         seconds = stub.StubLauncher.makespan + own / slow
         print(f"\nmain job, simulated: {seconds:.1f} s with {workers} worker(s); {slow:.1f} times as slow here")

@@ -1,4 +1,4 @@
-"""What a process says of itself."""
+"""How a process describes itself."""
 
 import sys
 

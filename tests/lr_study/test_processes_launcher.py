@@ -1,4 +1,4 @@
-"""Worker processes that last: what they keep from job to job, and what they don't. Hydra's suite is beside this."""
+"""Worker processes: what they keep between jobs, and what they don't. Hydra's own suite is in test_hydra_suites.py."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def run(run_python, tmp_path: Path, *overrides: str) -> list[list[str]]:
     return [line.split() for line in (tmp_path / "jobs.log").read_text().splitlines()]
 
 
-def test_workers_last_and_look_for_plugins_once_but_what_a_job_registers_ends_with_it(run_python, tmp_path):
+def test_workers_keep_hydras_plugins_between_jobs_but_not_what_a_job_registers(run_python, tmp_path):
     jobs = run(run_python, tmp_path, "hydra.launcher.n_jobs=2", "+x=range(8)")
     assert sorted((int(number), int(x)) for _, _, number, x in jobs) == [(i, i) for i in range(8)]
     processes = {process for process, *_ in jobs}
@@ -40,7 +40,7 @@ def test_workers_last_and_look_for_plugins_once_but_what_a_job_registers_ends_wi
     assert len({(process, plugins) for process, plugins, *_ in jobs}) == len(processes)
 
 
-def test_a_launch_is_unpacked_once_in_each_worker(monkeypatch):
+def test_a_worker_unpacks_a_launch_once(monkeypatch):
     unpacked = []
     monkeypatch.setattr(worker_processes, "_last", None)
     monkeypatch.setattr(

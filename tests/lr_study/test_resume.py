@@ -1,8 +1,9 @@
-"""Whatever dies, whenever: the same command goes on, and ends with the table it would have had."""
+"""Resuming: whatever is killed, and when, the same command ends with the table of an uninterrupted sweep."""
 
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,19 @@ from tests.lr_study.test_sweeper import count_runs
 
 APP = str(Path(__file__).parent / "app.py")
 SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1,2", "hydra.sweeper.n_trials=7", "hydra.sweeper.workers=2")
-# A process that is not there, for the leases in a journal that this very process has written.
+# The id of no process, for the leases in a journal that this process has written.
 DEAD = 2**22 - 1
 
 
-def as_left_by_the_dead(journal):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished sweep of `SEARCH`; copy it before you change it."""
+    folder = tmp_path_factory.mktemp("finished") / "whole"
+    multirun(folder, *SEARCH)
+    return folder
+
+
+def lines_of_a_dead_process(journal):
     """A journal's lines, as if another process had written them and died."""
     return [
         re.sub(rb'"pid": ?\d+', b'"pid":%d' % DEAD, line) for line in journal.read_bytes().splitlines(keepends=True)
@@ -45,12 +54,12 @@ def check_complete(folder, expected, n_trials=7):
     ("sampler", "every"),
     [("tpe", 9), pytest.param("tpe", 1, marks=pytest.mark.long), ("qmc", 17), ("cmaes", 17)],
 )
-def test_a_sweep_cut_off_after_any_record_ends_with_the_same_table(tmp_path, sampler, every):
+def test_a_sweep_killed_after_any_record_ends_with_the_same_table(tmp_path, sampler, every):
     search = (*SEARCH, f"hydra/sweeper/sampler={sampler}")
     multirun(tmp_path / "whole", *search)
     expected = table(tmp_path / "whole")
-    assert len({str(row[1]) for row in expected.values()}) >= 6  # it searches
-    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+    assert len({str(row[1]) for row in expected.values()}) >= 6  # different points
+    lines = lines_of_a_dead_process(tmp_path / "whole" / "out" / "optuna.journal")
     for count in range(0, len(lines), every):
         folder = tmp_path / f"cut{count}"
         (folder / "out").mkdir(parents=True)
@@ -60,10 +69,9 @@ def test_a_sweep_cut_off_after_any_record_ends_with_the_same_table(tmp_path, sam
 
 
 @pytest.mark.parametrize("every", [47, pytest.param(3, marks=pytest.mark.long)])
-def test_a_journal_cut_at_any_byte_of_its_last_record_is_gone_on_with(tmp_path, every):
-    multirun(tmp_path / "whole", *SEARCH)
-    expected = table(tmp_path / "whole")
-    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+def test_a_sweep_is_resumed_from_a_journal_cut_at_any_byte_of_its_last_record(tmp_path, finished, every):
+    expected = table(finished)
+    lines = lines_of_a_dead_process(finished / "out" / "optuna.journal")
     last = max(i for i, line in enumerate(lines) if b'"op_code":4' in line)
     whole = b"".join(lines[: last + 1])
     for cut in range(1, len(lines[last]), every):
@@ -74,7 +82,7 @@ def test_a_journal_cut_at_any_byte_of_its_last_record_is_gone_on_with(tmp_path, 
         check_complete(folder, expected)
 
 
-def test_every_byte_of_a_torn_record_is_cut_off(tmp_path):
+def test_an_incomplete_record_of_any_length_is_removed(tmp_path):
     journal = tmp_path / "optuna.journal"
     storage = open_storage(str(journal))
     storage.create_new_study([1], "first")
@@ -89,8 +97,8 @@ def test_every_byte_of_a_torn_record_is_cut_off(tmp_path):
         assert [s.study_name for s in again.get_all_studies()] == ["first", "third"]
 
 
-def test_more_trials_later_are_added_and_the_numbering_goes_on(tmp_path):
-    multirun(tmp_path, *SEARCH)
+def test_more_trials_are_added_later_with_the_next_numbers(tmp_path, finished):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     first = table(tmp_path)
     multirun(tmp_path, *SEARCH, "hydra.sweeper.n_trials=10")
     assert {slot: row for slot, row in table(tmp_path).items() if slot < 7} == first
@@ -98,10 +106,10 @@ def test_more_trials_later_are_added_and_the_numbering_goes_on(tmp_path):
     assert sorted(table(tmp_path)) == list(range(10))
 
 
-def test_another_configuration_under_the_same_name_is_refused_with_the_difference(tmp_path):
+def test_another_configuration_under_the_same_name_is_refused_with_the_difference(tmp_path, finished):
     from lr_study.errors import SweepRequestError
 
-    multirun(tmp_path, *SEARCH)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     with pytest.raises(SweepRequestError, match=r"sleep: 0\.0, now 0\.5"):
         multirun(tmp_path, *SEARCH, "sleep=0.5")
     assert len(trials_of(tmp_path)) == 7
@@ -109,7 +117,11 @@ def test_another_configuration_under_the_same_name_is_refused_with_the_differenc
 
 
 def kill_again_and_again(folder, command, shares):
-    """Start the command, kill -9 it and its workers when so many trials could end, then let it end; its last output."""
+    """Start the command and kill it with its workers, once for each number of trials in `shares`; then let it end.
+
+    Returns:
+        The last process.
+    """
     for share in shares:
         begun = count_runs(folder)
         hand_out_tickets(folder / "tickets", share)
@@ -117,7 +129,7 @@ def kill_again_and_again(folder, command, shares):
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            # One more than there are tickets: it runs, whenever the signal comes.
+            # One more trial than there are tickets is running when the signal comes.
             wait_until(lambda goal=begun + share: count_runs(folder) > goal, f"{share} trials and one more")
         finally:
             os.killpg(driver.pid, signal.SIGKILL)
@@ -141,7 +153,7 @@ def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(
     check_complete(tmp_path / "killed", table(tmp_path / "whole"), n_trials=12)
 
 
-def test_a_worker_that_dies_while_it_writes_harms_nobody_else(tmp_path, run_python):
+def test_a_worker_killed_while_it_writes_loses_only_its_own_trial(tmp_path, run_python):
     overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
     done = run_python(APP, "-m", *overrides, "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "fails=tear")
     assert done.returncode == 0, done.stderr
@@ -149,9 +161,8 @@ def test_a_worker_that_dies_while_it_writes_harms_nobody_else(tmp_path, run_pyth
     assert states == [TrialState.FAIL if t % 3 == 1 else TrialState.COMPLETE for t in range(7)]
 
 
-def test_a_trial_whose_driver_dies_each_time_fails_in_the_end(tmp_path):
-    multirun(tmp_path / "whole", *SEARCH)
-    lines = as_left_by_the_dead(tmp_path / "whole" / "out" / "optuna.journal")
+def test_a_trial_whose_driver_dies_each_time_fails_in_the_end(tmp_path, finished):
+    lines = lines_of_a_dead_process(finished / "out" / "optuna.journal")
     first_end = next(i for i, line in enumerate(lines) if b'"op_code":6' in line)
     journal = tmp_path / "out" / "optuna.journal"
     journal.parent.mkdir()
@@ -161,10 +172,10 @@ def test_a_trial_whose_driver_dies_each_time_fails_in_the_end(tmp_path):
         raise KeyboardInterrupt
 
     for _ in range(2):
-        # An interruption is nobody's fault, a death may be the trial's.
+        # Interruptions don't count against the trial, deaths do.
         with pytest.raises(KeyboardInterrupt):
             multirun(tmp_path, *SEARCH, task=dies)
-        text = b"".join(as_left_by_the_dead(journal)).replace(b'"interrupted":true', b'"by hand":true')
+        text = b"".join(lines_of_a_dead_process(journal)).replace(b'"interrupted":true', b'"by hand":true')
         journal.write_bytes(text)
     multirun(tmp_path, *SEARCH)
     failed = [t for t in trials_of(tmp_path) if t.state is TrialState.FAIL and not t.user_attrs.get("lost")]
@@ -172,7 +183,7 @@ def test_a_trial_whose_driver_dies_each_time_fails_in_the_end(tmp_path):
 
 
 def started(folder, *overrides):
-    """A driver that runs in the background on a database in `folder`."""
+    """Start a driver in the background, on a database in `folder`."""
     common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
     storage = f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"
     return subprocess.Popen(
@@ -196,16 +207,16 @@ def database_table(folder):
 
 
 def drivers_of(folder):
-    """The drivers that have asked for a trial by now; whoever looks earlier makes the database."""
+    """The drivers that have made a trial by now. Before the first trial, looking would make the database."""
     if not count_runs(folder):
         return set()
-    with contextlib.suppress(Exception):  # somebody writes
+    with contextlib.suppress(Exception):  # a driver is writing
         return {str(t.user_attrs.get("driver")) for t in database_study(folder).trials}
     return set()
 
 
 @pytest.mark.parametrize("kill_one", [pytest.param(False, marks=pytest.mark.long), True])
-def test_drivers_on_one_database_share_the_work_and_outlive_each_other(tmp_path, kill_one):
+def test_drivers_on_one_database_share_the_trials_and_take_over_those_of_a_dead_driver(tmp_path, kill_one):
     drivers = [started(tmp_path, "tickets=tickets", "hydra.sweeper.n_trials=18") for _ in range(2)]
     try:
         wait_until(lambda: len(drivers_of(tmp_path)) == 2, "the second driver")
@@ -223,5 +234,5 @@ def test_drivers_on_one_database_share_the_work_and_outlive_each_other(tmp_path,
     assert slots == list(range(18))
     runs = count_runs(tmp_path)
     lost = sum(bool(t.user_attrs.get("lost")) for t in trials)
-    assert 18 <= runs <= 18 + lost  # what was lost may not have begun
+    assert 18 <= runs <= 18 + lost  # a lost trial may not have begun
     assert len({str(t.user_attrs["driver"]) for t in trials}) == 2

@@ -1,4 +1,4 @@
-"""Ten thousand trials: every one counted, at a cost in time and memory that doesn't grow."""
+"""Ten thousand trials: none is lost, and time and memory for each don't grow."""
 
 import itertools
 import resource
@@ -23,7 +23,7 @@ SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1", "hydra/sweeper/sampler=r
 
 
 class Watching(Hooks):
-    """Notes this process's time and memory after each wave: what other processes do beside it counts for nothing."""
+    """Records this process's processor time and memory after each wave."""
 
     seen: list[tuple[int, float, int]]
 
@@ -86,7 +86,7 @@ def test_a_thousand_real_jobs_end_in_flat_memory(tmp_path):
     study = optuna.load_study(study_name="app", storage=open_storage(str(tmp_path / "out" / "optuna.journal")))
     ends = sorted(t.datetime_complete for t in study.trials)
     assert len(ends) == 1000
-    # Two waves at a time; the median, for the machine may be busy with something else now and then.
+    # Two waves at a time; the median, since the machine may be busy now and then.
     gaps = [(after - before).total_seconds() / 8 for before, after in itertools.pairwise(ends[::8])]
     quarters = [statistics.median(gaps[i : i + 31]) for i in (0, 31, 62, 93)]
     print(

@@ -1,4 +1,4 @@
-"""Samplers, pruners, objectives, intervals and further trials, each in a whole sweep of the app."""
+"""Samplers, pruners, objectives, intervals and further trials, in sweeps of the test app."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ def test_every_ready_sampler_searches_any_number_of_dimensions(tmp_path, sampler
     "target",
     ["optuna.samplers.NSGAIISampler", "optuna.samplers.BruteForceSampler", "optuna.samplers.NSGAIIISampler"],
 )
-def test_any_sampler_of_optunas_can_be_named(tmp_path, target):
+def test_any_sampler_of_optuna_can_be_chosen_by_its_class(tmp_path, target):
     named = ("hydra/sweeper/sampler=random", f"hydra.sweeper.sampler._target_={target}")
     multirun(tmp_path, "size=int(interval(1,4))", "x=2.0", "hydra.sweeper.n_trials=6", *named)
     assert len(table(tmp_path)) == 6
@@ -42,7 +42,7 @@ def test_the_grid_takes_each_point_with_every_replicate(tmp_path):
     multirun(tmp_path, *search)
     points = [(t.params["x"], t.user_attrs["replicate"]) for t in trials_of(tmp_path)]
     lows = [0.125, 1.0, 8.0]
-    # The configured value goes first, in the place of the first point's first replicate.
+    # The first trial takes the configured value instead of the first point.
     assert points[0] == (1.0, "0")
     assert points[1:9] == [(pytest.approx(x), str(seed)) for x in lows for seed in range(3)][1:]
 
@@ -95,7 +95,7 @@ def test_several_objectives_are_searched_together(tmp_path):
 
 
 @pytest.mark.parametrize("returned", [None, "text", (1.0, 2.0), float("nan")])
-def test_what_is_no_objective_is_a_failure_that_says_so(tmp_path, returned):
+def test_a_trial_that_returns_no_number_fails_with_the_reason(tmp_path, returned):
     def task(cfg):
         return returned if cfg.seed == 1 else parabola(cfg)
 
@@ -105,15 +105,14 @@ def test_what_is_no_objective_is_a_failure_that_says_so(tmp_path, returned):
     assert all("NaN" in t.user_attrs["error"] or "not 1 number" in t.user_attrs["error"] for t in failed)
 
 
-def test_a_waves_trials_are_pending_for_the_sampler(tmp_path):
-    """Points of one wave differ although none of its results is known."""
+def test_the_trials_of_a_wave_get_different_points_although_none_has_a_result(tmp_path):
     multirun(tmp_path, "x=tag(log,interval(0.125,8.0))", "hydra.sweeper.n_trials=24", "hydra.sweeper.workers=6")
     trials = trials_of(tmp_path)
     assert {tuple(t.user_attrs["wave"]) for t in trials} == {(0, 12, 0, 12), (1, 12, 12, 24)}
     assert len({t.params["x"] for t in trials}) == 24
 
 
-def test_an_optimum_at_the_end_widens_the_interval_up_to_three_times_and_says_so(tmp_path, capsys):
+def test_an_optimum_at_the_end_of_an_interval_widens_it_up_to_three_times_and_logs_it(tmp_path, capsys):
     search = ("x=tag(log,interval(1.0,2.0))", "size=100", "hydra.sweeper.n_trials=40", "hydra.sweeper.widenings=3")
     multirun(tmp_path, *search)
     said = [line for line in capsys.readouterr().out.splitlines() if "end of its interval" in line]
@@ -121,7 +120,7 @@ def test_an_optimum_at_the_end_widens_the_interval_up_to_three_times_and_says_so
     assert "now 1 to 128" in said[-1]
     trials = trials_of(tmp_path)
     assert max(t.params["x"] for t in trials) > 32
-    # What Optuna's storage sees is wide from the start.
+    # The distribution in Optuna's storage is wide from the start.
     assert {str(t.distributions["x"]) for t in trials} == {
         "FloatDistribution(high=128.0, log=True, low=0.015625, step=None)"
     }
@@ -182,7 +181,7 @@ def test_further_trials_follow_the_search_and_are_run_once(tmp_path):
     assert Confirming.calls[-1] == "complete"
 
 
-def test_config_groups_may_be_cells_and_globs_choose_them(tmp_path):
+def test_config_groups_make_cells_also_by_globs(tmp_path):
     multirun(tmp_path / "glob", "method=glob(*)", "size=range(1,3)", "x=interval(0.5,2.0)", "hydra.sweeper.n_trials=2")
     open_studies = [
         trials_of(tmp_path / "glob", f"app/method={method},size={size}")
@@ -202,7 +201,7 @@ def test_the_search_space_is_resolved_inside_each_cell(tmp_path):
     assert all(10 <= t.params["x"] <= 20 for t in trials_of(tmp_path, "app/size=10"))
 
 
-def test_a_sweep_that_fails_alike_in_all_trials_stops_at_once_and_a_rate_stops_later(tmp_path):
+def test_a_sweep_stops_at_once_when_all_trials_fail_with_one_error_and_later_by_the_share_of_failures(tmp_path):
     from lr_study import SweepFailedError
 
     def task(cfg):
@@ -211,7 +210,7 @@ def test_a_sweep_that_fails_alike_in_all_trials_stops_at_once_and_a_rate_stops_l
     with pytest.raises(SweepFailedError, match="nothing works"):
         multirun(tmp_path / "alike", *SEARCH, task=task)
     assert len(trials_of(tmp_path / "alike")) == 2
-    # Mended, the same command goes on.
+    # With the cause fixed, the same command resumes the sweep.
     multirun(tmp_path / "alike", *SEARCH, "hydra.sweeper.n_trials=8")
     states = [t.state for t in trials_of(tmp_path / "alike")]
     assert states == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 6
@@ -233,7 +232,9 @@ def test_a_sweep_that_fails_alike_in_all_trials_stops_at_once_and_a_rate_stops_l
 
 
 @pytest.mark.parametrize("refusals", [1, 10**6])
-def test_a_storage_that_refuses_a_result_is_asked_again_and_never_waited_for(tmp_path, monkeypatch, refusals):
+def test_a_result_that_the_storage_refuses_is_written_again_and_given_up_after_some_tries(
+    tmp_path, monkeypatch, refusals
+):
     monkeypatch.setattr(storage, "_PAUSE", 0.0)
     write, refused = JournalStorage.set_trial_state_values, []
 
@@ -254,7 +255,7 @@ def test_a_storage_that_refuses_a_result_is_asked_again_and_never_waited_for(tmp
         assert {t.user_attrs["error"] for t in trials} == {"its process ended without a result"}
 
 
-def test_optunas_pictures_open_the_storage_as_it_is(tmp_path):
+def test_optunas_own_plots_read_the_storage(tmp_path):
     multirun(tmp_path, *SEARCH, "hydra/sweeper/pruner=median", "hydra.sweeper.n_trials=12", task=reporting)
     from lr_study.storage import open_storage
 
@@ -272,17 +273,17 @@ def test_optunas_pictures_open_the_storage_as_it_is(tmp_path):
             assert np.ravel(getattr(optuna.visualization.matplotlib, draw)(study))[0].has_data()
 
 
-class NeedsWhatIsNotThere(optuna.samplers.RandomSampler):
-    """Imports what it needs when it first proposes, as Optuna's CMA-ES does."""
+class NeedsMissingPackage(optuna.samplers.RandomSampler):
+    """Imports its package when it first proposes, as Optuna's CMA-ES does."""
 
     def sample_independent(self, study, trial, param_name, param_distribution):
         raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
 
 
-def test_a_sampler_that_needs_what_is_not_installed_is_refused_before_anything_starts(tmp_path):
+def test_a_sampler_that_needs_a_missing_package_is_refused_before_anything_starts(tmp_path):
     from lr_study.errors import SweepRequestError
 
-    named = "hydra.sweeper.sampler._target_=tests.lr_study.test_search.NeedsWhatIsNotThere"
+    named = "hydra.sweeper.sampler._target_=tests.lr_study.test_search.NeedsMissingPackage"
     with pytest.raises(SweepRequestError, match=r"not installed \(nowhere\)"):
         multirun(tmp_path, *SEARCH, "hydra/sweeper/sampler=random", named)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The sweeper, in an app of its own and in real processes."""
+"""The sweeper in an app of its own: cells, replicates, failures, kills, locks and refusals."""
 
 import contextlib
 import itertools
@@ -22,6 +22,7 @@ from lr_study import storage
 from lr_study.errors import SweepRequestError
 from lr_study.storage import check_storage, open_storage, prepare_journal
 from tests.lr_study.app import hand_out_tickets, wait_until
+from tests.lr_study.inprocess import multirun, parabola, table, trials_of
 
 APP = str(Path(__file__).parent / "app.py")
 TWO_PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
@@ -41,7 +42,7 @@ def sweep(run_python, tmp_path):
 
 @contextlib.contextmanager
 def driver_of(folder, *overrides):
-    """The app's sweep in the background; it doesn't outlive the block."""
+    """Run the app's sweep in the background; it ends with the block."""
     common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
     command = [sys.executable, APP, "-m", *common, *overrides]
     driver = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -70,7 +71,7 @@ def runs(folder):
 
 
 def count_runs(folder):
-    """How many trials were begun; none where there is no log yet."""
+    """How many trials have begun."""
     return len(runs(folder)) if (folder / "runs.log").exists() else 0
 
 
@@ -87,67 +88,67 @@ def test_choices_make_cells_and_intervals_are_searched(sweep):
         assert [(t.params["x"] - size) ** 2 for t in trials(sweep.folder, study)] == pytest.approx(values)
 
 
-def test_the_configured_value_is_tried_first(sweep):
-    sweep("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=2")
-    assert trials(sweep.folder, "app")[0].params["x"] == 1.0
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The folder of a finished search with three replicates."""
+    folder = tmp_path_factory.mktemp("searched")
+    multirun(folder, "x=tag(log,interval(0.125,8.0))", "seed=7,8,9", "hydra.sweeper.n_trials=7")
+    return folder
 
 
-def test_without_an_interval_it_is_a_grid(sweep):
-    done = sweep("size=1,2,3", "x=0.5,1.5")
-    assert done.returncode == 0, done.stderr
-    assert sorted((size, x) for size, _, _, x in runs(sweep.folder)) == [
-        (str(size), x) for size in (1, 2, 3) for x in ("0.5", "1.5")
-    ]
+def test_the_configured_value_is_tried_first(searched):
+    assert trials_of(searched)[0].params["x"] == 1.0
 
 
-def test_replicates_rotate_inside_a_study_and_make_no_cells(sweep):
-    sweep("seed=7,8,9", "x=interval(0.0,4.0)", "hydra.sweeper.n_trials=7")
-    assert [seed for _, _, seed, _ in runs(sweep.folder)] == ["7", "8", "9", "7", "8", "9", "7"]
-    assert list(studies(sweep.folder)[0]) == ["app"]
+def test_without_an_interval_it_is_a_grid(tmp_path):
+    points = []
+    multirun(tmp_path, "size=1,2,3", "x=0.5,1.5", task=lambda cfg: points.append((cfg.size, cfg.x)))
+    assert sorted(points) == [(size, x) for size in (1, 2, 3) for x in (0.5, 1.5)]
 
 
-def test_the_same_command_again_runs_nothing_and_more_trials_extend_it(sweep):
-    overrides = ("x=interval(0.0,4.0)", "seed=0,1")
-    sweep(*overrides, "hydra.sweeper.n_trials=3")
-    sweep(*overrides, "hydra.sweeper.n_trials=3")
-    assert len(runs(sweep.folder)) == 3
-    sweep(*overrides, "hydra.sweeper.n_trials=5")
-    assert len(runs(sweep.folder)) == 5
-    assert [t.number for t in trials(sweep.folder, "app")] == list(range(5))
+def test_the_trials_of_a_study_take_the_replicates_in_turn(searched):
+    assert [t.user_attrs["replicate"] for t in trials_of(searched)] == ["7", "8", "9", "7", "8", "9", "7"]
+    assert list(studies(searched)[0]) == ["app"]
 
 
-def test_the_same_command_elsewhere_gives_the_same_table(sweep, run_python, tmp_path):
-    tables = []
-    for folder in ("a", "b"):
-        sweep(
-            "x=interval(0.0,4.0)",
-            "hydra.sweeper.n_trials=8",
-            f"hydra.sweep.dir={folder}",
-            f"log={folder}.log",
-        )
-        tables.append((tmp_path / f"{folder}.log").read_text())
-    assert tables[0] == tables[1]
-    assert len(set(tables[0].splitlines())) == 8
+def test_the_same_command_again_runs_nothing_and_more_trials_extend_the_sweep(tmp_path):
+    begun = []
+
+    def task(cfg):
+        begun.append(cfg)
+        return parabola(cfg)
+
+    for n_trials in (3, 3, 5):
+        search = ("x=tag(log,interval(0.125,8.0))", "seed=0,1", f"hydra.sweeper.n_trials={n_trials}")
+        multirun(tmp_path, *search, task=task)
+        assert len(begun) == n_trials
+    assert [t.number for t in trials_of(tmp_path)] == list(range(5))
+
+
+def test_the_same_command_in_another_folder_gives_the_same_table(searched, tmp_path):
+    multirun(tmp_path, "x=tag(log,interval(0.125,8.0))", "seed=7,8,9", "hydra.sweeper.n_trials=7")
+    assert table(tmp_path) == table(searched)
+    assert len({str(params) for _, params, *_ in table(tmp_path).values()}) == 7
 
 
 @pytest.mark.parametrize("fails", ["raise", "exit", "nan", "unpicklable"])
-def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(sweep, fails):
+def test_a_failed_trial_is_recorded_and_the_sweep_continues(sweep, fails):
     done = sweep("x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", f"fails={fails}", *TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
-    table = trials(sweep.folder, "app")
-    assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
+    found = trials(sweep.folder, "app")
+    assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
     expected = {"raise": "unlucky", "exit": "leaves", "nan": "NaN", "unpicklable": "no pickle"}[fails]
-    assert all(expected in t.user_attrs["error"] for t in table if t.state is TrialState.FAIL)
+    assert all(expected in t.user_attrs["error"] for t in found if t.state is TrialState.FAIL)
 
 
-def test_a_killed_worker_costs_its_own_trial_and_no_other(sweep):
+def test_a_killed_worker_loses_its_own_trial_and_no_other(sweep):
     done = sweep(
         "x=interval(0.0,4.0)", "seed=0,1,2", "hydra.sweeper.n_trials=6", "fails=kill", "sleep=0.2", *TWO_PROCESSES
     )
     assert done.returncode == 0, done.stderr
-    table = trials(sweep.folder, "app")
-    assert [t.state for t in table] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
-    assert all("died" in t.user_attrs["error"] for t in table if t.state is TrialState.FAIL)
+    found = trials(sweep.folder, "app")
+    assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2
+    assert all("died" in t.user_attrs["error"] for t in found if t.state is TrialState.FAIL)
 
 
 def test_a_sweep_whose_trials_all_fail_stops_after_its_first_wave(sweep):
@@ -167,13 +168,13 @@ def test_a_killed_sweep_is_finished_by_the_same_command(sweep, tmp_path):
     hand_out_tickets(tmp_path / "tickets", 8)
     done = sweep(*overrides)
     assert done.returncode == 0, done.stderr
-    table = trials(tmp_path, "app")
-    finished = [t for t in table if t.state is TrialState.COMPLETE]
-    lost = [t for t in table if t.user_attrs.get("lost")]
+    found = trials(tmp_path, "app")
+    finished = [t for t in found if t.state is TrialState.COMPLETE]
+    lost = [t for t in found if t.user_attrs.get("lost")]
     assert len(finished) == 8
     assert lost
     for trial in lost:
-        (retry,) = [t for t in table if t.user_attrs.get("retry_of") == trial.number]
+        (retry,) = [t for t in found if t.user_attrs.get("retry_of") == trial.number]
         assert retry.params == trial.params
         assert retry.user_attrs["replicate"] == trial.user_attrs["replicate"]
         assert retry.state is TrialState.COMPLETE
@@ -209,7 +210,7 @@ def test_a_wrong_request_is_refused_before_anything_is_written(sweep, override, 
     assert list(sweep.folder.iterdir()) == []
 
 
-def test_a_torn_last_line_is_cut_off_and_kept_beside(tmp_path):
+def test_an_incomplete_last_line_is_removed_and_kept_in_a_copy(tmp_path):
     journal = tmp_path / "optuna.journal"
     journal.write_bytes(b'{"op_code": 0}\n{"op_co')
     prepare_journal(str(journal))
@@ -217,7 +218,7 @@ def test_a_torn_last_line_is_cut_off_and_kept_beside(tmp_path):
     assert (tmp_path / "optuna.torn").read_bytes().endswith(b'{"op_co')
 
 
-def test_a_lock_dies_with_the_process_that_held_it(tmp_path):
+def test_a_lock_is_released_when_its_process_dies(tmp_path):
     journal = tmp_path / "optuna.journal"
     program = (
         "import sys, time; from lr_study.storage import _KernelLock\n"
@@ -237,7 +238,7 @@ def test_a_lock_dies_with_the_process_that_held_it(tmp_path):
 
 @pytest.fixture
 def database(tmp_path, monkeypatch):
-    """Make a SQLite file with some tables, and have a function called instead of waiting; returns its URL."""
+    """Make a SQLite file with some tables, and call a function instead of waiting; returns its URL."""
 
     def make(*tables, while_waiting):
         engine = sqlalchemy.create_engine(url := f"sqlite:///{tmp_path}/optuna.db")
@@ -252,12 +253,12 @@ def database(tmp_path, monkeypatch):
     return make
 
 
-def test_a_database_that_another_driver_is_making_is_waited_for(database):
+def test_the_check_waits_for_a_database_that_another_driver_is_making(database):
     check_storage(database("studies", "version_info", while_waiting=BaseModel.metadata.create_all))
 
 
 @pytest.mark.parametrize("tables", [("studies",), ("trials", "version_info", "mine"), ("mine",)])
-def test_a_database_that_does_not_become_optunas_is_refused_and_at_once_where_it_can_not(database, tables):
+def test_a_database_that_is_not_optunas_is_refused_at_once_or_when_its_tables_stay_incomplete(database, tables):
     waits = []
     with pytest.raises(SweepRequestError, match="not Optuna's"):
         check_storage(database(*tables, while_waiting=waits.append))
