@@ -153,7 +153,7 @@ def test_the_report_command_refuses_what_it_cannot_find(swept, tmp_path):
         (["nope", "--tracking-uri", uri, "--experiment", "x"], "no experiment x"),
         (["nope", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"], "no tracking database there"),
         (["--table", "nope.csv"], "can't be read"),
-        (["--table", "nope.csv", "--margin", "x"], "report.margin=x"),
+        (["--table", str(table), "--margin", "x"], "report.margin=x"),
     ):
         with pytest.raises(RequestError, match=names):
             report.main(arguments)
