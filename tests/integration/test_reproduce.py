@@ -301,10 +301,10 @@ def test_a_killed_run_is_gone_on_with_in_the_same_mlflow_run_and_equals_the_unin
     assert process.wait() == -signal.SIGKILL
     done = run_python(*request)
     assert done.returncode == 0, done.stderr
-    assert "Going on with a run that was cut off" in done.stderr
+    assert "Resuming a run that was cut off" in done.stderr
     whole = run_python(*(part for part in request if part != "resume=auto"))
     assert whole.returncode == 0, whole.stderr
-    assert "Going on" not in whole.stderr
+    assert "Resuming" not in whole.stderr
     store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
     second, first = store.client.search_runs([store.experiment_id])
     assert {r.info.status for r in (first, second)} == {"FINISHED"}
