@@ -1,1 +1,1 @@
-"""Tables in, tables and figures out: knows neither torch, Hydra, MLflow nor Optuna."""
+"""From a table of runs to the answer: statistics, text, figures and the page; without torch, Hydra, MLflow or Optuna."""
