@@ -1,1 +1,1 @@
-"""From a table of runs to the answer: statistics, text, figures and the page; without torch, Hydra, MLflow or Optuna."""
+"""From a table of runs to statistics, text, figures and a page; uses neither torch, Hydra, MLflow nor Optuna."""
