@@ -1,4 +1,4 @@
-"""Advice against closed forms, on tables whose law is known, and where there must be none."""
+"""Advice compared with closed forms, on tables whose law is known, and refusals."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def test_adam_sde_says_why_where_it_is_impossible():
 
 
 @pytest.mark.parametrize("question", [Question(1, 1e300, 10**400), Question(10**9, 1e-320, 1, exponent=2.0)])
-def test_what_no_computer_can_hold_is_no_advice(question):
+def test_an_lr_that_overflows_or_underflows_is_no_advice(question):
     for rule in ("linear", "power"):
         assert apply_rule(rule, question).lr is None
 
@@ -128,7 +128,7 @@ def test_interpolation_is_a_straight_line_of_paired_draws_in_octaves(measured):
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(tuple(2**quantiles))
 
 
-def test_the_allowance_for_a_bend_is_that_of_the_saturating_law():
+def test_the_curvature_allowance_is_that_of_the_saturating_law():
     places = np.linspace(-15, 15, 3001)
 
     def law(place):
@@ -141,7 +141,7 @@ def test_the_allowance_for_a_bend_is_that_of_the_saturating_law():
             assert above - 1e-9 <= curvature_allowance(apart, share) <= 1.05 * above
 
 
-def test_the_interval_holds_a_law_that_bends_between_the_neighbours():
+def test_the_interval_covers_a_concave_law_between_the_neighbours():
     inside = 0
     for seed in range(5):
         best = evidence_of(runs_of(saturating, (32, 512), seed, noise=0.03), 32, 128).best_lr
@@ -149,7 +149,7 @@ def test_the_interval_holds_a_law_that_bends_between_the_neighbours():
     assert inside >= 4
 
 
-def test_a_bend_under_the_old_batch_lowers_the_ratio(measured):
+def test_a_concave_law_at_the_old_batch_lowers_the_ratio(measured):
     answer = analyse(measured)
     low, high = (cell.curve.argmins() for cell in answer.batches if cell.batch in (128, 512))
     evidence = advise(Question(256, 0.1, 512), answer).evidence

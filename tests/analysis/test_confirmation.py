@@ -1,4 +1,4 @@
-"""Fresh seeds in pairs, published means, and what is still to run."""
+"""Comparisons of fresh seeds in pairs and of published means, and the LRs that fresh seeds should run."""
 
 import math
 from pathlib import Path
@@ -56,16 +56,16 @@ def test_a_seed_without_its_partner_and_a_search_run_are_no_pair():
     assert compare(runs, 0.2, 0.1) is None
 
 
-def test_what_is_to_run_is_each_rules_lr_and_the_best_one_below_the_failing():
+def test_fresh_seeds_run_the_best_lr_and_each_rules_lr_below_the_failing_one():
     runs = searched(lambda size: 0.1 * size / 64)
-    anchor = analyse(runs, AnalysisSettings(base_batch=64)).batches[1].best_lr
+    base_lr = analyse(runs, AnalysisSettings(base_batch=64)).batches[1].best_lr
     points = points_to_confirm(runs, 64)
     assert [batch for batch, _ in points].count(64) == 1  # all rules start there
     at_256 = [lr for batch, lr in points if batch == 256]
     assert len(at_256) == 4
-    assert at_256[1:] == pytest.approx([anchor * 4, anchor * 2, anchor])
-    failing = [*runs, Run(256, anchor * 3, math.nan, seed=0, status="diverged")]
-    assert all(lr < anchor * 3 for batch, lr in points_to_confirm(failing, 64) if batch == 256)
+    assert at_256[1:] == pytest.approx([base_lr * 4, base_lr * 2, base_lr])
+    failing = [*runs, Run(256, base_lr * 3, math.nan, seed=0, status="diverged")]
+    assert all(lr < base_lr * 3 for batch, lr in points_to_confirm(failing, 64) if batch == 256)
 
 
 def test_confirmation_moves_neither_the_best_lr_nor_what_is_to_run():
@@ -97,7 +97,7 @@ def test_pairs_that_agree_to_the_last_digit_are_no_more_certain_than_a_sign_test
     assert found.p_value_above(15.0) == found.p_value_below(5.0) == 1
 
 
-def test_the_luckiest_of_many_equal_means_breaks_no_rule():
+def test_the_lowest_of_many_equal_means_breaks_no_rule():
     rng = np.random.default_rng(0)
     verdicts = []
     for _ in range(300):
@@ -133,11 +133,11 @@ def test_an_undecided_rule_says_how_many_seeds_would_decide():
 
 def test_a_break_that_only_the_number_of_batch_sizes_leaves_open_is_said():
     runs = searched(lambda size: 0.1 * min(size, 64) / 64)
-    by_luck = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    noise = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
     # One-sided p = 0.03: enough for one batch size, not for the smaller of two.
-    gap = 0.002 + stats.t.isf(0.03, 4) * 0.02 * by_luck.std(ddof=1) / math.sqrt(5)
+    gap = 0.002 + stats.t.isf(0.03, 4) * 0.02 * noise.std(ddof=1) / math.sqrt(5)
     for batch, lr in points_to_confirm(runs, 64):
-        worse = gap + 0.02 * by_luck if batch == 256 and lr > 0.3 else 0.0 * by_luck
+        worse = gap + 0.02 * noise if batch == 256 and lr > 0.3 else 0.0 * noise
         runs += [fresh(batch, lr, 0.2 + worse[seed], seed) for seed in range(5)]
     terms = AnalysisSettings(Margin(0.002, False), base_batch=64)
     alone = analyse([run for run in runs if run.batch != 16], terms)
@@ -151,7 +151,7 @@ def test_a_break_that_only_the_number_of_batch_sizes_leaves_open_is_said():
     )
 
 
-def test_looks_share_the_level_and_more_than_planned_are_owned_up_to():
+def test_looks_share_the_level_and_the_report_says_if_there_were_more_than_planned():
     runs = searched(lambda size: 0.1 * size / 64)
     assert analyse(runs, AnalysisSettings(planned_looks=2)).level == pytest.approx(0.025)
     unplanned = analyse(runs, AnalysisSettings(looks=3, planned_looks=1))

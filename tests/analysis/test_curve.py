@@ -49,7 +49,7 @@ def test_a_minimum_beyond_what_was_tried_is_censored(tried, side):
     assert curve.censored() == side
 
 
-def test_too_few_runs_or_places_give_no_curve():
+def test_too_few_runs_or_lrs_give_no_curve():
     rng = np.random.default_rng(0)
     assert fit_curve([Run(64, 0.1, 1.0)] * 4, rng) is None
     assert fit_curve([Run(64, lr, 1.0 + lr) for lr in (0.1, 0.1, 0.2, 0.2, 0.4, 0.4)], rng) is None
