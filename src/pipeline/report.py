@@ -31,37 +31,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         RequestError: no runs to report on, or something in the request is wrong.
     """
     options = _parser().parse_args(arguments)
+    margin = None if options.plan or options.margin is None else Margin(*parse_margin(options.margin))
     if options.plan:
         print_plan(read_design(options), options.seconds_per_run, options.workers)
     elif options.table is not None and (optima := read_optima(Path(options.table))) is not None:
         _report_law(optima, options)
     elif options.table is not None:
-        _report(_answer_table(options), options.table, options)
+        _report(_answer_table(options, margin), options.table, options)
     elif options.sweep is not None:
-        _report_sweep(options)
+        _report_sweep(options, margin)
     else:
         raise RequestError("Nothing to report on: name a sweep, or give --table FILE, or --plan.")
 
 
-def _report_sweep(options: argparse.Namespace) -> None:
+def _report_sweep(options: argparse.Namespace, margin: Margin | None) -> None:
     from pipeline.sweep.answer import answer_sweep
     from pipeline.tracking.store import open_existing_store
 
     store = open_existing_store(options.tracking_uri, options.experiment)
-    answers = answer_sweep(store, options.sweep, _margin(options), options.base_batch, is_look=True)
+    answers = answer_sweep(store, options.sweep, margin, options.base_batch, is_look=True)
     _report(answers, options.sweep, options, store.run_url)
 
 
-def _answer_table(options: argparse.Namespace) -> dict[str, tuple[Answer, list[Run]]]:
-    margin = _margin(options)
+def _answer_table(options: argparse.Namespace, margin: Margin | None) -> dict[str, tuple[Answer, list[Run]]]:
     source = "given with this report" if margin else "the default"
     terms = AnalysisSettings(margin or Margin(), source, options.base_batch)
     runs = read_table(Path(options.table))
     return {name: (analyse(found, terms), found) for name, found in by_workload(runs).items()}
-
-
-def _margin(options: argparse.Namespace) -> Margin | None:
-    return None if options.margin is None else Margin(*parse_margin(options.margin))
 
 
 def _report(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from lr_study import available_cores
 from pipeline.errors import RequestError
 from pipeline.recipe.checks import check_positive
-from pipeline.recipe.scaling import Scaling, scale_betas, scale_eps, scale_lr, scale_weight_decay
+from pipeline.recipe.scaling import Scaling, find_rule, scale_betas, scale_eps, scale_lr, scale_weight_decay
 
 # Keys that may differ between the runs of one sweep, or say nothing about the workload.
 NOT_WORKLOAD = ("batch", "seed", "hydra", "noise_scale", "tracking", "runtime", "report", "sweep", "resume")
@@ -28,9 +28,10 @@ def register_resolvers() -> None:
 def scaled_lr(octaves: float = 0, *, _root_: DictConfig) -> float:
     """`${scaled_lr:}`: the LR by the configured rule; with an argument, that many octaves (factors of two) above it."""
     optimizer = _root_.optimizer
-    if _root_.scaling.rule == "adam_sde" and "base_betas" not in optimizer:
+    rule = _root_.scaling.rule
+    if find_rule(rule).scales_adam and "base_betas" not in optimizer:
         raise RequestError(
-            f"scaling=adam_sde changes Adam's betas, and {optimizer.get('_target_')} has none (no base_betas)."
+            f"scaling={rule} changes Adam's betas, and {optimizer.get('_target_')} has none (no base_betas)."
             "\nUse optimizer=adam or adamw, or another rule."
         )
     if "base_lr" not in optimizer:
