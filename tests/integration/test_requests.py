@@ -30,6 +30,7 @@ REFUSED = [
     ("optimizer=lion", ["lion", "adam, adamw, nesterov, sgd"]),
     ("optimizer.lr=-0.1", ["optimizer.lr=-0.1", "above 0"]),
     ("optimizer.lr=nan", ["optimizer.lr=nan"]),
+    ("~optimizer.lr", ["optimizer.base_lr=0.1 is set", "lr: ${scaled_lr:}"]),
     ("optimizer.base_lr=-0.1", ["optimizer.base_lr=-0.1"]),
     ("optimizer.momentum=-1", ["momentum"]),
     ("optimizer.momentun=0.9", ["optimizer.momentun", "no such key"]),

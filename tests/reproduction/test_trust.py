@@ -25,6 +25,15 @@ def test_the_projects_own_configurations_are_trusted_and_come_back_as_they_were(
     assert parse_logged(OmegaConf.to_yaml(OmegaConf.create(config))) == config
 
 
+@pytest.mark.parametrize("group", ["dataset", "model", "optimizer"])
+def test_every_choice_of_the_project_is_trusted(group):
+    for file in (Path(conf_dir()) / group).glob("*.yaml"):
+        node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        target = node.get(group, node)["_target_"]
+        if target != "???":
+            check_trusted({group: {"_target_": target}})
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -37,6 +46,15 @@ def test_the_projects_own_configurations_are_trusted_and_come_back_as_they_were(
 )
 def test_layers_optimizers_and_torchvisions_models_are_trusted(target):
     check_trusted({"model": {"_target_": target}})
+
+
+@pytest.mark.parametrize("group", ["dataset", "model", "optimizer"])
+def test_every_choice_of_the_project_is_trusted(group):
+    for file in (Path(conf_dir()) / group).glob("*.yaml"):
+        node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        target = node.get(group, node)["_target_"]
+        if target != "???":
+            check_trusted({group: {"_target_": target}})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ def check_request(config: Config) -> None:
         check_positive("optimizer.lr", lr)
     if (base_lr := config.optimizer.get("base_lr")) is not None:
         check_positive("optimizer.base_lr", base_lr)
+        if lr is None:
+            raise RequestError(
+                f"optimizer.base_lr={base_lr} is set, but optimizer.lr is not, so the scaling rule has no effect."
+                "\nAdd lr: ${scaled_lr:} to the optimizer's group."
+            )
     check_choice("scaling.rule", config.scaling.rule, tuple(RULES))
     check_choice("objective", config.objective, OBJECTIVES)
     check_choice("tracking.checkpoints", config.tracking.checkpoints, CHECKPOINTS)
