@@ -1,13 +1,15 @@
 """One optimizer step: forward and backward passes over micro-batches, then the update."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.distributed.data_parallel import DataParallelModel
+from pipeline.distributed.data_parallel import BatchNormStatistics, data_parallel
 from pipeline.distributed.world import World
 from pipeline.engine.metric_accumulator import MetricAccumulator
 from pipeline.engine.noise_scale import MicroBatchNoise
@@ -44,7 +46,9 @@ class Stepper:
         self._update = step_function(self.optimizer, self.compiled)
         self._clear_gradients = clear_function(self.optimizer)
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._parallel = DataParallelModel(self.model, self.world, self.compiled, self.has_unused_parameters)
+        # Not `model` itself: evaluations are few, and per-example gradients need the model uncompiled.
+        self._forward = data_parallel(self.model, self.world, self.compiled, self.has_unused_parameters)
+        self._statistics = BatchNormStatistics(self.model, self.world)
         self._passes = self.world.passes_per_rank(self.batch, self.micro_batch)
         self._metrics = MetricAccumulator()
 
@@ -58,22 +62,26 @@ class Stepper:
         for group, lr in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = lr * lr_factor
         self._clear_gradients()
-        self._parallel.begin_step()
+        self._statistics.remember()
         passes = self._passes[self.world.rank]
         for number in range(1, passes + 1):
             images, labels = next(batches)
-            with self._parallel.gradient_sync(is_last=number == passes):
+            sync: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+            if number < passes and isinstance(self._forward, DistributedDataParallel):
+                sync = self._forward.no_sync()  # gradients are exchanged after the step's last pass only
+            with sync:
                 with self.precision.context():
-                    logits = self._parallel.forward(images)
+                    logits = self._forward(images)
                 loss = F.cross_entropy(logits.float(), labels)
-                # The gradient is that of the batch's mean loss, also if micro-batches differ in size.
-                if (factor := self._parallel.loss_factor(len(labels), self.batch)) != 1:
+                # The gradient is that of the batch's mean loss, also if micro-batches differ in size; gradients are
+                # averaged over the ranks, hence the world size.
+                if (factor := len(labels) / self.batch * self.world.size) != 1:
                     loss = loss * factor
                 loss.backward()
             self.noise.after_backward(len(labels))
             self._metrics.add(loss, logits, labels)
             del images, labels, logits, loss  # frees memory before the next pass
-        self._parallel.end_step(self._passes)
+        self._statistics.combine(self._passes)
         self._update()
 
     def pop_sums(self) -> Tensor:
