@@ -48,15 +48,6 @@ def test_layers_optimizers_and_torchvisions_models_are_trusted(target):
     check_trusted({"model": {"_target_": target}})
 
 
-@pytest.mark.parametrize("group", ["dataset", "model", "optimizer"])
-def test_every_choice_of_the_project_is_trusted(group):
-    for file in (Path(conf_dir()) / group).glob("*.yaml"):
-        node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        target = node.get(group, node)["_target_"]
-        if target != "???":
-            check_trusted({group: {"_target_": target}})
-
-
 @pytest.mark.parametrize(
     "target",
     [
