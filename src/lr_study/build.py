@@ -1,4 +1,4 @@
-"""Make the sampler and the pruner that a configuration names."""
+"""Make the sampler and the pruner that a configuration names, and try them before anything starts."""
 
 import hashlib
 import importlib
@@ -7,15 +7,20 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import optuna
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, QMCSampler
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.study import StudyDirection
 
 from lr_study.errors import SweepRequestError, reason_of
+from lr_study.intervals import Intervals
+from lr_study.space import Request
 
+# More trials than a sampler draws at random before its model takes over (Optuna's default is ten).
+HISTORY = 12
 _READY = {
     "sampler": "tpe, gp, cmaes, qmc, grid, random",
     "pruner": "none, median, hyperband, successive_halving",
@@ -77,3 +82,45 @@ def _make(what: str, base: type, node: Any, defaults: Callable[[str], dict[str, 
     if not isinstance(made, base):
         raise SweepRequestError(f"{given} is not an Optuna {what}.\n{ready}")
     return made
+
+
+def try_out(request: Request, options: DictConfig) -> None:
+    """Build sampler and pruner, and let the sampler propose after random trials of the first cell that is searched.
+
+    A sampler imports what its model needs when the model first takes over: after ten real trials, which is too late.
+
+    Raises:
+        SweepRequestError: one of them can't be built, or the sampler can't propose here.
+    """
+    directions = directions_of(options)
+    if options.pruner and options.pruner.get("_target_"):
+        pruner = make_pruner(options.pruner)
+        if len(directions) > 1 and not isinstance(pruner, NopPruner):
+            raise SweepRequestError(
+                f"hydra.sweeper.pruner: no pruner works with {len(directions)} objectives."
+                "\nTake hydra/sweeper/pruner=none."
+            )
+    cell = next((cell for cell in request.cells if cell.dimensions), None)
+    if cell is None:
+        return
+    given = f"hydra.sweeper.sampler._target_={options.sampler._target_}"
+    sampler = make_sampler(options.sampler, options.seed, "", HISTORY, len(request.replicates))
+    study = optuna.create_study(directions=directions, sampler=RandomSampler(0))
+    space = Intervals(cell.dimensions, 0).searched()
+    for number in range(HISTORY):
+        trial = study.ask(space)
+        trial.set_user_attr("replicate", "0")
+        trial.set_user_attr("status", "complete")
+        study.tell(trial, [float(number)] * len(directions))
+    study.sampler = sampler
+    try:
+        study.ask(space)
+    except ImportError as error:
+        raise SweepRequestError(
+            f"{given}: it needs a package that is not installed ({error.name or reason_of(error)})."
+            "\nInstall the package, or choose another sampler: hydra/sweeper/sampler=tpe."
+        ) from error
+    except Exception as error:
+        raise SweepRequestError(
+            f"{given}: it can't search here ({reason_of(error)}).\nChoose another sampler: hydra/sweeper/sampler=tpe."
+        ) from error

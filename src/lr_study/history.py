@@ -15,7 +15,7 @@ User attributes of a trial:
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class History:
         ended: the trial that ended each other slot, by `slot_key`.
         next: index of the first slot of the search that no trial was made for.
         replicates: those with which trials of the search were made.
-        failed, errors, last_failed: of the trials that ended.
+        failed: the trials among `ended` that raised an error, in the order in which they were taken in.
     """
 
     def __init__(self) -> None:
@@ -56,15 +56,8 @@ class History:
         self.ended: dict[int | str, FrozenTrial] = {}
         self.next = 0
         self.replicates: set[str | None] = set()
-        self.failed = 0
-        self.errors: set[str] = set()
-        self.last_failed: FrozenTrial | None = None
+        self.failed: list[FrozenTrial] = []
         self._seconds, self._timed = 0.0, 0
-
-    @property
-    def finished(self) -> int:
-        """How many slots have ended."""
-        return len(self.ended)
 
     def take(self, trial: FrozenTrial) -> None:
         """Take in a trial as it is now. A later attempt at a slot replaces the earlier one."""
@@ -79,25 +72,16 @@ class History:
         elif trial.state.is_finished():
             del self.slots[key]
             self.ended[key] = trial
-            self._count(trial)
+            if "seconds" in trial.user_attrs:
+                self._seconds += trial.user_attrs["seconds"]
+                self._timed += 1
+            if trial.state is TrialState.FAIL:
+                self.failed.append(trial)
 
-    def _count(self, trial: FrozenTrial) -> None:
-        if "seconds" in trial.user_attrs:
-            self._seconds += trial.user_attrs["seconds"]
-            self._timed += 1
-        if trial.state is TrialState.FAIL:
-            self.failed += 1
-            self.errors.add(str(trial.user_attrs.get("error")))
-            self.last_failed = trial
-
-    def waiting(self) -> Iterator[Slot]:
-        """Slots that need another attempt."""
-        return (slot for slot in list(self.slots.values()) if slot.waiting)
-
-    def searched(self) -> dict[int, FrozenTrial]:
-        """The latest attempt at each slot of the search, by index."""
+    def searched(self) -> list[FrozenTrial]:
+        """The latest attempt at each slot of the search, in order."""
         latest = self.ended | {key: slot.attempt for key, slot in self.slots.items()}
-        return {key: latest[key] for key in sorted(key for key in latest if isinstance(key, int))}
+        return [latest[key] for key in sorted(key for key in latest if isinstance(key, int))]
 
     def further(self) -> int:
         """How many slots lie outside the search."""

@@ -4,9 +4,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 from lr_study.cell_loader import CellLoader
 from lr_study.errors import reason_of
@@ -40,30 +44,24 @@ class Job:
 class Launching:
     """Gives jobs to Hydra's launcher, and runs those that it lost again, one at a time.
 
-    Args:
-        launcher: Hydra's.
-        task: what the launcher runs; it is told the jobs' trials.
-        loader: what the launcher composes with; it is told the jobs' cells.
-        first_job: the first job's number; earlier commands of the same sweep had the lower ones.
+    Attributes:
+        next_job: the next job's number; earlier commands of the same sweep had the lower ones.
     """
 
-    def __init__(self, launcher: Launcher, task: TrialTask, loader: CellLoader, first_job: int) -> None:
-        self._launcher = launcher
+    def __init__(self, context: HydraContext, config: DictConfig, task: TrialTask) -> None:
+        self.next_job = 0
         self._task = task
-        self._loader = loader
-        self._next_job = first_job
+        self._loader = CellLoader(context.config_loader)
+        ours = HydraContext(config_loader=cast(ConfigLoader, self._loader), callbacks=context.callbacks)
+        self._launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
 
     def run(self, jobs: Sequence[Job], everywhere: Sequence[str]) -> list[JobReturn]:
         """Run jobs until each has a result, or is closed as failed.
 
         What the launcher returns or raises is only a hint: the storage knows which trials have ended.
-
-        Args:
-            jobs: what to run.
-            everywhere: overrides for all of them, except for keys that the user gave.
         """
-        numbers = list(range(self._next_job, self._next_job + len(jobs)))
-        self._next_job += len(jobs)
+        numbers = range(self.next_job, self.next_job + len(jobs))
+        self.next_job += len(jobs)
         self._task.jobs = {number: job.address for number, job in zip(numbers, jobs, strict=True)}
         self._loader.know([job.cell for job in jobs])
         overrides = [job.overrides(everywhere) for job in jobs]

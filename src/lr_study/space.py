@@ -54,7 +54,6 @@ class Request:
 
     cells: tuple[Cell, ...]
     replicates: tuple[str | None, ...]
-    replicate_key: str | None
 
     @property
     def searches(self) -> bool:
@@ -97,7 +96,7 @@ def read_request(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
                 start=_start(dimensions, composed),
             )
         )
-    return Request(tuple(cells), replicates, options.replicate_key)
+    return Request(tuple(cells), replicates)
 
 
 def _from_params(parser: OverridesParser, config: DictConfig) -> Iterator[tuple[str, Override]]:

@@ -39,7 +39,6 @@ class StoredStudy:
     """One study of a sweep in Optuna's storage.
 
     Args:
-        storage: Optuna's.
         sweep: the sweep's name.
         cell: the cell that the study searches.
         shared: whether other drivers may work on the same study.
@@ -72,18 +71,16 @@ class StoredStudy:
                 "\nGo back to that configuration, or give this sweep another name."
             )
 
-    def open(self, existing_id: int | None, directions: Sequence[StudyDirection]) -> Mapping[str, Any]:
+    def open(self, directions: Sequence[StudyDirection]) -> Mapping[str, Any]:
         """Create the study where it doesn't exist; returns the attributes that it had.
 
         Raises:
             SweepRequestError: it exists with other directions.
         """
-        if existing_id is None:
-            try:
-                existing_id = self._storage.create_new_study(directions, self.name)
-            except DuplicatedStudyError:  # another driver was faster
-                existing_id = self._storage.get_study_id_from_name(self.name)
-        self.study_id = existing_id
+        try:
+            self.study_id = self._storage.create_new_study(directions, self.name)
+        except DuplicatedStudyError:
+            self.study_id = self._storage.get_study_id_from_name(self.name)
         if self._storage.get_study_directions(self.study_id) != directions:
             raise SweepRequestError(
                 f"The sweep {self._sweep} exists with another hydra.sweeper.direction.\nGive this sweep another name."
@@ -132,7 +129,8 @@ class StoredStudy:
             user_attrs={**user_attrs, "driver": self.driver},
             system_attrs=dict(system_attrs),
         )
-        trial = self.trial(self._storage.create_new_trial(self.study_id, template))
+        trial_id = self._storage.create_new_trial(self.study_id, template)
+        trial = self.trial(trial_id)
         if not self._shared:
             return trial
         key = slot_key(user_attrs, params)
@@ -140,16 +138,16 @@ class StoredStudy:
         same = [t for t in earlier if slot_key(t.user_attrs, t.params) == key]
         if all(is_lost(t) or t.user_attrs.get("void") for t in same):
             return trial
-        self._storage.set_trial_user_attr(trial._trial_id, "void", True)
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        self._storage.set_trial_user_attr(trial_id, "void", True)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         return None
 
     def close_lost(self, trial: FrozenTrial, losses: int) -> FrozenTrial:
         """Close a running trial whose driver is dead, after so many earlier `losses` at its slot."""
+        trial_id = trial._trial_id  # private; the public way asks the storage again
         if losses + 1 >= MOST_LOSSES and self._ran_in_driver(trial):
-            error = f"its driver died while it ran, {MOST_LOSSES} times"
-            return self.close(trial._trial_id, "failed", {"error": error})
-        return self.close(trial._trial_id, "lost", {"lost": True})
+            return self.close(trial_id, "failed", {"error": f"its driver died while it ran, {MOST_LOSSES} times"})
+        return self.close(trial_id, "lost", {"lost": True})
 
     def close(self, trial_id: int, status: str, attributes: Mapping[str, Any]) -> FrozenTrial:
         """Close a trial for its process, unless it has ended meanwhile; `status` is for the app's hooks."""

@@ -54,15 +54,11 @@ class CellStudy:
 
     Args:
         sweep: the sweep's name.
-        cell: what it searches.
         replicates: values that slots take in turn, written to `replicate_key`.
         options: `hydra.sweeper`.
-        storage: Optuna's.
         shared: whether other drivers may work on the same study.
 
     Attributes:
-        stored: the study in the storage.
-        history: what is known of its trials.
         wave: the latest wave it took part in.
     """
 
@@ -91,19 +87,14 @@ class CellStudy:
     def _sampler(self, slot: int) -> BaseSampler:
         return make_sampler(self._options.sampler, self._options.seed, self.name, slot, len(self._replicates))
 
-    def open(self, existing_id: int | None) -> None:
+    def open(self) -> None:
         """Create the study, or resume it where it exists."""
-        attributes = self.stored.open(existing_id, directions_of(self._options))
+        attributes = self.stored.open(directions_of(self._options))
         if self._proposals is not None:
             self._proposals.intervals.restore(attributes.get("widened", []))
 
-    def load(self, driver: list[Any] | None) -> None:
-        """Read the history, and close trials whose driver is dead as lost.
-
-        Args:
-            driver: address of this driver's lease.
-        """
-        self.stored.driver = driver
+    def load(self) -> None:
+        """Read the history, and close trials whose driver is dead as lost."""
         self.history = History()
         planned = []
         for trial in self.stored.trials():
@@ -119,10 +110,7 @@ class CellStudy:
         if self._proposals is not None:
             # Results of an unfinished wave are told at its end: the sampler must know no more than the first time.
             current = range(self.wave.first, self.wave.end) if self._is_wave_unfinished() else ()
-            self._proposals.restore(
-                list(self.history.searched().values()),
-                told=self.history.ended.keys() - set(current),
-            )
+            self._proposals.restore(self.history.searched(), told=self.history.ended.keys() - set(current))
 
     # What it still needs.
 
@@ -165,7 +153,8 @@ class CellStudy:
         First come retries of lost trials, and the slots that the current wave lacks. Where there are none, a new wave
         begins.
         """
-        jobs = [job for slot in self.history.waiting() if (job := self._retry(slot.attempt))]
+        waiting = [slot for slot in self.history.slots.values() if slot.waiting]
+        jobs = [job for slot in waiting if (job := self._retry(slot.attempt))]
         missing = self._missing()
         if not jobs and not self._is_wave_unfinished():
             first = self.history.next
@@ -206,7 +195,7 @@ class CellStudy:
         distributions = {} if self._proposals is None else self._proposals.intervals.stored()
         trial = self.stored.add(params, distributions, attributes, system_attrs or {})
         if trial is None:
-            self.load(self.stored.driver)  # another driver was faster
+            self.load()  # another driver was faster
             return None
         self.history.take(trial)
         values = [f"{key}={value!r}" for key, value in trial.params.items()]
@@ -214,7 +203,7 @@ class CellStudy:
             values.append(f"{self._options.replicate_key}={attributes['replicate']}")
         address = TrialAddress(
             study=self.name,
-            trial_id=trial._trial_id,
+            trial_id=trial._trial_id,  # private; the public way asks the storage again
             number=trial.number,
             cell=self.cell.name,
             phase=attributes["phase"],

@@ -8,21 +8,20 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lr_study.cell_loader import CellLoader
 from lr_study.errors import SweepRequestError, reason_of
 from lr_study.hooks import Hooks, Outcome, Sweep
 from lr_study.masking import mask_passwords, mask_tree
 from lr_study.process import command_line
 from lr_study.space import Request, read_request
-from lr_study.trial_task import TrialTask
+
+if TYPE_CHECKING:
+    from lr_study.trial_task import TrialTask
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +42,10 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     # Optuna takes half a second to import, too long for a request that is refused before this.
     import optuna
 
-    from lr_study.build import directions_of
+    from lr_study.build import directions_of, try_out
     from lr_study.lease import only_driver
-    from lr_study.preflight import try_out
     from lr_study.storage import check_storage, is_database, open_storage, prepare_journal
+    from lr_study.trial_task import TrialTask
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = options.name or config.hydra.job.name
@@ -70,52 +69,43 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
             open_storage.cache_clear()
         if not shared:
             prepare_journal(url)
-        try:
-            storage = open_storage(url)
-        except Exception as error:
-            given = f"hydra.sweeper.storage={mask_passwords(url)}"
-            raise SweepRequestError(f"{given}: Optuna can't use it ({reason_of(error)}).") from error
         objectives = len(directions_of(options))
         task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
-        loader = CellLoader(context.config_loader)
-        ours = HydraContext(config_loader=cast(ConfigLoader, loader), callbacks=context.callbacks)
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=ours, task_function=task, config=config)
-        return _drive(name, config, request, hooks, storage, launcher, task, loader, shared)
+        return _drive(name, context, config, request, hooks, task)
 
 
 def _drive(
-    name: str,
-    config: DictConfig,
-    request: Request,
-    hooks: Hooks,
-    storage: Any,
-    launcher: Any,
-    task: TrialTask,
-    loader: CellLoader,
-    shared: bool,
+    name: str, context: HydraContext, config: DictConfig, request: Request, hooks: Hooks, task: "TrialTask"
 ) -> Any:
     """Open the studies, and run them until each is complete."""
     from lr_study.launching import Launching
     from lr_study.lease import Lease, refuse_second
+    from lr_study.storage import is_database, open_storage
     from lr_study.study import CellStudy
     from lr_study.waves import Waves, workers_of
 
     options = config.hydra.sweeper
+    shared = is_database(task.storage)
+    try:
+        storage = open_storage(task.storage)
+    except Exception as error:
+        given = f"hydra.sweeper.storage={mask_passwords(task.storage)}"
+        raise SweepRequestError(f"{given}: Optuna can't use it ({reason_of(error)}).") from error
+    launching = Launching(context, config, task)
     studies = [CellStudy(name, cell, request.replicates, options, storage, shared) for cell in request.cells]
     existing = {study.study_name: study for study in storage.get_all_studies()}
     for study in studies:
         if study.name in existing:
             study.stored.check_same(existing[study.name].user_attrs, options.may_change)
     for study in studies:
-        # Optuna's storages want a study's id, which has no public name.
-        study.open(existing[study.name]._study_id if study.name in existing else None)
+        study.open()
     if not shared:
         refuse_second([storage.get_study_user_attrs(study.stored.study_id) for study in studies], name)
     with Lease(storage, studies[0].stored.study_id) as lease:
         for study in studies:
-            study.load(lease.address)
-        first_job = sum(study.history.finished for study in studies)
-        launching = Launching(launcher, task, loader, first_job)
+            study.stored.driver = lease.address
+            study.load()
+        launching.next_job = sum(len(study.history.ended) for study in studies)
         waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
         before = waves.progress
         sweep = Sweep(name, config, request.cells, before.total, before.finished)

@@ -1,6 +1,7 @@
 """The trial that a job runs, as the app's task function sees it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -49,9 +50,7 @@ class Trial:
         self.attributes: dict[str, Any] = {}
         self._trial_id = address.trial_id
         self._storage = storage
-        self._pruner_node = pruner
-        self._pruner: Any = None
-        self._study: Any = None
+        self._pruner = pruner
         self._reported = False
 
     def set_attributes(self, **attributes: Any) -> None:
@@ -83,22 +82,19 @@ class Trial:
 
     def should_prune(self) -> bool:
         """Whether the configured pruner would end the trial now, given what was reported so far."""
-        if self._pruner_node is None:
-            return False
         if self._pruner is None:
-            import optuna
+            return False
+        return bool(self._study.pruner.prune(self._study, self._storage.get_trial(self._trial_id)))
 
-            from lr_study.build import make_pruner
+    @cached_property
+    def _study(self) -> Any:
+        import optuna
 
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            self._pruner = make_pruner(self._pruner_node)
-            self._study = optuna.load_study(
-                study_name=self.study,
-                storage=self._storage,
-                sampler=optuna.samplers.RandomSampler(),
-                pruner=self._pruner,
-            )
-        return bool(self._pruner.prune(self._study, self._storage.get_trial(self._trial_id)))
+        from lr_study.build import make_pruner
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler, pruner = optuna.samplers.RandomSampler(), make_pruner(self._pruner)
+        return optuna.load_study(study_name=self.study, storage=self._storage, sampler=sampler, pruner=pruner)
 
 
 _current: Trial | None = None

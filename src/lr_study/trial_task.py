@@ -5,7 +5,6 @@ its own result to Optuna's storage, from the process that it runs in, and raises
 """
 
 import contextlib
-import sys
 import threading
 import time
 import traceback
@@ -17,9 +16,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
+from optuna import TrialPruned as OptunaTrialPruned
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from lr_study.masking import mask_passwords
 from lr_study.process import is_alive, is_this_process, this_process
+from lr_study.storage import open_storage, write_with_retries
 from lr_study.trial import Trial, TrialAbandoned, TrialAddress, TrialPruned, set_current_trial
 
 # Seconds between two signs of life of a trial's process. The first is given at the start.
@@ -52,8 +56,6 @@ class TrialTask:
     jobs: dict[int, TrialAddress] = field(default_factory=dict)
 
     def __call__(self, config: DictConfig) -> Any:
-        from lr_study.storage import open_storage
-
         address = self.jobs[HydraConfig.get().job.num]
         storage = open_storage(self.storage)
         if not _claim(storage, address.trial_id):
@@ -66,11 +68,11 @@ class TrialTask:
             with _heartbeat(storage, address.trial_id):
                 returned = self.task_function(config)
             values, error = self._as_values(returned)
+        except (TrialPruned, OptunaTrialPruned):
+            pruned = True
         except (Exception, SystemExit) as caught:
-            pruned = _is_pruned(caught)
-            if not pruned:
-                error = mask_passwords("".join(traceback.format_exception_only(caught)).strip())
-                trial.set_attributes(traceback=mask_passwords(traceback.format_exc(limit=-8)))
+            error = mask_passwords("".join(traceback.format_exception_only(caught)).strip())
+            trial.set_attributes(traceback=mask_passwords(traceback.format_exc(limit=-8)))
         except TrialAbandoned:
             return None
         finally:
@@ -92,16 +94,12 @@ class TrialTask:
         return numbers, None
 
 
-def _claim(storage: Any, trial_id: int) -> bool:
+def _claim(storage: BaseStorage, trial_id: int) -> bool:
     """Make this process the one that runs the trial; whether it still has to be run.
 
     A job may be started twice: by a queue that requeues it, or by a driver that took it for dead while it waited in the
     queue. The second waits until the trial has ended: if it returned before, its driver would take the trial for lost.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-
-    from lr_study.storage import write_with_retries
-
     while True:
         trial = storage.get_trial(trial_id)
         process = trial.user_attrs.get("process")
@@ -120,7 +118,7 @@ def _claim(storage: Any, trial_id: int) -> bool:
 
 
 @contextlib.contextmanager
-def _heartbeat(storage: Any, trial_id: int) -> Iterator[None]:
+def _heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
     """Renew the trial's sign of life every ten seconds, for drivers on other machines."""
     ended = threading.Event()
 
@@ -139,14 +137,8 @@ def _heartbeat(storage: Any, trial_id: int) -> Iterator[None]:
         thread.join()
 
 
-def _is_pruned(error: BaseException) -> bool:
-    # A task that raises Optuna's exception has imported Optuna; the others needn't.
-    optuna = sys.modules.get("optuna")
-    return isinstance(error, TrialPruned) or (optuna is not None and isinstance(error, optuna.TrialPruned))
-
-
 def _store_result(
-    storage: Any,
+    storage: BaseStorage,
     trial_id: int,
     values: Sequence[float] | None,
     error: str | None,
@@ -157,10 +149,6 @@ def _store_result(
 
     A trial that the driver has closed meanwhile stays as it is.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-
-    from lr_study.storage import write_with_retries
 
     def write() -> None:
         for key, attribute in attributes.items():

@@ -26,9 +26,8 @@ class Waves:
     """Runs the trials that the studies still need.
 
     Args:
-        launching: runs jobs.
+        launching, hooks: run the jobs; are told how far they are.
         studies: in the order of the request.
-        hooks: the app's.
         options: `hydra.sweeper`.
         workers: how many jobs the launcher runs at once.
         shared: whether other drivers may work on the same studies.
@@ -70,10 +69,10 @@ class Waves:
 
     @property
     def progress(self) -> Progress:
-        """How many trials have finished and failed, of how many."""
+        """Of all studies together."""
         return Progress(
-            finished=sum(study.history.finished for study in self._studies),
-            failed=sum(study.history.failed for study in self._studies),
+            finished=sum(len(study.history.ended) for study in self._studies),
+            failed=sum(len(study.history.failed) for study in self._studies),
             total=sum(study.total for study in self._studies),
         )
 
@@ -134,7 +133,7 @@ class Waves:
         if self._shared:
             for study in self._studies:
                 if study.is_open():
-                    study.load(study.stored.driver)
+                    study.load()
             self._tell_abandoned()
 
     def _tell_abandoned(self) -> None:
@@ -151,7 +150,7 @@ class Waves:
         self._tell_abandoned()
 
     def _errors(self) -> set[str]:
-        return set().union(*(study.history.errors for study in self._studies))
+        return {str(trial.user_attrs.get("error")) for study in self._studies for trial in study.history.failed}
 
     def _check_failures(self) -> None:
         """Stop where too many trials failed, or the first ones all failed with the same error."""
@@ -162,7 +161,8 @@ class Waves:
         all_alike = failed == finished > 1 and len(self._errors() - self._errors_before) <= 1
         if finished < ENOUGH_TRIALS and self.progress.finished < self.progress.total and not all_alike:
             return
-        study, last = next((s, s.history.last_failed) for s in self._studies if s.history.last_failed is not None)
+        study = next(study for study in self._studies if study.history.failed)
+        last = study.history.failed[-1]
         raise SweepFailedError(
             f"{failed} of {finished} trials failed, so the sweep stopped; finished trials are kept. "
             f"Trial {last.number} of {study.name}: {last.user_attrs.get('error')}"
