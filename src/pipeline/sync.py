@@ -11,7 +11,7 @@ from pathlib import Path
 from lr_study.masking import mask_passwords
 from pipeline.command import run_command
 from pipeline.errors import RequestError, RunError
-from pipeline.tracking.spool.folder import list_spools
+from pipeline.tracking.spool.spool import list_spools
 from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
 
 
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default_uri(spool: Path | None) -> str:
-    """Return the store if none is given: the database beside `spool`, or as for every command."""
+    """The store if none is given: the database beside `spool`, or as for every command."""
     named = os.environ.get("MLFLOW_TRACKING_URI")
     beside = None if spool is None else spool.absolute().parent / "mlflow.db"
     # A folder that was named is probably not for the database of the working directory.

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.background import BackgroundUploader
-from pipeline.tracking.spool.folder import list_spools
 from pipeline.tracking.spool.recovery import upload_unsent
+from pipeline.tracking.spool.spool import list_spools
 from pipeline.tracking.target import TrackingTarget
 from tests.tracking.servers import Server
 

@@ -4,13 +4,11 @@ import shlex
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from pipeline import sync
-from pipeline.run.progress import LineReporter
-from pipeline.tracking.spool.folder import list_spools
+from pipeline.run.progress import Reporter
 from pipeline.tracking.spool.recovery import upload_unsent
-from pipeline.tracking.spool.spool import Spool
+from pipeline.tracking.spool.spool import Spool, list_spools
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.target import TrackingTarget
 
@@ -94,7 +92,7 @@ def test_the_command_that_a_run_prints_sends_it(make_target, tmp_path, monkeypat
     target = make_target(tmp_path / "my runs")
     spool = leave(target)
     run = SimpleNamespace(target=target, spool=spool, is_sent=False, id=None)
-    LineReporter(Console(soft_wrap=True)).done(SimpleNamespace(status="complete", steps=5), run)
+    Reporter(total_steps=5).done(SimpleNamespace(status="complete", steps=5), run)
     said = capsys.readouterr().out
     command = said[said.index("python -m pipeline.sync") : said.rindex(")")]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")

@@ -42,8 +42,8 @@ def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[Environmen
     """
     from pipeline.tracking import environment, git
 
-    sealed = "as logged" if logged.is_sealed else "not checkable: the run has no config_digest"
-    yield EnvironmentDifference("config", sealed)
+    is_checked = "config_digest" in logged.tags
+    yield EnvironmentDifference("config", "as logged" if is_checked else "not checkable: the run has no config_digest")
     commit, patch = git.git_state()
     if logged.commit != commit:
         yield EnvironmentDifference("code", f"commit {logged.commit or UNKNOWN} then, {commit or UNKNOWN} now")
@@ -61,24 +61,22 @@ def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[Environmen
 
 
 def diff_data(logged: "LoggedRun", config: Config, may_fetch: bool) -> EnvironmentDifference:
-    """Compare the data set by its digest.
-
-    Args:
-        logged: the run.
-        config: its configuration, restored to run here.
-        may_fetch: whether to download a data set that isn't here; else the difference says that it isn't.
+    """Compare the data set by its digest; one that isn't here is downloaded only if `may_fetch` is set.
 
     Raises:
         RequestError: the data set can't be had, though it may be fetched.
     """
     import torch
 
+    from pipeline.data.torchvision_images import is_present
     from pipeline.run.build import build_data
 
     if logged.dataset is None:
         return EnvironmentDifference("data", f"{UNKNOWN}: the run logged none")
-    if not may_fetch and (reason := _not_here(config.dataset)) is not None:
-        return EnvironmentDifference("data", f"not compared: {reason}")
+    source, root = config.dataset.get("source"), config.dataset.get("root")
+    needs_files = config.dataset.get("_target_") == IMAGE_SET
+    if not may_fetch and needs_files and not is_present(source, str(root)):
+        return EnvironmentDifference("data", f"not compared: {source} is not in {root}; a repetition fetches it")
     try:
         digest = build_data(config.dataset, torch.device("cpu")).digest
     except RequestError as error:
@@ -86,18 +84,9 @@ def diff_data(logged: "LoggedRun", config: Config, may_fetch: bool) -> Environme
             raise
         return EnvironmentDifference("data", f"not compared: {str(error).splitlines()[0]}")
     name, then = logged.dataset
-    same = digest == then
-    return EnvironmentDifference("data", "the same" if same else f"{name} had digest {then}, and has {digest} now")
-
-
-def _not_here(dataset: Mapping[str, Any]) -> str | None:
-    """Why a data set would have to be downloaded; None where it needs no download."""
-    from pipeline.data.torchvision_images import is_present
-
-    source, root = dataset.get("source"), dataset.get("root")
-    if dataset.get("_target_") != IMAGE_SET or is_present(source, str(root)):
-        return None
-    return f"{source} is not in {root}; a repetition fetches it"
+    if digest == then:
+        return EnvironmentDifference("data")
+    return EnvironmentDifference("data", f"{name} had digest {then}, and has {digest} now")
 
 
 def _diff_packages(then: str, now: str) -> str:

@@ -1,9 +1,7 @@
-"""What a run prints while it trains: a progress bar on a terminal, lines elsewhere, nothing in a sweep's trial."""
+"""What a run prints: its LR first, lines and a progress bar while it trains, and at the end where it is tracked."""
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,28 +17,27 @@ log = logging.getLogger("pipeline.run")
 
 
 class Reporter:
-    """Prints nothing: for a sweep's trial, since the sweep's driver reports for all of them."""
+    """Prints a line for each evaluation on stdout and, on a terminal, a progress bar below the lines.
+
+    Args:
+        total_steps: optimizer steps in the run.
+        quiet: print nothing. For a sweep's trial, since the sweep's driver reports for all of them.
+    """
+
+    def __init__(self, total_steps: int, quiet: bool = False) -> None:
+        # Without a terminal rich would wrap lines at 80 characters. A folder's name may hold brackets: no markup.
+        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=quiet)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = quiet or not sys.stdout.isatty()
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=hidden)
+        self.task = self.bar.add_task("steps", total=total_steps)
 
     def steps(self, done: int) -> None:
-        """Take note that `done` optimizer steps are done."""
+        """Show that `done` optimizer steps are done."""
+        self.bar.update(self.task, completed=done)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Take note of an evaluation."""
-
-    def test(self, loss: float, error: float) -> None:
-        """Take note of the test split's loss and error."""
-
-    def done(self, result: FitResult, run: TrackedRun) -> None:
-        """Take note that the run has ended and is closed."""
-
-
-class LineReporter(Reporter):
-    """Prints a line for each evaluation, on stdout."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def evaluation(self, evaluation: Evaluation) -> None:
+        """Print the metrics of an evaluation."""
         m = evaluation.metrics
         self.console.print(
             f"epoch {evaluation.epoch:3d}  step {evaluation.step:6d}  "
@@ -50,9 +47,11 @@ class LineReporter(Reporter):
         )
 
     def test(self, loss: float, error: float) -> None:
+        """Print the test split's loss and error."""
         self.console.print(f"test loss {loss:.4f} error {error:.2%}")
 
     def done(self, result: FitResult, run: TrackedRun) -> None:
+        """Print how the run has ended, and where it is tracked."""
         uri = mask_passwords(run.target.uri)
         where = (
             f"MLflow run {run.id} in {uri} (browse: make ui)"
@@ -60,34 +59,6 @@ class LineReporter(Reporter):
             else f"what MLflow at {uri} lacks is kept in {run.spool.path} (to send it later: {run.target.sync_command})"
         )
         self.console.print(f"{result.status} after {result.steps} steps; {where}")
-
-
-class BarReporter(LineReporter):
-    """Prints the lines, and a progress bar below them."""
-
-    def __init__(self, console: Console, bar: Progress, total_steps: int) -> None:
-        super().__init__(console)
-        self.bar = bar
-        self.task = bar.add_task("steps", total=total_steps)
-
-    def steps(self, done: int) -> None:
-        self.bar.update(self.task, completed=done)
-
-
-@contextmanager
-def reporter(total_steps: int, quiet: bool) -> Iterator[Reporter]:
-    """The reporter that suits stdout."""
-    if quiet:
-        yield Reporter()
-        return
-    # Without a terminal rich would wrap lines at 80 characters. A folder's name may hold brackets, which are no markup.
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if not sys.stdout.isatty():
-        yield LineReporter(console)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield BarReporter(console, bar, total_steps)
 
 
 def announce(config: Config, steps: int) -> None:

@@ -11,7 +11,7 @@ from pipeline.analysis.runs import CONFIRM
 from pipeline.collector import collect_as_usual
 from pipeline.config import Config, as_dict, as_yaml
 from pipeline.config.checks import check_request
-from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, fit, load_checkpoint
+from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint
 from pipeline.engine.state import State
 from pipeline.run import progress, recording, worker
 from pipeline.run.workload import Workload, build_workload
@@ -37,13 +37,9 @@ def run_training(
     more_tags: Mapping[str, str] | None = None,
     last_evaluation: int | None = None,
 ) -> FinishedRun:
-    """Check, train and track one run.
+    """Check, train and track one run, which may be a sweep's `trial`.
 
-    Args:
-        config: the resolved configuration.
-        trial: the sweep's trial that this run is, or None.
-        more_tags: further tags for its MLflow run.
-        last_evaluation: end after this evaluation, as a pruned trial does; None trains to the budget's end.
+    It ends after `last_evaluation`, as a pruned trial does, or at the budget's end.
 
     Raises:
         RequestError: the request can't be carried out; nothing was written.
@@ -51,19 +47,20 @@ def run_training(
     check_request(config)
     check_location(config.tracking.uri)
     in_sweep = trial is not None
-    world = World(0, config.runtime.workers)
-    workload = build_workload(config, in_sweep, world)
+    workload = build_workload(config, in_sweep, World(0, config.runtime.workers))
     total_steps = workload.plan.total_steps
     if not in_sweep:
         progress.announce(config, total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
-    with run, progress.reporter(total_steps, quiet=in_sweep) as report:
+    report = progress.Reporter(total_steps, quiet=in_sweep)
+    with run, report.bar:
         with worker.process_group_of_run(config, in_sweep, lambda _: run.close("failed", "FAILED")):
             prune = _prune_rule(config, workload, trial, last_evaluation)
             result = _train(run, report, config, workload, state, prune)
             _log_result(run, report, config, workload, result, in_sweep)
         run.status = result.status
-    report.done(result, run)
+    if not in_sweep:
+        report.done(result, run)  # asks for the run's id, which may take some seconds
     return FinishedRun(run, result, workload)
 
 
@@ -105,22 +102,18 @@ def _prune_rule(
     config: Config, workload: Workload, trial: Trial | None, last_evaluation: int | None
 ) -> Callable[[Evaluation], bool]:
     """Whether a run ends after an evaluation."""
-    plan = workload.plan
-
-    def after_last(evaluation: Evaluation) -> bool:
-        # Not at the budget's end: a run that was cut off there may have evaluated the test split already.
-        return evaluation.epoch == last_evaluation and evaluation.epoch < len(plan.evaluation_steps)
-
-    def as_the_pruner_says(evaluation: Evaluation) -> bool:
-        assert trial is not None
-        metric = plan.target[0] if plan.target else config.objective
-        trial.report(evaluation.metrics[metric], evaluation.epoch, len(plan.evaluation_steps))
-        return trial.should_prune()
-
+    total = len(workload.plan.evaluation_steps)
     if trial is None:
-        return after_last
+        # Not at the budget's end: a run that was cut off there may have evaluated the test split already.
+        return lambda evaluation: evaluation.epoch == last_evaluation and evaluation.epoch < total
     if trial.phase == CONFIRM:
         return lambda evaluation: False  # runs that are compared in pairs all train to the end
+    metric = workload.plan.target[0] if workload.plan.target else config.objective
+
+    def as_the_pruner_says(evaluation: Evaluation) -> bool:
+        trial.report(evaluation.metrics[metric], evaluation.epoch, total)
+        return trial.should_prune()
+
     return as_the_pruner_says
 
 
@@ -146,20 +139,14 @@ def _train(
         report.evaluation(evaluation)
 
     collect_as_usual()
-    return fit(
-        *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
-        batch=config.batch,
-        seed=config.seed,
-        micro_batch=workload.micro_batch,
+    return workload.fit(
+        config,
         noise_sample=workload.noise_sample,
         on_evaluation=on_evaluation,
         on_state=checkpoints.update,
         on_window=report.steps,
         should_prune=should_prune,
         resume_from=state,
-        precision=workload.runtime.precision,
-        compiled=workload.runtime.compiled,
-        world=workload.runtime.world,
     )
 
 

@@ -5,6 +5,7 @@ A single run, a sweep's trial and a sweep's preflight all build their workload h
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from pipeline.data import Splits
 from pipeline.data.stream import derive_seed, in_order
 from pipeline.distributed.data_parallel import check_shareable
 from pipeline.distributed.world import SINGLE_PROCESS
-from pipeline.engine import NoiseSample, Runtime, World, arrange, chosen_micro_batch, set_up_runtime
+from pipeline.engine import FitResult, NoiseSample, Runtime, World, arrange, chosen_micro_batch, fit, set_up_runtime
 from pipeline.errors import RequestError
 from pipeline.recipe.budget import TrainingPlan, plan_training
 from pipeline.recipe.schedule import LRFactor, make_schedule
@@ -38,14 +39,24 @@ class Workload:
     micro_batch: int | None
     noise_sample: NoiseSample
 
+    def fit(self, config: Config, **more: Any) -> FitResult:
+        """Train it by `pipeline.engine.fit`; `more` are further arguments of that function."""
+        return fit(
+            *(self.model, self.optimizer, self.splits, self.plan, self.schedule),
+            batch=config.batch,
+            seed=config.seed,
+            micro_batch=self.micro_batch,
+            precision=self.runtime.precision,
+            compiled=self.runtime.compiled,
+            world=self.runtime.world,
+            **more,
+        )
+
 
 def build_workload(config: Config, in_sweep: bool, world: World = SINGLE_PROCESS) -> Workload:
-    """Build what `config` describes, and check that the parts fit each other.
+    """Build what `config`, which `check_request` has passed, describes; check that the parts fit each other.
 
-    Args:
-        config: past `pipeline.config.check_request`.
-        in_sweep: whether other trials run beside this run (it decides the automatic number of threads).
-        world: the processes that train together.
+    `in_sweep` says that other trials run beside this run: it decides the automatic number of threads.
 
     Raises:
         RequestError: something can't be built, or the parts don't fit each other.

@@ -8,22 +8,15 @@ from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.config.checks import parse_margin
 from pipeline.tracking.store import Store
-from pipeline.tracking.sweep import count_looks, note_look, read_runs
-
-# The source of a margin that came with the command: its author may have seen the data before.
-GIVEN_NOW = "given with this report"
+from pipeline.tracking.sweep import count_looks, read_runs
 
 
 def answer_sweep(
     store: Store, sweep: str, margin: Margin | None = None, base_batch: int | None = None, is_look: bool = False
 ) -> dict[str, tuple[Answer, list[Run]]]:
-    """Analyse a sweep, finished or not.
+    """Analyse a sweep, finished or not, with another margin or base batch than its own if they are given.
 
-    Args:
-        store: where the sweep is tracked.
-        sweep: its name.
-        margin, base_batch: in place of the sweep's own.
-        is_look: whether somebody judges the sweep by this answer; looks are counted on the sweep's run.
+    `is_look` says that somebody judges the sweep by this answer: looks are counted on the sweep's run.
 
     Returns:
         For each workload (`optimizer=adamw`, where such a choice was swept; else one, named ``) its answer and runs.
@@ -32,9 +25,8 @@ def answer_sweep(
         RequestError: there is no such sweep, or none of its runs has ended.
     """
     workloads = runs_by_workload(store, sweep)
-    if is_look:
-        note_look(store, sweep, sum(len(runs) for runs, _ in workloads.values()))
-    looks = max(1, count_looks(store, sweep))
+    ended = sum(len(runs) for runs, _ in workloads.values())
+    looks = max(1, count_looks(store, sweep, ended if is_look else None))
     return {
         name: (analyse(runs, _terms(params, margin, base_batch, looks)), runs)
         for name, (runs, params) in workloads.items()
@@ -57,7 +49,8 @@ def _terms(params: Mapping[str, str], margin: Margin | None, base_batch: int | N
     amount = params.get(f"budget.{kind}")
     return AnalysisSettings(
         margin=margin or Margin(*parse_margin(params["report.margin"])),
-        margin_source=GIVEN_NOW if margin else "fixed beforehand",
+        # Who gives a margin with the command may have seen the data before.
+        margin_source="given with this report" if margin else "fixed beforehand",
         base_batch=base_batch,
         configured_base=int(params["scaling.base_batch"]),
         objective=STEPS_TO_TARGET if kind == "target" else params["objective"],

@@ -12,6 +12,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lr_study.masking import mask_passwords
 
 log = logging.getLogger("pipeline.tracking")
@@ -38,14 +40,12 @@ def installed_packages() -> str:
 
 def machine() -> dict[str, Any]:
     """Describe the machine and the Python interpreter."""
-    # Windows has no sysconf.
-    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
-        "memory_gib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**30) if pages > 0 else None,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
     }
 

@@ -1,7 +1,4 @@
-"""The git commit of the source code, and the working tree's difference to it.
-
-Nothing here raises because of git.
-"""
+"""The git commit of the source code, and the working tree's difference to it; nothing here raises because of git."""
 
 import os
 import subprocess

@@ -17,9 +17,7 @@ from pipeline.tracking.run import config_digest
 from pipeline.tracking.store import NOT_FOUND, open_for_reading, read_errors
 from pipeline.tracking.target import is_server
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-# By metric, its value at each step.
-History = dict[str, dict[int, float]]
+COMMIT = "mlflow.source.git.commit"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class LoggedRun:
         run_id, experiment, status: its id, its experiment's name, and the tag that says how it ended.
         config: the text of `config/config.yaml`.
         params, tags: as in MLflow.
-        history: every metric at every step.
+        history: by metric, its value at each step.
         dataset: (name, digest) of its data, or None.
         packages, machine, difference: the texts of the environment's files, which a trial's sweep has; empty if there
             are none.
@@ -42,7 +40,7 @@ class LoggedRun:
     config: str
     params: dict[str, str]
     tags: dict[str, str]
-    history: History
+    history: dict[str, dict[int, float]]
     dataset: tuple[str, str] | None
     packages: str
     machine: str
@@ -51,27 +49,17 @@ class LoggedRun:
     @property
     def commit(self) -> str | None:
         """The git commit of its source code."""
-        return self.tags.get("mlflow.source.git.commit")
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether there is a digest, against which `config` was checked; without one, nobody knows if it was edited."""
-        return "config_digest" in self.tags
+        return self.tags.get(COMMIT)
 
 
 def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedRun:
-    """Read the run `run_id` from the store at `uri`.
-
-    Args:
-        uri: the store.
-        run_id: the run's id.
-        trusted: folders of this machine that a server may name as the place of a run's files.
+    """Read the run `run_id` from the store at `uri`, which may name `trusted` folders of this machine for its files.
 
     Raises:
         RequestError: there is no such run, it isn't one of this project, its configuration is missing or was edited,
             the store can't be read, or a server names a folder that isn't trusted.
     """
-    if not RUN_ID.fullmatch(run_id):
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
         raise RequestError(
             f"{run_id}: not a run id, which has 32 digits and letters a to f."
             "\nTake it from MLflow's page of the run, or from the last line of a run."
@@ -84,9 +72,8 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
         inputs = run.inputs.dataset_inputs if run.inputs is not None else []
         # A sweep logs the environment once, on its parent run.
         environment_id = tags.get("mlflow.parentRunId", run_id)
-        if environment_id != run_id:
-            parent = client.get_run(environment_id).data.tags
-            tags = {k: v for k, v in parent.items() if k == "mlflow.source.git.commit"} | tags
+        if COMMIT in (parent := client.get_run(environment_id).data.tags):
+            tags.setdefault(COMMIT, parent[COMMIT])
         experiment = client.get_experiment(run.info.experiment_id)
         if is_server(uri):
             check_not_local(experiment.artifact_location, trusted)  # where a repetition's files will lie

@@ -168,17 +168,17 @@ class TrackedRun:
     def log_environment(self, if_new: bool = False) -> None:
         """Store packages, machine, commit and the difference to it, as far as they can be found."""
         find_or = environment.find_or
-        packages = find_or("", "packages", environment.installed_packages)
-        machine = find_or({}, "machine", environment.machine)
         commit, difference = find_or((None, ""), "source", git.git_state)
-        if packages:
-            self.log_text(packages, "environment/requirements.txt", if_new)
-        if machine:
-            self.log_text(json.dumps(machine, indent=2), "environment/machine.json", if_new)
+        texts = {
+            "environment/requirements.txt": find_or("", "packages", environment.installed_packages),
+            "environment/machine.json": find_or("", "machine", lambda: json.dumps(environment.machine(), indent=2)),
+            "source/git.diff": difference,
+        }
         if commit:
             self._record({"tags": {"mlflow.source.git.commit": commit}}, if_new)
-        if difference:
-            self.log_text(difference, "source/git.diff", if_new)
+        for path, text in texts.items():
+            if text:
+                self.log_text(text, path, if_new)
 
     def close(self, status: str, mlflow_status: str) -> None:
         """Record how the run ended, and wait until it is sent; if MLflow doesn't answer, it is sent later.

@@ -83,12 +83,10 @@ def open_store(uri: str, experiment: str) -> Store:
             client = _sqlite_client(path)
             return Store(client, _experiment_id(client, experiment, artifacts), uri)
     check_address(uri)
-    if is_server(uri):
+    with contextlib.nullcontext() if is_server(uri) else _database_lock(uri):
         client = MlflowClient(tracking_uri=uri)
-        return Store(client, _experiment_id(client, experiment, artifacts=None), uri)
-    with _database_lock(uri):
-        client = MlflowClient(tracking_uri=uri)
-        return Store(client, _experiment_id(client, experiment, Path("mlruns/artifacts").absolute()), uri)
+        folder = None if is_server(uri) else Path("mlruns/artifacts").absolute()
+        return Store(client, _experiment_id(client, experiment, folder), uri)
 
 
 def open_existing_store(uri: str, experiment: str) -> Store:

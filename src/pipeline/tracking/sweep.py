@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.utils import get_results_from_paginated_fn
 
 from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool.creation import sweep_query
+from pipeline.tracking.spool.creation import find_sweep, sweep_query
 from pipeline.tracking.store import Store, store_errors
 from pipeline.tracking.target import TrackingTarget
 
@@ -21,12 +21,7 @@ RUNS_PER_PAGE = 1000
 
 
 class ParentRun(TrackedRun):
-    """The parent run of a sweep. A resumed sweep continues its parent run, and so is one row in MLflow.
-
-    Args:
-        target: tracking URI and experiment.
-        sweep: the sweep's name.
-    """
+    """The parent run of the sweep `sweep`. A resumed sweep continues its parent run, and so is one row in MLflow."""
 
     def __init__(self, target: TrackingTarget, sweep: str) -> None:
         tags = {"pipeline": "sweep", "sweep": sweep, "status": "running"}
@@ -46,8 +41,7 @@ class ParentRun(TrackedRun):
 def find_parent(store: Store, sweep: str) -> MlflowRun | None:
     """Find the parent run of the sweep of that name; None if there is none."""
     with store_errors(store.uri):
-        found = store.client.search_runs([store.experiment_id], sweep_query(_quoted(sweep)), max_results=1)
-    return found[0] if found else None
+        return find_sweep(store, _quoted(sweep))
 
 
 def sweep_names(store: Store) -> list[str]:
@@ -58,10 +52,7 @@ def sweep_names(store: Store) -> list[str]:
 
 
 def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dict[str, str]]]:
-    """Read a sweep's trials that have ended.
-
-    Returns:
-        The table of runs, and each one's params by run id.
+    """Read a sweep's trials that have ended: the table of runs, and each one's params by run id.
 
     Raises:
         RequestError: there is no such sweep, or none of its trials has ended.
@@ -80,12 +71,10 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
     query = f"tags.pipeline = 'trial' AND tags.sweep = '{_quoted(sweep)}'"
+    order = ["attributes.start_time ASC"]
 
     def page(size: int, token: str | None) -> Sequence[MlflowRun]:
-        order = ["attributes.start_time ASC"]
-        return store.client.search_runs(
-            [store.experiment_id], query, max_results=size, order_by=order, page_token=token
-        )
+        return store.client.search_runs([store.experiment_id], query, ViewType.ACTIVE_ONLY, size, order, token)
 
     with store_errors(store.uri):
         return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
@@ -115,24 +104,21 @@ def _as_run(child: MlflowRun) -> Run:
     )
 
 
-def note_look(store: Store, sweep: str, ended: int) -> None:
-    """Add to the parent run's tag `looks` that the sweep is judged by `ended` runs, unless the last look had as many.
+def count_looks(store: Store, sweep: str, ended: int | None = None) -> int:
+    """Return how often the sweep was judged.
 
     To look, add seeds and look again raises the chance of a wrong verdict, so the report says how often that happened.
+    Give `ended`, the number of runs, where it is judged now: that counts as a look unless the last one had as many.
     """
     parent = find_parent(store, sweep)
     if parent is None:
-        return
+        return 0
     looks = json.loads(parent.data.tags.get("looks", "[]"))
-    if not looks or looks[-1] != ended:
+    if ended is not None and looks[-1:] != [ended]:
+        looks.append(ended)
         with store_errors(store.uri):
-            store.client.set_tag(parent.info.run_id, "looks", json.dumps([*looks, ended]))
-
-
-def count_looks(store: Store, sweep: str) -> int:
-    """Return how often the sweep was judged at its end."""
-    parent = find_parent(store, sweep)
-    return 0 if parent is None else len(json.loads(parent.data.tags.get("looks", "[]")))
+            store.client.set_tag(parent.info.run_id, "looks", json.dumps(looks))
+    return len(looks)
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
@@ -146,42 +132,24 @@ def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
 def log_report(
     store: Store, run_id: str, folder: str, description: str, best_lrs: Mapping[str, Mapping[int, float]]
 ) -> None:
-    """Log a report on the parent run: its files, its summary, and the best LRs as metrics at step = batch size.
+    """Log a report on the parent run: the files in `folder`, a description in Markdown, and the best LRs.
 
-    Args:
-        store: where the parent run is.
-        run_id: the parent run's.
-        folder: the report's files.
-        description: the summary, in Markdown.
-        best_lrs: by metric, of which there is one for each workload, and by batch size. Only values that have changed
-            since the last report are logged, since MLflow keeps the older values too.
+    `best_lrs` are by metric, of which there is one for each workload, and by batch size, which is the step. Only values
+    that have changed since the last report are logged, since MLflow keeps the older values too.
     """
     with store_errors(store.uri):
         now = int(time.time() * 1000)
-        changed = [
-            Metric(name, lr, now, batch)
-            for name, lrs in best_lrs.items()
-            for batch, lr in _unlogged(store, run_id, name, lrs).items()
-        ]
+        changed = []
+        for name, lrs in best_lrs.items():
+            logged = sorted(store.client.get_metric_history(run_id, name), key=lambda metric: metric.timestamp)
+            last = {metric.step: metric.value for metric in logged}
+            changed += [Metric(name, lr, now, batch) for batch, lr in lrs.items() if last.get(batch) != lr]
         store.client.log_batch(run_id, metrics=changed, tags=[RunTag("mlflow.note.content", description)])
         store.client.log_artifacts(run_id, folder, "report")
 
 
-def _unlogged(store: Store, run_id: str, name: str, values: Mapping[int, float]) -> dict[int, float]:
-    """Return those of `values`, by step, that differ from the last value logged at their step."""
-    before = store.client.get_metric_history(run_id, name)
-    last = {metric.step: metric.value for metric in sorted(before, key=lambda metric: metric.timestamp)}
-    return {step: value for step, value in values.items() if last.get(step) != value}
-
-
 def copy_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
-    """Copy a model to the parent run: the one of the best of `runs` that stored a model.
-
-    Args:
-        store: where the runs are.
-        run_id: the parent run's.
-        runs: the sweep's.
-        maximize: whether a larger value is better.
+    """Copy to the parent run `run_id` the model of the best of a sweep's `runs` that stored one.
 
     Returns:
         The id of that run, and the number of better runs, which stored no model; None if no run stored one.

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
 
-SQLITE = "sqlite:///"
 # The defaults; conf/tracking/local.yaml has the same.
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
@@ -58,9 +57,8 @@ class TrackingTarget:
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of the database file in `uri`, or None if the store isn't SQLite."""
     # By hand: every command asks this at its start, and the import of SQLAlchemy takes a quarter of a second.
-    if not uri.startswith(SQLITE):
-        return None
-    return Path(os.path.abspath(uri.removeprefix(SQLITE).split("?")[0]))
+    scheme, _, path = uri.partition(":///")
+    return Path(os.path.abspath(path.split("?")[0])) if scheme == "sqlite" else None
 
 
 def check_location(uri: str) -> None:

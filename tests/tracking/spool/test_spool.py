@@ -8,9 +8,8 @@ import pytest
 
 from pipeline.errors import RunError
 from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.spool.folder import list_spools
 from pipeline.tracking.spool.recovery import upload_unsent
-from pipeline.tracking.spool.spool import Spool
+from pipeline.tracking.spool.spool import Spool, list_spools
 from pipeline.tracking.store import open_store
 from pipeline.tracking.target import TrackingTarget
 

@@ -12,9 +12,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.background import BackgroundUploader
-from pipeline.tracking.spool.folder import list_spools
 from pipeline.tracking.spool.recovery import upload_unsent
-from pipeline.tracking.spool.spool import Spool
+from pipeline.tracking.spool.spool import Spool, list_spools
 from pipeline.tracking.spool.uploader import Uploader
 from pipeline.tracking.store import open_store
 from pipeline.tracking.sweep import ParentRun
@@ -138,7 +137,7 @@ def test_only_the_file_that_is_too_large_for_the_server_is_deferred(own_target, 
 
 
 def test_a_deferred_artifact_is_tried_again_during_the_run(own_target, store, monkeypatch):
-    monkeypatch.setattr("pipeline.tracking.spool.deferred.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("pipeline.tracking.spool.uploader.FIRST_PAUSE", 0.0)
     once(monkeypatch, "log_text", after=False)
     spool, uploader = begin(own_target)
     spool.append({"text": "a", "path": "a.txt"})

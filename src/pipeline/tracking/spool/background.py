@@ -48,11 +48,10 @@ class BackgroundUploader:
         self.failure: Exception | None = None
         self._is_new = is_new
         self._warns = self._warns_of_artifacts = not quiet
+        self._uploader: Uploader | None = None
         self._run_id: str | None = None
         self._is_sent = False
         self._stopping = False
-        self._has_stopped = False
-        self._is_prepared = False
         self._changed = threading.Condition()
         # A daemon, so that a server that hangs can't keep the process alive.
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -71,34 +70,32 @@ class BackgroundUploader:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-            # Wait as long as records go through. The import of MLflow can be slow on a busy machine, but can't hang.
-            before = None
-            while not self._has_stopped and not (self._is_prepared and before == Progress.load(self.spool)):
-                before = Progress.load(self.spool) if self._is_prepared else None
-                self._changed.wait_for(lambda: self._has_stopped, patience)
-            return self._is_sent
+        # Wait as long as records go through. The import of MLflow can be slow on a busy machine, but can't hang.
+        before = None
+        while self._thread.is_alive() and (self._uploader is None or before != Progress.load(self.spool)):
+            before = None if self._uploader is None else Progress.load(self.spool)
+            self._thread.join(patience)
+        return self._is_sent
 
     def _work(self) -> None:
         pause, sent_others = SEND_SECONDS, False
-        uploader = None
         while True:
             stopping = self._stopping
             try:
-                if uploader is None:
+                if self._uploader is None:
                     # Imported here, since it takes a second: training goes on meanwhile.
                     from pipeline.tracking.spool.uploader import Uploader
 
-                    uploader = Uploader(self.spool, self.target.uri, self._is_new)
-                    self._is_prepared = True
-                self._is_sent = uploader.send()
+                    self._uploader = Uploader(self.spool, self.target.uri, self._is_new)
+                self._is_sent = self._uploader.send()
                 failure, pause = None, SEND_SECONDS
             except Exception as error:
                 failure, pause = error, 1.0 if self.failure is None else min(2 * pause, RETRY_SECONDS)
                 BackgroundUploader._failed_at = time.monotonic()
             with self._changed:
-                self._run_id, self.failure = None if uploader is None else uploader.run_id, failure
+                self._run_id, self.failure = self._uploader.run_id if self._uploader else None, failure
                 self._changed.notify_all()
-            self._warn_once(uploader, failure)
+            self._warn_once()
             if self._is_sent or stopping:
                 break
             if failure is None and not sent_others:
@@ -110,24 +107,22 @@ class BackgroundUploader:
             self.spool.remove()
         else:
             self.spool.release()
-        with self._changed:
-            self._has_stopped = True
-            self._changed.notify_all()
 
-    def _warn_once(self, uploader: "Uploader | None", failure: Exception | None) -> None:
+    def _warn_once(self) -> None:
         """Warn, once a run, that MLflow doesn't answer, and once that artifacts can't be stored."""
         place = mask_passwords(self.target.uri)
-        if failure is not None and self._warns:
+        if self.failure is not None and self._warns:
             self._warns = False
             log.warning(
                 "MLflow at %s can't be written (%s).\nThe run goes on, recorded in %s; it is sent when MLflow answers.",
-                *(place, reason_of(failure), self.spool.path.parent),
+                *(place, reason_of(self.failure), self.spool.path.parent),
             )
-        if uploader and (reason := uploader.deferred.reason) is not None and self._warns_of_artifacts:
+        error = self._uploader.artifact_error if self._uploader else None
+        if error is not None and self._warns_of_artifacts:
             self._warns_of_artifacts = False
             log.warning(
                 "MLflow at %s answers, but not all artifacts can be stored (%s).\nThey are kept in %s, and sent later.",
-                *(place, reason_of(reason), self.spool.path.parent),
+                *(place, reason_of(error), self.spool.path.parent),
             )
 
     def _send_others(self) -> None:

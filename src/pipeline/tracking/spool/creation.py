@@ -21,13 +21,18 @@ def sweep_query(sweep: str) -> str:
     return f"tags.pipeline = 'sweep' AND tags.sweep = '{sweep}'"
 
 
+def find_sweep(store: Store, sweep: str) -> MlflowRun | None:
+    """Find the parent run of the sweep of that name."""
+    found = store.client.search_runs([store.experiment_id], sweep_query(sweep), max_results=1)
+    return found[0] if found else None
+
+
 def find_run(store: Store, header: Record) -> MlflowRun | None:
     """Find the run that an earlier attempt created, or, for a sweep's parent, that any process created."""
     found = _search(store, header)
-    if not found:
-        return None
-    delete_duplicates(store, header, str(found[0].info.run_id))
-    return found[0]
+    if found:
+        delete_duplicates(store, header, found[0].info.run_id)
+    return found[0] if found else None
 
 
 def delete_duplicates(store: Store, header: Record, run_id: str) -> None:
@@ -50,7 +55,10 @@ def create_run(store: Store, header: Record) -> str:
     if "parent" in header:
         tags["mlflow.parentRunId"] = header["parent"]
     elif "sweep" in header:
-        tags["mlflow.parentRunId"] = _find_parent(store, header["sweep"])
+        parent = find_sweep(store, header["sweep"])
+        if parent is None:
+            raise ParentMissingError(f"sweep {header['sweep']} isn't in MLflow yet")
+        tags["mlflow.parentRunId"] = parent.info.run_id
     try:
         run = store.client.create_run(
             store.experiment_id, start_time=header["time"], run_name=header["name"], tags=tags
@@ -72,10 +80,3 @@ def _search(store: Store, header: Record) -> list[MlflowRun]:
     query = header.get("find", f"tags.run_key = '{header['key']}'")
     # In a fixed order, so that every attempt keeps the same run.
     return list(store.client.search_runs([store.experiment_id], query, order_by=["attributes.run_id"]))
-
-
-def _find_parent(store: Store, sweep: str) -> str:
-    found = store.client.search_runs([store.experiment_id], sweep_query(sweep), max_results=1)
-    if not found:
-        raise ParentMissingError(f"sweep {sweep} isn't in MLflow yet")
-    return str(found[0].info.run_id)

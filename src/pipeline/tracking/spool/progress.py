@@ -15,7 +15,7 @@ class Progress:
     Attributes:
         run_id: the run in MLflow, or None before it is created.
         position: where the first record begins that was not sent.
-        deferred: where the records of deferred artifacts begin; see `DeferredArtifacts`.
+        deferred: where the records of deferred artifacts begin, which could not be stored.
         retry_at: when the deferred artifacts are due again, in seconds since the epoch.
         was_there: whether another spool's uploader had created the run.
     """

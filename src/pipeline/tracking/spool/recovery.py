@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lr_study.errors import reason_of
-from pipeline.tracking.spool.folder import list_spools
 from pipeline.tracking.spool.progress import Progress
-from pipeline.tracking.spool.spool import Spool
+from pipeline.tracking.spool.spool import Spool, list_spools
 from pipeline.tracking.spool.uploader import Uploader
 from pipeline.tracking.target import TrackingTarget
 
@@ -37,13 +36,8 @@ class UploadSummary:
 def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: bool = False) -> UploadSummary:
     """Send the spools in `folder` whose processes are gone, and remove what was sent.
 
-    A spool without an end is of a run that died: the run is closed as lost.
-
-    Args:
-        folder: where the spools lie.
-        uri: the store. Spools that name another one stay.
-        override: send all spools to `uri`, whatever they name.
-        retry_now: try deferred artifacts at once, however short ago the last attempt was.
+    A spool without an end is of a run that died: the run is closed as lost. Spools that name another store than `uri`
+    stay, unless `override` is set. `retry_now` tries deferred artifacts, however short ago the last attempt was.
     """
     summary = UploadSummary()
     for path in list_spools(folder):
@@ -76,8 +70,8 @@ def _send(spool: Spool, uri: str, retry_now: bool, summary: UploadSummary) -> No
         uploader.send()
     summary.closed += died
     if uploader.deferred:
-        reason = uploader.deferred.reason
-        summary.partial.append((spool.path, "tried just now" if reason is None else reason_of(reason)))
+        error = uploader.artifact_error
+        summary.partial.append((spool.path, "tried just now" if error is None else reason_of(error)))
         return
     assert uploader.run_id is not None
     summary.runs.append(uploader.run_id)

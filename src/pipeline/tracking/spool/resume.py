@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.tracking.spool.folder import list_spools, read_header
-from pipeline.tracking.spool.spool import RESUMED_FROM, Spool
+from pipeline.tracking.spool.spool import RESUMED_FROM, Spool, list_spools, read_header
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.tracking")
@@ -20,10 +19,7 @@ def claim_resumable(
 ) -> tuple[Spool, State] | None:
     """Find the newest run of the same configuration that died, failed or was interrupted, and take its spool.
 
-    Args:
-        target: where the run is tracked.
-        config_digest: the run's tag of that name.
-        load: reads a checkpoint; None if it can't be read.
+    `load` reads a checkpoint, and returns None if it can't be read.
 
     Returns:
         The spool, held by this process, and the state in its last checkpoint; None if there is no such run.

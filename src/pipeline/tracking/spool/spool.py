@@ -70,15 +70,7 @@ class Spool:
 
     @classmethod
     def open(cls, path: Path, seconds: float = 0) -> "Spool | None":
-        """Open the spool that another process left.
-
-        Args:
-            path: the file of JSON lines.
-            seconds: how long to wait for a process that holds the spool.
-
-        Returns:
-            None if a process holds the spool, or if there is nothing in it.
-        """
+        """Open the spool that another process left; None if a process holds it for `seconds`, or it is empty."""
         lock = _lock(path)
         try:
             lock.acquire(timeout=seconds)
@@ -205,6 +197,28 @@ class Spool:
         self.path.with_suffix(".sent").unlink(missing_ok=True)
         self.release()
         self.path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> Record:
+    """Read the first record of the spool at `path`, which another process may hold; empty if there is none yet."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def list_spools(folder: Path) -> list[Path]:
+    """List the spools in `folder`: sweeps before their trials, and then the oldest first."""
+
+    def order(path: Path) -> tuple[bool, float]:
+        # The header says when the run began. The file's own times are of its last line, or of a copy.
+        header = read_header(path)
+        began = header.get("time")
+        return "sweep" in header or "parent" in header, began if isinstance(began, int | float) else 0
+
+    return sorted(folder.glob("*.jsonl"), key=order)
 
 
 def _lock(path: Path) -> FileLock:

@@ -1,20 +1,25 @@
 """Send a spool to MLflow, in order, each record once, however often sending is interrupted."""
 
 import logging
+import time
 from collections.abc import Sequence
 
+from mlflow.entities import Metric, Param, RunTag
+
 from lr_study.errors import reason_of
-from pipeline.tracking.spool.batch import Item, fit_one_request, items_of, name_of
 from pipeline.tracking.spool.creation import RunGoneError, create_run, delete_duplicates, find_run, reopen_run
-from pipeline.tracking.spool.deferred import DeferredArtifacts
 from pipeline.tracking.spool.progress import Progress
 from pipeline.tracking.spool.spool import Record, Spool
-from pipeline.tracking.spool.writer import RunDeletedError, RunWriter
+from pipeline.tracking.spool.writer import Item, RunDeletedError, RunWriter, fit_one_request, items_of
 from pipeline.tracking.store import Store, open_store
 
 log = logging.getLogger("pipeline.tracking")
 ARTIFACTS = {"text", "file"}
 SINGLE = {"dataset", "reopened", "end"} | ARTIFACTS
+KINDS = {Metric: "metric", Param: "parameter", RunTag: "tag"}
+# Seconds until a deferred artifact is tried again: few at first, since the cause may pass; a missing permission lasts.
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 60.0
 
 
 class Uploader:
@@ -24,6 +29,8 @@ class Uploader:
     have created it. MLflow keeps one of two equal metrics (same key, step, time and value), params, tags and inputs. An
     artifact replaces an earlier one of the same path.
 
+    An artifact that can't be stored now although MLflow answers is deferred: later records are sent before it.
+
     Args:
         spool: what to send; this process holds its lock.
         uri: the store.
@@ -31,7 +38,7 @@ class Uploader:
         retry_now: try deferred artifacts at once, however short ago the last attempt was.
 
     Attributes:
-        deferred: the artifacts that could not be stored.
+        artifact_error: why an artifact could not be stored at the last attempt of this process, or None.
     """
 
     def __init__(self, spool: Spool, uri: str, is_new: bool = False, retry_now: bool = False) -> None:
@@ -39,7 +46,11 @@ class Uploader:
         self._uri = uri
         self._header = spool.header
         self._progress = Progress.load(spool)
-        self.deferred = DeferredArtifacts(self._progress, retry_now)
+        self.artifact_error: Exception | None = None
+        if retry_now:
+            self._progress.retry_at = 0.0
+        # Each later process tries what an earlier one deferred, and there may be many of them.
+        self._pause = LONGEST_PAUSE if self.deferred else FIRST_PAUSE
         self._writer: RunWriter | None = None  # once there is a run
         self._may_exist = not is_new
         self._may_have_duplicates = False
@@ -51,6 +62,11 @@ class Uploader:
     def run_id(self) -> str | None:
         """The run in MLflow, or None before it is created."""
         return self._progress.run_id
+
+    @property
+    def deferred(self) -> list[int]:
+        """Where the records of the artifacts begin that could not be stored."""
+        return self._progress.deferred
 
     def send(self) -> bool:
         """Send all records that there are; True if the run has ended and nothing is left.
@@ -103,7 +119,7 @@ class Uploader:
         if self.run_id is not None:
             log.warning("Run %s isn't in MLflow any more (another database?): it is sent anew.", self.run_id)
         self._progress.run_id, self._progress.position = None, 0
-        self._progress.deferred.clear()
+        self.deferred.clear()
         self._may_exist = True
         self._writer = None
         # The experiment and the sweep's run have other ids there. The sweep is looked up by its name.
@@ -145,7 +161,7 @@ class Uploader:
             if not writer.is_refusal(error):
                 raise
             if len(items) == 1:
-                self._warn_left_out(name_of(items[0]), error)
+                self._warn_left_out(f"the {KINDS[type(items[0])]} {items[0].key}", error)
                 return
             middle = len(items) // 2
             self._log(writer, items[:middle])
@@ -161,20 +177,27 @@ class Uploader:
                 self._warn_left_out(_name_of_record(record), error)
             elif is_artifact:
                 writer.get_run()  # raises if MLflow doesn't answer: then nothing else can be sent either
-                self.deferred.add(begin, error)
+                self._defer(begin, error)
                 return
             else:
                 raise
-        if is_artifact:
+        if begin in self.deferred:
             self.deferred.remove(begin)
         if "end" in record and self._may_have_duplicates:
             delete_duplicates(writer.store, self._header, writer.run_id)
 
+    def _defer(self, begin: int, error: Exception) -> None:
+        if begin not in self.deferred:
+            self.deferred.append(begin)
+        self.artifact_error = error
+        self._progress.retry_at = time.time() + self._pause
+
     def _send_deferred(self, writer: RunWriter) -> None:
-        if not self.deferred.is_due():
+        # A longer wait than the longest pause means that the clock was set back.
+        if not self.deferred or 0 < self._progress.retry_at - time.time() <= LONGEST_PAUSE:
             return
-        self.deferred.wait_longer()
-        for begin in list(self._progress.deferred):
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        for begin in list(self.deferred):
             record, _ = next(self._spool.read(begin))
             self._write(writer, record, begin)
         self._progress.save(self._spool)
@@ -186,7 +209,7 @@ class Uploader:
         self._is_deleted = True
         for record, end in self._spool.read(self._progress.position):
             self._progress.position, self._has_ended = end, "end" in record
-        self._progress.deferred.clear()
+        self.deferred.clear()
         self._progress.save(self._spool)
 
     def _warn_left_out(self, what: str, error: Exception) -> None:
@@ -199,7 +222,6 @@ class Uploader:
 
 
 def _name_of_record(record: Record) -> str:
-    """Return what a message calls a record that takes a request of its own."""
     if not ARTIFACTS.isdisjoint(record):
         return f"the artifact {record.get('path') or record['file']}"
     return "the data set" if "dataset" in record else "the status"

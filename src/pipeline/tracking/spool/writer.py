@@ -1,13 +1,16 @@
 """The requests that write to one run in MLflow, and what MLflow's errors mean for what is sent next."""
 
+import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.utils import validation
 
-from pipeline.tracking.spool.batch import Item, dataset_input
 from pipeline.tracking.spool.creation import RunGoneError
 from pipeline.tracking.spool.spool import Record, Spool
 from pipeline.tracking.store import NOT_FOUND, Store
@@ -15,6 +18,7 @@ from pipeline.tracking.store import NOT_FOUND, Store
 log = logging.getLogger("pipeline.tracking")
 # MLflow's answers to a request that it will never take, however often it is repeated.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", NOT_FOUND, "INVALID_STATE")
+Item = Metric | Param | RunTag
 
 
 class RunDeletedError(Exception):
@@ -42,7 +46,7 @@ class RunWriter:
         """Write what takes a request of its own: a data set, an artifact, or the run's status."""
         client = self.store.client
         if "dataset" in record:
-            client.log_inputs(self.run_id, [dataset_input(record["dataset"])])
+            client.log_inputs(self.run_id, [_dataset_input(record["dataset"])])
         elif "reopened" in record:
             client.update_run(self.run_id, status="RUNNING")
             client.delete_tag(self.run_id, "status")
@@ -86,6 +90,46 @@ class RunWriter:
         if self.get_run().info.lifecycle_stage == "deleted":
             raise RunDeletedError(f"run {self.run_id} was deleted")
         return True
+
+
+def items_of(record: Record) -> list[Item]:
+    """Return the metrics, params and tags in `record`."""
+    if "key" in record:
+        return []  # the header, whose tags are set when the run is created
+    if "metrics" in record:
+        return [Metric(key, value, record["time"], record["step"]) for key, value in record["metrics"].items()]
+    if "params" in record:
+        return [Param(key, _shortened(value)) for key, value in record["params"].items()]
+    if "end" in record:
+        return [RunTag("status", record["end"])]  # in one request with the last metrics
+    return [RunTag(key, value) for key, value in record.get("tags", {}).items()]
+
+
+def fit_one_request(items: Sequence[Item]) -> bool:
+    """Whether MLflow takes `items` in one request."""
+    counts = Counter(type(item) for item in items)
+    return (
+        len(items) <= validation.MAX_ENTITIES_PER_BATCH
+        and counts[Metric] <= validation.MAX_METRICS_PER_BATCH
+        and max(counts[Param], counts[RunTag]) <= validation.MAX_PARAMS_TAGS_PER_BATCH
+    )
+
+
+def _shortened(text: str) -> str:
+    """Cut a parameter's value to MLflow's limit; the artifact `config/config.yaml` has it whole."""
+    limit = validation.MAX_PARAM_VAL_LENGTH
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _dataset_input(given: dict[str, Any]) -> DatasetInput:
+    dataset = Dataset(
+        name=given["name"],
+        digest=given["digest"],
+        source_type="code",
+        source=json.dumps({"source": given["source"]}),
+        profile=json.dumps({"train_examples": given["examples"]}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _leaves_its_folder(record: Record) -> bool:
