@@ -10,7 +10,6 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn
 
 from hydra.errors import HydraException
@@ -29,7 +28,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # MLflow must not report usage over the network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(143))
     collect_seldom()
     try:
         main()
@@ -62,10 +61,6 @@ def exit_with_request_error(message: str) -> NoReturn:
 def printable(text: str) -> str:
     """`text` with � in place of control characters, which could change the terminal; line ends stay."""
     return "".join("�" if unicodedata.category(c)[0] == "C" and c != "\n" else c for c in text)
-
-
-def _raise_terminated(signum: int, frame: FrameType | None) -> None:
-    sys.exit(143)
 
 
 def request_message(error: BaseException) -> str | None:

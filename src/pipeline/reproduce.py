@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.command import printable, run_command
 from pipeline.config import Config
 from pipeline.errors import RequestError
+from pipeline.recipe.statuses import CUT_SHORT
 from pipeline.reproduction.environment_diff import diff_data, diff_environment
 from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, diff_metrics
 from pipeline.reproduction.restore import restore_config
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 # amplifies that step by step.
 TOLERANCE = 0.01
 MAX_ROWS = 20
-# Statuses of runs that ended before their budget did: they are compared as far as they came.
-CUT_SHORT = ("pruned", "interrupted", "lost", "failed", "running")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,11 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _last_evaluation(logged: "LoggedRun") -> int | None:
-    """The evaluation after which the run was cut short; None where it trained to its budget's end.
-
-    Raises:
-        RequestError: it logged nothing to compare with.
-    """
+    """The evaluation after which the run was cut short; None where it trained to its budget's end."""
     if not logged.history:
         raise RequestError(f"{logged.run_id}: it logged no metric that could be compared.")
     if logged.status not in CUT_SHORT:

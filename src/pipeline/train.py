@@ -1,7 +1,6 @@
 """`python -m pipeline.train`: one run; with `-m`, a sweep of them.
 
-This module imports neither torch nor mlflow at the top: `--help`, `--cfg` and the driver of a sweep need
-neither. A run imports them once its request is known.
+A run imports torch and mlflow once its request is known: `--help`, `--cfg` and the driver of a sweep need neither.
 """
 
 import hydra
@@ -41,10 +40,6 @@ def main(cfg: DictConfig) -> float:
 
 def train(config: Config, trial: Trial | None = None) -> float:
     """Check the request, train, track; returns the objective, bounded where the run failed.
-
-    Args:
-        config: the resolved configuration.
-        trial: the sweep's trial that this run is, or None.
 
     Raises:
         RequestError: the request can't be carried out; nothing was written.

@@ -1,16 +1,16 @@
 """What differs between the metrics of a run and of its repetition."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 # This metric measures the machine, not the training.
 NOT_COMPARED = "examples_per_second"
 # SQL has no infinity: MLflow stores the largest double instead.
-LARGEST = 1.7976931348623157e308
+LARGEST = sys.float_info.max
 
 History = Mapping[str, Mapping[int, float]]
-"""The values of each metric, by step."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def diff_metrics(
     """The values that differ by more than `tolerance` (relative), and how many were compared; NaN equals NaN.
 
     Args:
-        logged, found: of the run and of its repetition.
+        logged, found: the values of each metric, by step, of the run and of its repetition.
         tolerance: relative difference that counts as none; 0 asks for equality bit for bit.
         only_logged: compare only values that the run logged, since it ended before its budget did.
     """
@@ -54,11 +54,7 @@ def diff_metrics(
 def _is_equal(row: MetricDifference, tolerance: float) -> bool:
     if row.logged is None or row.found is None:
         return False
-    logged, found = _bounded(row.logged), _bounded(row.found)
-    if math.isnan(logged) or math.isnan(found):
-        return math.isnan(logged) and math.isnan(found)
+    if math.isnan(row.logged) or math.isnan(row.found):
+        return math.isnan(row.logged) and math.isnan(row.found)
+    logged, found = (max(-LARGEST, min(LARGEST, value)) for value in (row.logged, row.found))
     return logged == found or row.relative <= tolerance
-
-
-def _bounded(value: float) -> float:
-    return value if math.isnan(value) else max(-LARGEST, min(LARGEST, value))

@@ -8,7 +8,10 @@ the store can make this process look up an environment variable.
 import os
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import Config, from_dict
 from pipeline.config.checks import MEMORY_FORMATS, PRECISIONS
@@ -36,12 +39,9 @@ IMAGE_SET, IMAGE_FOLDER = "pipeline.data.torchvision_images", "pipeline.data.ima
 
 
 def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ()) -> Config:
-    """The logged configuration, to run here: in this store, as a single run, with the threads and device it used.
+    """The logged configuration, to run here: in the store `uri`, as a single run, with the threads and device it used.
 
-    Args:
-        logged: the run.
-        uri: the store that tracks the repetition.
-        trusted: names that may be built beyond those of `pipeline.reproduction.trust`.
+    Names in `trusted` may be built beyond those of `pipeline.reproduction.trust`.
 
     Raises:
         RequestError: it is no configuration of this version of the project, or builds what isn't trusted.
@@ -60,24 +60,18 @@ def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ())
     tree["sweep"] = {"name": "none", "parent": None}
     tree["resume"] = None
     tree["runtime"] = OLD_RUNTIME | tree["runtime"]
-    config = _typed(logged, tree)
+    try:
+        config = from_dict(tree)
+    except RequestError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _other_version(logged, str(error).splitlines()[0]) from None
     config.tracking.uri, config.tracking.experiment = uri, logged.experiment
     config.runtime = _runtime_used(config.runtime, logged.params)
     config.batching.micro_batch = _micro_batch_used(config.batching.micro_batch, logged.params)
     if "root" in config.dataset:
         config.dataset["root"] = _data_root(config.dataset, trusted)
     return config
-
-
-def _typed(logged: "LoggedRun", tree: dict[str, Any]) -> Config:
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return from_dict(tree)
-    except RequestError:
-        raise
-    except (OmegaConfBaseException, TypeError, ValueError) as error:
-        raise _other_version(logged, str(error).splitlines()[0]) from None
 
 
 def _other_version(logged: "LoggedRun", reason: str) -> RequestError:
@@ -88,11 +82,7 @@ def _other_version(logged: "LoggedRun", reason: str) -> RequestError:
 
 
 def _runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
-    """The runtime as the run's params have it, else as it was configured.
-
-    Raises:
-        RequestError: a value that no run logs.
-    """
+    """The runtime as the run's params have it, else as it was configured."""
     used = {key: str(params.get(f"runtime.{key}", value)) for key, value in vars(configured).items()}
     for key, value in used.items():
         if re.fullmatch(RUNTIME_VALUES[key], value) is None:
@@ -108,11 +98,7 @@ def _runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
 
 
 def _micro_batch_used(configured: int | str | None, params: Mapping[str, str]) -> int | str | None:
-    """The most examples in one forward pass, where `auto` left the choice to the run; None is the whole batch.
-
-    Raises:
-        RequestError: a value that no run logs.
-    """
+    """The most examples in one forward pass, where `auto` left the choice to the run; None is the whole batch."""
     used = params.get("batching.micro_batch", "auto")
     if configured != "auto" or used == "auto":
         return configured
@@ -122,11 +108,7 @@ def _micro_batch_used(configured: int | str | None, params: Mapping[str, str]) -
 
 
 def _data_root(dataset: Mapping[str, Any], trusted: Collection[str]) -> str:
-    """The folder to read a logged data set from: the logged one only where nothing would be written into it.
-
-    Raises:
-        RequestError: the logged folder may hold anybody's images.
-    """
+    """The folder to read a logged data set from: the logged one only where nothing would be written into it."""
     given, target = dataset["root"], dataset.get("_target_")
     if not isinstance(given, str):
         raise RequestError(f"dataset.root={shown(given)}: it must be the path of a folder.")
@@ -137,16 +119,11 @@ def _data_root(dataset: Mapping[str, Any], trusted: Collection[str]) -> str:
         return given if is_present(dataset.get("source"), given) else mine or "data"
     if not os.path.isdir(given):
         return mine or "data"  # the path is another machine's
-    if target == IMAGE_FOLDER and target not in trusted and not (mine and _is_below(given, mine)):
+    is_mine = mine and Path(given).resolve().is_relative_to(Path(mine).resolve())
+    if target == IMAGE_FOLDER and target not in trusted and not is_mine:
         raise RequestError(
             f"dataset.root={shown(given)}: a logged configuration reads images below PIPELINE_DATA only"
             f" ({mine or 'which is not set'}).\nSet it to a folder above them, or, if you know them: "
             f"--trust {IMAGE_FOLDER}."
         )
     return given
-
-
-def _is_below(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies in it, once symbolic links are followed."""
-    real, above = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([real, above]) == above

@@ -60,9 +60,16 @@ def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None
                 f"{key}={shown(value)}: not built from a logged configuration, since it could be anything."
                 f"\nIf you know it and trust it: --trust {shown(value)}."
             )
-    for key, value in _walk(config):
-        if isinstance(value, dict) and value.get("_target_") not in trusted:
-            _check_no_download(key, value)
+    for key, node in _walk(config):
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target in trusted or not str(target).startswith("torchvision.models."):
+            continue
+        for name, value in node.items():
+            if name.startswith(DOWNLOADS) and value not in (None, False, []):
+                raise RequestError(
+                    f"{key}.{name}={shown(value)}: a logged configuration may not download weights and unpickle them."
+                    f"\nIf you know them and trust them: --trust {target}."
+                )
     dataset = config.get("dataset")
     source = dataset.get("source") if isinstance(dataset, dict) else None
     if source is not None and source not in IMAGE_SETS and not (source in trusted and _is_image_set(source)):
@@ -112,18 +119,6 @@ def _walk(tree: object, path: str = "") -> Iterator[tuple[str, Any]]:
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in children:
         yield from _walk(value, f"{path}.{key}" if path else str(key))
-
-
-def _check_no_download(key: str, node: dict[str, Any]) -> None:
-    """Refuse a torchvision model that would download weights."""
-    if not str(node.get("_target_")).startswith("torchvision.models."):
-        return
-    for name, value in node.items():
-        if name.startswith(DOWNLOADS) and value not in (None, False, []):
-            raise RequestError(
-                f"{key}.{name}={shown(value)}: a logged configuration may not download weights and unpickle them."
-                f"\nIf you know them and trust them: --trust {node['_target_']}."
-            )
 
 
 def _is_listed(target: object) -> bool:

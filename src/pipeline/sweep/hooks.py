@@ -33,13 +33,18 @@ SENDING_SECONDS = 10.0
 class SweepHooks(Hooks):
     """The sweeper calls these methods in the order in which they stand; see `lr_study.Hooks`."""
 
-    def __init__(self) -> None:
-        self._started_at = time.monotonic()
-        self._reported_at = 0.0
+    _reported_at = 0.0  # when the last line of progress was logged
 
     def check(self, cells: Sequence["Cell"]) -> None:
         """Refuse the sweep where any cell can't be trained: values, tracking target, data, model, optimizer."""
-        _refuse_torchrun()
+        if (place := torchrun_rank()) is not None:
+            rank, size = place
+            if rank > 0:
+                worker.exit_after_refusal_of_rank_0()
+            raise RequestError(
+                "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
+                f"runtime.workers={size}: each trial starts its own."
+            )
         configs = [_task_config(cell.config) for cell in cells]
         if configs[0].resume is not None:
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
@@ -54,12 +59,12 @@ class SweepHooks(Hooks):
         from pipeline.tracking.sweep import ParentRun
 
         config = _task_config(sweep.cells[0].config)
+        self._name = sweep.name
         self._target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
         self._parent = ParentRun(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
         self._parent.describe(common, [cell.name for cell in sweep.cells])
-        self._name = sweep.name
         self._keeps_model = config.tracking.log_model == "best"
         direction = sweep.config.hydra.sweeper.direction
         self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
@@ -148,6 +153,7 @@ class SweepHooks(Hooks):
         from pipeline.analysis.text.render import print_answer
         from pipeline.sweep.reporting import write_report
         from pipeline.tracking.store import StoreUnavailableError
+        from pipeline.tracking.sweep import copy_best_model, read_runs
 
         if (parent := self._parent.id) is None:
             raise StoreUnavailableError("MLflow has no run of the sweep yet.")
@@ -156,30 +162,13 @@ class SweepHooks(Hooks):
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:
             with self._or_later("The best trial's model has to wait: run the same command again then"):
-                self._keep_model(store, parent)
-
-    def _keep_model(self, store: "Store", parent: str) -> None:
-        from pipeline.tracking.sweep import copy_best_model, read_runs
-
-        kept = copy_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
-        if kept is None:
-            log.warning("No trial stored a model, so the sweep's run has none.")
-            return
-        run, better = kept
-        which = f"the best trial but {better}, which stored none" if better else "the best trial"
-        log.info("Model of %s, run %s: runs:/%s/model.", which, run, parent)
-
-
-def _refuse_torchrun() -> None:
-    if (place := torchrun_rank()) is None:
-        return
-    rank, size = place
-    if rank > 0:
-        worker.exit_after_refusal_of_rank_0()
-    raise RequestError(
-        "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
-        f"runtime.workers={size}: each trial starts its own."
-    )
+                kept = copy_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
+                if kept is None:
+                    log.warning("No trial stored a model, so the sweep's run has none.")
+                    return
+                run, better = kept
+                which = f"the best trial but {better}, which stored none" if better else "the best trial"
+                log.info("Model of %s, run %s: runs:/%s/model.", which, run, parent)
 
 
 def _task_config(config: DictConfig) -> Config:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lr_study.worker_processes import TARGET, workers
 from pipeline.collector import collect_seldom
@@ -22,11 +22,7 @@ from pipeline.errors import RequestError
 
 
 def check_buildable(configs: Sequence[Config], launcher: Mapping[str, Any]) -> None:
-    """Build each of `configs`, without training, in other processes.
-
-    Args:
-        configs: one for each cell.
-        launcher: the node `hydra.launcher`.
+    """Build each of `configs`, without training, in other processes; `launcher` is the node `hydra.launcher`.
 
     Raises:
         RequestError: the first one that can't be built.
@@ -79,8 +75,7 @@ def _ask_process(configs: Sequence[Config]) -> str | None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"The check of the request failed:\n{done.stderr.strip()}")
-    message: str | None = json.loads(done.stdout.splitlines()[-1])
-    return message
+    return cast("str | None", json.loads(done.stdout.splitlines()[-1]))
 
 
 def first_refusal(configs: Sequence[Config]) -> str | None:

@@ -22,6 +22,7 @@ def write_report(store: Store, sweep: str, parent_id: str) -> dict[str, Answer]:
     answers = answer_sweep(store, sweep, is_look=True)
     everything = [run for _, runs in answers.values() for run in runs]
     tag_stalled(store, everything)
+    descriptions, best_lrs = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         write_table(everything, Path(scratch) / "runs.csv")
         for name, (answer, runs) in answers.items():
@@ -29,19 +30,9 @@ def write_report(store: Store, sweep: str, parent_id: str) -> dict[str, Answer]:
             save_figures(answer, runs, folder)
             (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
             (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
-        description = "\n".join(
-            f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer)
-            for name, (answer, _) in answers.items()
-        )
-        best_lrs = {
-            _metric_name(name): {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
-            for name, (answer, _) in answers.items()
-        }
-        log_report(store, parent_id, scratch, description, best_lrs)
+            descriptions.append(f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer))
+            # MLflow's names of metrics may not hold `=`.
+            metric = "best_lr/" + re.sub(r"[^\w. /-]+", ":", name) if name else "best_lr"
+            best_lrs[metric] = {cell.batch: cell.best_lr for cell in answer.batches if cell.best_lr is not None}
+        log_report(store, parent_id, scratch, "\n".join(descriptions), best_lrs)
     return {name: answer for name, (answer, _) in answers.items()}
-
-
-def _metric_name(workload: str) -> str:
-    """The metric of a workload's best LRs; MLflow's names may not hold `=`."""
-    name = re.sub(r"[^\w. /-]+", ":", workload)
-    return f"best_lr/{name}" if workload else "best_lr"
