@@ -1,6 +1,7 @@
 """Checks of a resolved configuration that need neither torch nor data, so that they come first."""
 
 import logging
+from collections.abc import Iterable
 
 from pipeline.config.schema import Config, NoiseScale
 from pipeline.errors import RequestError
@@ -9,8 +10,6 @@ from pipeline.recipe.checks import check_batch, check_positive
 from pipeline.recipe.scaling import RULES
 
 log = logging.getLogger("pipeline.config")
-OBJECTIVES = ("val/loss", "val/error", "train/loss", "train/error")
-CHECKPOINTS = ("best", "last", "both", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
 MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 
@@ -29,19 +28,19 @@ def check_request(config: Config) -> None:
                 f"optimizer.base_lr={base_lr} is set, but optimizer.lr is not, so the scaling rule has no effect."
                 "\nAdd lr: ${scaled_lr:} to the optimizer's group."
             )
-    check_choice("scaling.rule", config.scaling.rule, tuple(RULES))
-    check_choice("objective", config.objective, OBJECTIVES)
-    check_choice("tracking.checkpoints", config.tracking.checkpoints, CHECKPOINTS)
+    _check_choice("scaling.rule", config.scaling.rule, RULES)
+    _check_choice("objective", config.objective, budget.TARGET_METRICS)
+    _check_choice("tracking.checkpoints", config.tracking.checkpoints, ("best", "last", "both", "none"))
     if config.resume is not None:
-        check_choice("resume", config.resume, ("auto",))
-    check_choice("tracking.log_model", config.tracking.log_model, ("none", "best"))
-    check_choice("budget.kind", config.budget.kind, tuple(budget.KEYS))
-    check_choice("schedule.name", config.schedule.name, tuple(schedule.SCHEDULES))
-    check_micro_batch(config.batching.micro_batch)
-    check_choice("runtime.precision", config.runtime.precision, PRECISIONS)
-    check_choice("runtime.memory_format", config.runtime.memory_format, MEMORY_FORMATS)
-    check_workers(config.runtime.workers, config.batch)
-    check_noise_scale(config.noise_scale)
+        _check_choice("resume", config.resume, ("auto",))
+    _check_choice("tracking.log_model", config.tracking.log_model, ("none", "best"))
+    _check_choice("budget.kind", config.budget.kind, budget.KEYS)
+    _check_choice("schedule.name", config.schedule.name, schedule.SCHEDULES)
+    _check_micro_batch(config.batching.micro_batch)
+    _check_choice("runtime.precision", config.runtime.precision, PRECISIONS)
+    _check_choice("runtime.memory_format", config.runtime.memory_format, MEMORY_FORMATS)
+    _check_workers(config.runtime.workers, config.batch)
+    _check_noise_scale(config.noise_scale)
     check_positive("search.octaves", config.search.octaves)
     parse_margin(config.report.margin)
     seeds, looks = config.report.confirm_seeds, config.report.looks
@@ -51,8 +50,7 @@ def check_request(config: Config) -> None:
         raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
 
 
-def check_micro_batch(value: object) -> None:
-    """Refuse what is neither `auto`, nor null, nor a number of examples."""
+def _check_micro_batch(value: object) -> None:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if value not in (None, "auto") and not (is_number and value >= 1):  # type: ignore[operator]
         raise RequestError(
@@ -60,8 +58,7 @@ def check_micro_batch(value: object) -> None:
         )
 
 
-def check_workers(workers: int, batch: int) -> None:
-    """Refuse fewer than one worker, or more workers than the batch has examples."""
+def _check_workers(workers: int, batch: int) -> None:
     if workers < 1:
         raise RequestError(f"runtime.workers={workers}: it must be 1 or more.")
     if workers > batch:
@@ -70,22 +67,22 @@ def check_workers(workers: int, batch: int) -> None:
         )
 
 
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a `value` of the key `name` that is not one of `allowed`."""
+def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
         raise RequestError(f"{name}={value}: no such choice.\nChoose one of: {', '.join(allowed)}.")
 
 
-def check_noise_scale(asked: NoiseScale) -> None:
-    """Refuse evaluation 0 and samples too small for a variance; the workload checks against budget and data."""
-    epochs, examples = asked.epochs, asked.examples
-    if 0 in epochs:
+def _check_noise_scale(asked: NoiseScale) -> None:
+    """Check what needs neither budget nor data; the workload checks the rest."""
+    if 0 in asked.epochs:
         raise RequestError(
-            f"noise_scale.epochs={epochs}: evaluations are whole numbers, 1 the first and -1 the last."
+            f"noise_scale.epochs={asked.epochs}: evaluations are whole numbers, 1 the first and -1 the last."
             "\nWrite a list of them, as noise_scale.epochs=[1,-1]; [] is never."
         )
-    if examples < 2:
-        raise RequestError(f"noise_scale.examples={examples}: a variance needs at least 2.\nUse 512, or a number near.")
+    if asked.examples < 2:
+        raise RequestError(
+            f"noise_scale.examples={asked.examples}: a variance needs at least 2.\nUse 512, or a number near."
+        )
 
 
 def parse_margin(margin: str | float) -> tuple[float, bool]:

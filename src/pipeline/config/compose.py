@@ -27,9 +27,8 @@ def register() -> None:
 
 def conf_dir() -> str:
     """Absolute path of `conf/`: the copy inside a wheel, else the one at the top of the checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside_wheel = package / "conf"
-    return str(inside_wheel if inside_wheel.is_dir() else package.parents[1] / "conf")
+    inside_wheel = Path(__file__).resolve().parents[1] / "conf"
+    return str(inside_wheel if inside_wheel.is_dir() else inside_wheel.parents[2] / "conf")
 
 
 def resolve(cfg: DictConfig) -> Config:

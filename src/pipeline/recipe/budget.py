@@ -1,6 +1,6 @@
 """Training budgets: what stays equal as the batch grows, turned into steps and evaluation points."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.errors import RequestError
 from pipeline.recipe.checks import check_batch, check_positive
@@ -80,36 +80,21 @@ def plan_training(budget: Budget, batch: int, train_examples: int) -> TrainingPl
             f"\nUse a batch from 1 to {train_examples}, or a larger data set."
         )
     _check_keys(budget)
-    if budget.kind == "target":
-        return _plan_target(budget, batch, train_examples)
-    amount = getattr(budget, budget.kind)
-    examples_each = {"epochs": train_examples, "steps": batch, "examples": 1}[budget.kind]
-    return _plan(amount * examples_each, batch, train_examples, evaluate_every=train_examples)
-
-
-def _plan(examples: float, batch: int, train_examples: int, evaluate_every: int) -> TrainingPlan:
+    amount = getattr(budget, "max_epochs" if budget.kind == "target" else budget.kind)
+    examples = amount * {"steps": batch, "examples": 1}.get(budget.kind, train_examples)
     total = max(1, round(examples / batch))
+    every = budget.eval_examples or train_examples
     evaluations: list[int] = []
     count = 1
-    while (step := round(count * evaluate_every / batch)) < total:
-        # A step that an earlier evaluation already covers (evaluate_every below the batch) counts once.
+    while (step := round(count * every / batch)) < total:
+        # A step that an earlier evaluation already covers (`every` below the batch) counts once.
         if step > (evaluations[-1] if evaluations else 0):
             evaluations.append(step)
         count += 1
-    return TrainingPlan(total, (*evaluations, total), train_examples / batch)
-
-
-def _plan_target(budget: Budget, batch: int, train_examples: int) -> TrainingPlan:
-    assert budget.metric is not None  # these three are seen to by _check_keys
-    assert budget.threshold is not None
-    assert budget.max_epochs is not None
-    if budget.metric not in TARGET_METRICS:
-        raise RequestError(
-            f"budget.metric={budget.metric}: no such metric.\nChoose one of: {', '.join(TARGET_METRICS)}."
-        )
-    every = budget.eval_examples or train_examples
-    plan = _plan(budget.max_epochs * train_examples, batch, train_examples, every)
-    return replace(plan, target=(budget.metric, budget.threshold))
+    target = None
+    if budget.metric is not None and budget.threshold is not None:
+        target = budget.metric, budget.threshold
+    return TrainingPlan(total, (*evaluations, total), train_examples / batch, target)
 
 
 def _check_keys(budget: Budget) -> None:
@@ -124,3 +109,7 @@ def _check_keys(budget: Budget) -> None:
             check_batch(f"budget.{key}", value)
         elif key != "metric":
             check_positive(f"budget.{key}", value)
+    if budget.metric is not None and budget.metric not in TARGET_METRICS:
+        raise RequestError(
+            f"budget.metric={budget.metric}: no such metric.\nChoose one of: {', '.join(TARGET_METRICS)}."
+        )
