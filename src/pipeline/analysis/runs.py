@@ -66,11 +66,8 @@ def mark_stalled(runs: Sequence[Run], guess_loss: float) -> list[Run]:
     """Return the runs, with status `stalled` where a run learned nothing although a smaller LR did.
 
     With a too large LR a network often ends as a constant guess, without any explosion of the loss. With a too small
-    LR it has about the same loss. The runs at smaller LRs and the same batch size tell the two apart.
-
-    Args:
-        runs: of one workload.
-        guess_loss: mean loss of the best constant guess, in nats.
+    LR it has about the same loss. The runs at smaller LRs and the same batch size tell the two apart. `guess_loss` is
+    the mean loss of the best constant guess, in nats.
     """
     limit = NEAR_GUESS * guess_loss
     lowest_learning: dict[int, float] = {}
@@ -89,12 +86,7 @@ def mark_stalled(runs: Sequence[Run], guess_loss: float) -> list[Run]:
 
 
 def by_objective(runs: Sequence[Run], objective: str) -> dict[str, list[Run]]:
-    """Return the runs once for each objective that all usable runs have, with `value` by that objective.
-
-    Args:
-        runs: with `value` by `objective`.
-        objective: the name of the first entry.
-    """
+    """Return the runs, given with `value` by `objective`, once with `value` by each objective that all of them have."""
     tables = {objective: list(runs)}
     usable = [run for run in runs if run.usable]
     for name, column in OTHER_OBJECTIVES.items():

@@ -152,13 +152,9 @@ def _evidence(question: Question, answer: Answer) -> Evidence:
 
 @dataclass(frozen=True)
 class _BestLr:
-    """The best LR at one batch size, or a refusal.
+    """[D] posterior draws of log2 of the best LR at one batch size, or a refusal.
 
-    Attributes:
-        octaves: [D] posterior draws of its log2.
-        allowance: octaves by which it may lie above these draws, where they are interpolated.
-        estimate: median and 95 % interval, with the allowance.
-        between: the batch sizes that it is interpolated from.
+    Where the draws are interpolated, the best LR may lie `allowance` octaves above them; `estimate` includes this.
     """
 
     octaves: np.ndarray | None = None
@@ -169,11 +165,7 @@ class _BestLr:
 
 
 def _best_lr(cells: Sequence[BatchResult], batch: int) -> _BestLr:
-    """Return the best LR at `batch`: as measured there, else interpolated between its two neighbours.
-
-    The interpolation is a power law: a straight line in log2 LR over log2 batch. The interval allows for a law that
-    is not a power law.
-    """
+    """The best LR at `batch`: as measured there, else by a power law between its two neighbours."""
     below = [cell for cell in cells if cell.batch <= batch]
     above = [cell for cell in cells if cell.batch >= batch]
     train = f"python -m pipeline.train batch={batch}"

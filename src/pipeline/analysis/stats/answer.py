@@ -1,7 +1,7 @@
 """The answer: the best LR of each batch size, and how far the linear rule holds; from a table of runs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +11,18 @@ from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches
 from pipeline.analysis.stats.confirmation import same_lr
 from pipeline.analysis.stats.laws import fit_exponent, fit_laws, select_law
 from pipeline.analysis.stats.optima import estimate_optima
-from pipeline.analysis.stats.power import detectable_error
+from pipeline.analysis.stats.power import detectable_errors
 from pipeline.analysis.stats.questions import answer_questions
-from pipeline.analysis.stats.results import Answer, BatchResult
-from pipeline.analysis.stats.sensitivity import check_objectives, check_other_bases
+from pipeline.analysis.stats.results import Answer
 from pipeline.analysis.stats.settings import DEFAULT_SETTINGS, AnalysisSettings, choose_base
-from pipeline.analysis.stats.verdict import LEVEL, holding_range, judge, verdicts_on
+from pipeline.analysis.stats.verdict import (
+    LEVEL,
+    check_objectives,
+    check_other_bases,
+    holding_range,
+    judge,
+    verdicts_on,
+)
 from pipeline.errors import RequestError
 
 
@@ -34,7 +40,7 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings = DEFAULT_SETTINGS) 
     best_value = fits[base].result.best_value
     margin = settings.margin.absolute(best_value)
     batches = judge(fits, base, margin, level)
-    batches = _add_power(batches, fits, base, margin, level)
+    detectable = detectable_errors(fits, batches, base, margin, level, np.random.default_rng(0))
     holds_from, holds_up_to, breaks_at = holding_range(verdicts_on("linear", batches), base)
     optima = estimate_optima(list(fits.values()), np.random.default_rng(0))
     below_break = optima.only(optima.batches < (breaks_at or math.inf))
@@ -47,7 +53,7 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings = DEFAULT_SETTINGS) 
         margin_text=str(settings.margin),
         margin_source=settings.margin_source,
         seed_sd=_seed_sd(fits[base]),
-        batches=tuple(batches.values()),
+        batches=tuple(replace(result, detectable=detectable[size]) for size, result in batches.items()),
         exponent=fit_exponent(optima),
         exponent_to_break=fit_exponent(below_break) if breaks_at else None,
         holds_from=holds_from,
@@ -64,19 +70,6 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings = DEFAULT_SETTINGS) 
         level=level,
     )
     return replace(answer, questions=answer_questions(answer, list(fits.values())))
-
-
-def _add_power(
-    batches: Mapping[int, BatchResult], fits: Mapping[int, BatchFit], base: int, margin: float | None, level: float
-) -> dict[int, BatchResult]:
-    """Add to each result the error of an LR that this design would detect, at the strictest level of Holm's."""
-    rng = np.random.default_rng(0)
-    strictest = level / max(1, len(fits) - 1)
-    powered = {}
-    for size, result in batches.items():
-        fit = replace(fits[size], result=result)
-        powered[size] = replace(result, detectable=detectable_error(fit, fits[base], margin, strictest, rng))
-    return powered
 
 
 def _seed_sd(fit: BatchFit) -> float | None:

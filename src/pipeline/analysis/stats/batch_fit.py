@@ -47,15 +47,10 @@ def fit_batches(runs: Sequence[Run]) -> dict[int, BatchFit]:
     by_size: dict[int, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.batch):
         by_size.setdefault(run.batch, []).append(run)
-    return {size: fit_batch(found) for size, found in by_size.items()}
+    return {size: _fit_batch(found) for size, found in by_size.items()}
 
 
-def fit_batch(runs: Sequence[Run]) -> BatchFit:
-    """Analyse one batch size, without reference to the others.
-
-    Args:
-        runs: at least one, all of one batch size, in any order.
-    """
+def _fit_batch(runs: Sequence[Run]) -> BatchFit:
     runs = sorted(runs, key=lambda run: (run.lr, str(run.seed), run.phase, run.value))
     # The random numbers depend on the batch size alone: the same runs give the same answer in any table.
     rng = np.random.default_rng(runs[0].batch)
@@ -74,7 +69,7 @@ def fit_batch(runs: Sequence[Run]) -> BatchFit:
         noise_scale=_noise_scale(admissible, curve),
         seeds=len({run.seed for run in searched if run.seed is not None}),
         curve=curve,
-        **(_best(curve, admissible, failing) or _best_published(admissible)),
+        **_best(curve, admissible, failing),
     )
     return BatchFit(result, tuple(runs), pooled)
 
@@ -85,11 +80,7 @@ def _lowest_failing(runs: Sequence[Run]) -> float:
 
 
 def _fit_search(searched: Sequence[Run], failing: float, rng: np.random.Generator) -> Curve | None:
-    """Fit the curve to the search's runs.
-
-    Fresh seeds don't change this curve, with one exception: if one failed at the best LR or below, the curve ends
-    there.
-    """
+    """Fit the curve to the search's runs; if a fresh seed failed at the best LR or below, the curve ends there."""
     bound = _lowest_failing(searched)
     curve = fit_curve([run for run in searched if run.usable and run.lr < bound], rng)
     if curve is None or curve.interval()[0] < math.log2(failing):
@@ -102,9 +93,13 @@ def _is_near(lr: float, best: float) -> bool:
 
 
 def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str, Any]:
-    """The best LR, its interval below the lowest failing LR, and the losses at it; empty without a curve."""
+    """The best LR, its interval below the lowest failing LR, and the losses at it.
+
+    Without a curve it is the lowest published mean, without an interval; empty where the rows are single runs.
+    """
     if curve is None:
-        return {}
+        mean = min(published_means(runs), key=lambda run: run.value, default=None)
+        return {} if mean is None else {"best_lr": mean.lr, "best_value": mean.value}
     best_value = float(np.exp(np.median(curve.at_best())))
     if censored := curve.censored():
         return {"censored": censored, "best_value": best_value}
@@ -120,15 +115,6 @@ def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str,
         "best_value": best_value,
         "test_value": test_value,
     }
-
-
-def _best_published(runs: Sequence[Run]) -> dict[str, Any]:
-    """The lowest published mean, without an interval; empty where the rows are single runs."""
-    means = published_means(runs)
-    if not means:
-        return {}
-    best = min(means, key=lambda run: run.value)
-    return {"best_lr": best.lr, "best_value": best.value}
 
 
 def _noise_scale(runs: Sequence[Run], curve: Curve | None) -> float | None:

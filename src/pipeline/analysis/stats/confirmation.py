@@ -81,10 +81,7 @@ class Comparison:
 def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None:
     """Compare `lr` with `best_lr` by published means, or by fresh seeds that ran at both; None if neither is there.
 
-    Fresh seeds can't compare the best LR with itself.
-
-    Args:
-        runs: of one batch size.
+    Fresh seeds can't compare the best LR with itself. All `runs` are of one batch size.
     """
     if published_means(runs):
         return _compare_published(runs, lr)
@@ -142,11 +139,7 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
     """Return the (batch, LR) pairs that fresh seeds should run: the best LR and each rule's LR at each batch size.
 
     They follow from the search's runs alone. LRs at or above the lowest one that failed are left out, and so are batch
-    sizes without a best LR.
-
-    Args:
-        runs: of one workload.
-        base: the batch size that the rules start from.
+    sizes without a best LR. The rules start from batch size `base`.
     """
     fits = fit_batches([run for run in runs if run.phase != CONFIRM])
     results = {size: fit.result for size, fit in fits.items()}
@@ -157,10 +150,8 @@ def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]
     for size, result in results.items():
         if result.best_lr is None:
             continue
-        lrs: list[float] = []
         for lr in (result.best_lr, *(base_lr * (size / base) ** exponent for exponent in JUDGED_RULES.values())):
-            is_new = not any(same_lr(lr, other) for other in lrs)
+            is_new = not any(size == of and same_lr(lr, other) for of, other in points)
             if is_new and (result.failing_lr is None or lr < result.failing_lr):
-                lrs.append(lr)
-        points += [(size, lr) for lr in lrs]
+                points.append((size, lr))
     return points

@@ -87,7 +87,6 @@ def fit_curve(runs: Sequence[Run], rng: np.random.Generator) -> Curve | None:
 
     Args:
         runs: usable runs below the lowest LR that failed; a row that is a mean of n runs has the weight of n.
-        rng: draws the posterior curves.
     """
     if len(runs) < MIN_RUNS:
         return None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pipeline.analysis.stats.batch_fit import fit_batches
 from pipeline.analysis.stats.confirmation import points_to_confirm
 from pipeline.analysis.stats.laws import fit_exponent
 from pipeline.analysis.stats.optima import estimate_optima
-from pipeline.analysis.stats.power import detectable_error
+from pipeline.analysis.stats.power import detectable_errors
 from pipeline.analysis.stats.results import JUDGED_RULES
 from pipeline.analysis.stats.verdict import LEVEL, judge
 
@@ -54,12 +54,11 @@ class Design:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a design could show; None where most simulations have no estimate.
+    """Medians over simulations; None where most of these have no estimate.
 
     Attributes:
-        width: median width of the best LR's 95 % interval, in octaves, by batch size.
-        detectable: median of the error that would be detected, in octaves, by batch size; see `power`.
-        exponent: median width of the exponent's 95 % interval.
+        width, detectable: of the best LR's 95 % interval, and the error of `power`; in octaves, by batch size.
+        exponent: width of the exponent's 95 % interval.
     """
 
     width: dict[int, float | None]
@@ -73,13 +72,12 @@ def simulate_design(design: Design) -> Expectation:
     widths: dict[int, list[float]] = {batch: [] for batch in design.batches}
     errors: dict[int, list[float]] = {batch: [] for batch in design.batches}
     exponent_widths: list[float] = []
-    level = LEVEL / max(1, len(design.batches) - 1)
     for _ in range(SIMULATIONS):
         fits = fit_batches(_simulate_runs(design, rng))
         judged = judge(fits, design.base, design.margin)
+        detectable = detectable_errors(fits, judged, design.base, design.margin, LEVEL, rng)
         for batch, fit in fits.items():
-            judged_fit = replace(fit, result=judged[batch])
-            error = detectable_error(judged_fit, fits[design.base], design.margin, level, rng)
+            error = detectable[batch]
             errors[batch].append(math.inf if error is None else error)
             best = fit.result.best_interval
             widths[batch].append(math.inf if best is None else math.log2(best.high / best.low))

@@ -44,7 +44,6 @@ def draw_curves(
         seeds: [n] index of each run's seed.
         counts: [n] how many runs a row is the mean of.
         grid: [G] octaves from the best LR at which the curves are drawn.
-        rng: draws the curves.
 
     Returns:
         [DRAWS, G] curves; None where the data set no upper bound on the noise.

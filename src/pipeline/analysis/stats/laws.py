@@ -46,12 +46,7 @@ def fit_laws(found: Optima, base: int, batches: Sequence[int]) -> tuple[Law, ...
     """Fit all laws, each with a free LR at the base batch; the best by Akaike's criterion comes first.
 
     Empty with fewer than three batch sizes, and for best LRs without intervals: these don't show how well a law should
-    fit.
-
-    Args:
-        found: the best LRs.
-        base: the batch size whose LR is the free parameter.
-        batches: where each law's LR is given.
+    fit. `batches` are where each law's LR is given.
     """
     if len(found.batches) < MIN_OPTIMA or math.isfinite(found.freedom):
         return ()
@@ -72,12 +67,7 @@ def select_law(laws: Sequence[Law]) -> str | None:
 
 @dataclass(frozen=True)
 class Formula:
-    """A law up to a constant.
-
-    Attributes:
-        octaves: log2 of the LR, [k, n], at batch sizes [n] for values [k] of the parameter.
-        parameter: its name; None where the law has no parameter of its own.
-    """
+    """A law up to a constant: log2 of the LR, [k, n], at batch sizes [n] for values [k] of its parameter, if any."""
 
     octaves: Callable[[np.ndarray, np.ndarray], np.ndarray]
     parameter: str | None = None

@@ -1,12 +1,15 @@
 """Power: the smallest error of an LR that a design would detect."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from pipeline.analysis.stats.batch_fit import BatchFit
 from pipeline.analysis.stats.confirmation import compare
+from pipeline.analysis.stats.results import BatchResult
 
 # An error is detectable if the verdict is `breaks` in this share of simulations.
 POWER = 0.8
@@ -15,9 +18,14 @@ SIMULATIONS = 500
 ERRORS = np.arange(0.125, 4.01, 0.125)
 
 
-def detectable_error(
-    fit: BatchFit, base: BatchFit, margin: float | None, level: float, rng: np.random.Generator
-) -> float | None:
+def detectable_errors(
+    fits: Mapping[int, BatchFit],
+    judged: Mapping[int, BatchResult],
+    base: int,
+    margin: float | None,
+    level: float,
+    rng: np.random.Generator,
+) -> dict[int, float | None]:
     """Return by how many octaves a rule's LR must be wrong for the verdict `breaks` in 80 % of simulations.
 
     The simulations assume: the best LRs of both batch sizes are as uncertain as their posteriors; the regret at a
@@ -25,14 +33,23 @@ def detectable_error(
     are normal, with the standard deviation that was observed (or that of single runs near the best LR, times √2).
 
     Args:
-        fit, base: the batch size that is judged, and the one that the rules start from.
+        fits, judged: by batch size, before and after the rules were judged.
         margin: in the objective's unit.
-        level: one-sided significance level of a single verdict; with several batch sizes, the strictest of Holm's.
-        rng: simulates.
+        level: one-sided significance level of all batch sizes together; each is tested at the strictest of Holm's.
 
     Returns:
-        The larger of the errors upwards and downwards; None if an error of four octaves would not be enough.
+        For each batch size the larger of the errors upwards and downwards; None if four octaves are not enough.
     """
+    strictest = level / max(1, len(fits) - 1)
+    return {
+        size: _detectable_error(replace(fit, result=judged[size]), fits[base], margin, strictest, rng)
+        for size, fit in fits.items()
+    }
+
+
+def _detectable_error(
+    fit: BatchFit, base: BatchFit, margin: float | None, level: float, rng: np.random.Generator
+) -> float | None:
     curve, base_curve = fit.pooled, base.pooled
     if curve is None or base_curve is None or margin is None or fit.result.best_lr is None:
         return None

@@ -67,12 +67,7 @@ def _read_row(row: Mapping[str, Any], where: str) -> dict[str, float]:
 
 
 def fit_published(optima: Optima, base: int | None) -> tuple[Estimate | None, tuple[Law, ...], str | None]:
-    """Fit the exponent and the laws, and select a law if the data single one out.
-
-    Args:
-        optima: the best LRs.
-        base: the batch size whose LR is each law's free parameter; None is the smallest.
-    """
+    """Fit the exponent and the laws, from the base batch or the smallest, and select a law if one stands out."""
     batches = [int(batch) for batch in optima.batches]
     laws = fit_laws(optima, batches[0] if base is None else base, batches)
     return fit_exponent(optima), laws, select_law(laws)

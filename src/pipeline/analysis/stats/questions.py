@@ -7,18 +7,13 @@ import numpy as np
 from scipy import stats
 
 from pipeline.analysis.stats.batch_fit import BatchFit
-from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, Answer, AnsweredQuestion, BatchResult
+from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, VERBS, Answer, AnsweredQuestion, BatchResult
 
 CANNOT_TELL = "This sweep cannot tell."
 
 
 def answer_questions(answer: Answer, fits: Sequence[BatchFit]) -> tuple[AnsweredQuestion, ...]:
-    """Answer the four questions, each with its evidence.
-
-    Args:
-        answer: everything but the questions.
-        fits: of each batch size, in order.
-    """
+    """Answer the four questions, each with its evidence, by an answer that lacks them and the fits behind it."""
     return (
         AnsweredQuestion("Does a larger batch need a larger learning rate?", *_needs_larger_lr(answer)),
         AnsweredQuestion("May the learning rate stay when the batch shrinks?", *_lr_may_stay(answer)),
@@ -52,11 +47,8 @@ def _lr_may_stay(answer: Answer) -> tuple[str, str]:
     smaller = [cell for cell in answer.batches if cell.batch < answer.base_batch]
     if not smaller:
         return CANNOT_TELL, f"No batch size below the base, {answer.base_batch}, was run."
-    found: dict[str, list[BatchResult]] = {"holds": [], "breaks": [], "undecided": [], "censored": []}
-    for cell in smaller:
-        found[cell.rules["fixed"].verdict].append(cell)
-    verbs = {"holds": "holds", "breaks": "breaks", "undecided": "is undecided", "censored": "is censored"}
-    parts = [f"{verbs[verdict]} at {_list(cells)}" for verdict, cells in found.items() if cells]
+    found = {verdict: [cell for cell in smaller if cell.rules["fixed"].verdict == verdict] for verdict in VERBS}
+    parts = [f"{VERBS[verdict]} at {_list(cells)}" for verdict, cells in found.items() if cells]
     evidence = f"The LR of batch {answer.base_batch}, kept: {'; '.join(parts)}."
     if diverging := [cell for cell in smaller if cell.rules["fixed"].reason == "diverges"]:
         evidence += f" At {_list(diverging)} runs fail at this LR."

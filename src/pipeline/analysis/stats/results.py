@@ -25,6 +25,8 @@ MAX_OTHER_BASES = 20
 BREAKS_WITHOUT_HOLM = "breaks if no other batch size is judged"
 BREAKS_IF_BASE_KNOWN = "breaks if the base's best LR is as found"
 HOLDS_IF_BASE_KNOWN = "holds if the base's best LR is as found"
+# Each verdict in a sentence: `linear holds at 64`.
+VERBS = {"holds": "holds", "breaks": "breaks", "undecided": "is undecided", "censored": "is censored"}
 # The rules that get verdicts, the steepest first: from name to the exponent of batch / base batch.
 JUDGED_RULES = {
     name: rule.judged_exponent
@@ -55,8 +57,7 @@ class RuleResult:
         evidence: where the regret comes from: `confirmed`, fresh seeds at this LR and at the best one, compared in
             pairs; `interpolated`, the fitted curve; `published`, published means, compared by Welch's t test.
         seeds: the number of pairs.
-        more_seeds: how many further seeds would decide, if noise and regret stay the same; None where it is decided
-            already, or seeds can't decide it.
+        more_seeds: how many further seeds would decide, if noise and regret stay the same; None where none would.
     """
 
     lr: float
@@ -207,9 +208,7 @@ class Answer:
         holds_from, holds_up_to: the range of batch sizes around the base in which linear holds at each one.
         breaks_at: the smallest batch size above the base at which linear breaks.
         laws, selected_law: fitted formulas, the best first; the name of the first if the data single it out.
-        other_bases: sensitivity checks with each other batch size as the base.
-        objectives: sensitivity checks by each objective that the table has, `objective` first.
-        questions: of courses, with answers.
+        other_bases, objectives: checks from each other base batch, and by each objective, `objective` first.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
         seeds: the number of seeds of the search.
         looks, level: how often these runs were judged, and the one-sided significance level of each verdict.
@@ -237,3 +236,13 @@ class Answer:
     seeds: int = 0
     looks: int = 1
     level: float = 0.05
+
+    @property
+    def base(self) -> BatchResult:
+        """The result of the base batch."""
+        return next(cell for cell in self.batches if cell.batch == self.base_batch)
+
+    @property
+    def others(self) -> tuple[BatchResult, ...]:
+        """The results of the other batch sizes."""
+        return tuple(cell for cell in self.batches if cell.batch != self.base_batch)

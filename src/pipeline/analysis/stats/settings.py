@@ -56,11 +56,7 @@ DEFAULT_SETTINGS = AnalysisSettings()
 
 
 def choose_base(sizes: Sequence[int], asked: int | None, configured: int | None) -> tuple[int, str]:
-    """Return the batch size that the rules start from, and why this one.
-
-    Args:
-        sizes: the batch sizes of the table, in increasing order.
-        asked, configured: `base_batch` and `configured_base` of `AnalysisSettings`.
+    """Return the one of the batch `sizes` (in increasing order) that the rules start from, and why this one.
 
     Raises:
         RequestError: `asked` is not in the table.

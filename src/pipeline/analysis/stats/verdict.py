@@ -1,19 +1,29 @@
-"""Verdicts: whether each rule holds at each batch size, with a correction for several batch sizes."""
+"""Verdicts: whether each rule holds at each batch size; and whether they are the same under other choices."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.analysis.stats.batch_fit import BatchFit, tolerance_band
+import numpy as np
+
+from pipeline.analysis.runs import Run, by_objective
+from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches, tolerance_band
+from pipeline.analysis.stats.laws import fit_exponent
+from pipeline.analysis.stats.optima import estimate_optima
 from pipeline.analysis.stats.regret import Regret, estimate_regret
 from pipeline.analysis.stats.results import (
     BREAKS_IF_BASE_KNOWN,
     BREAKS_WITHOUT_HOLM,
     HOLDS_IF_BASE_KNOWN,
     JUDGED_RULES,
+    MAX_OTHER_BASES,
+    STEPS_TO_TARGET,
     BatchResult,
+    Estimate,
     RuleResult,
+    SensitivityCheck,
 )
+from pipeline.analysis.stats.settings import Margin
 
 # One-sided significance level of a verdict.
 LEVEL = 0.05
@@ -25,8 +35,6 @@ def judge(
     """Return the result of each batch size, with its tolerance band and the verdict on each rule.
 
     Args:
-        fits: by batch size.
-        base: the batch size that the rules start from.
         margin: the largest regret that counts as none, in the objective's unit; None where it isn't known.
         level: one-sided significance level; for `breaks`, of all batch sizes together.
     """
@@ -41,10 +49,7 @@ def judge(
         breaking = holm(p_values, level)
         strictest = level / max(1, len(p_values))
         for size, regret in regrets.items():
-            if size == base:
-                rules[size][rule] = _at_base(regret)
-            else:
-                rules[size][rule] = _judge(regret, margin, level, strictest, size in breaking)
+            rules[size][rule] = _judge(regret, margin, level, strictest, size in breaking, size == base)
     results = {}
     for size, fit in fits.items():
         low, high, is_open = tolerance_band(fit.result.curve, margin)
@@ -52,34 +57,19 @@ def judge(
     return results
 
 
-def _without_regret(regret: Regret) -> RuleResult | None:
-    """The verdict where the rule has no LR, or one that is known to fail; else None."""
+def _judge(
+    regret: Regret, margin: float | None, level: float, strictest: float, breaks: bool, is_base: bool
+) -> RuleResult:
+    """The verdict on one rule at one batch size; `breaks` by Holm, who tests the smallest p-value at `strictest`."""
     if regret.lr is None:
         return RuleResult(math.nan, verdict="censored", reason="the base batch has no best LR")
     failing = regret.fit.result.failing_lr
     if failing is not None and regret.lr >= failing:
         return RuleResult(regret.lr, verdict="breaks", reason="diverges")
-    return None
-
-
-def _at_base(regret: Regret) -> RuleResult:
-    """Each rule holds at the base batch by construction."""
-    if known := _without_regret(regret):
-        return known
-    assert regret.lr is not None
-    loss = regret.paired.loss if regret.paired is not None else regret.loss
-    return RuleResult(regret.lr, loss, 0.0, 0.0, 0.0, "holds")
-
-
-def _judge(regret: Regret, margin: float | None, level: float, strictest: float, breaks: bool) -> RuleResult:
-    """The verdict at another batch size than the base.
-
-    Args:
-        breaks: whether Holm's procedure, with the level `strictest` for its smallest p-value, found that it breaks.
-    """
-    if known := _without_regret(regret):
-        return known
-    assert regret.lr is not None
+    if is_base:
+        # Each rule holds there by construction.
+        loss = regret.paired.loss if regret.paired is not None else regret.loss
+        return RuleResult(regret.lr, loss, 0.0, 0.0, 0.0, "holds")
     outside = RuleResult(regret.lr, verdict="censored", reason="outside what was tried")
     if regret.is_untried and regret.draws is not None:
         return outside
@@ -149,3 +139,43 @@ def holding_range(verdicts: Mapping[int, str], base: int) -> tuple[int | None, i
     while last + 1 < len(sizes) and verdicts[sizes[last + 1]] == "holds":
         last += 1
     return sizes[first], sizes[last], breaks
+
+
+def check_other_bases(
+    fits: Mapping[int, BatchFit], base: int, margin: float | None, level: float
+) -> tuple[SensitivityCheck, ...]:
+    """Judge the rules from every other batch size that has a best LR, with the same absolute margin."""
+    if len(fits) > MAX_OTHER_BASES:
+        return ()
+    return tuple(
+        _check(f"from batch {size}", None, judge(fits, size, margin, level), size)
+        for size, fit in fits.items()
+        if size != base and fit.result.best_lr is not None
+    )
+
+
+def check_objectives(
+    runs: Sequence[Run], objective: str, base: int, margin: Margin, share: float | None, level: float
+) -> tuple[SensitivityCheck, ...]:
+    """Judge the rules by every objective that the table has, `objective` first; empty if there is only one.
+
+    Other objectives get the same share of their own best as margin, since an absolute one is in the first one's unit.
+    Runs that end at a target all have about the same loss, which says nothing. `share` is the margin's.
+    """
+    tables = by_objective(runs, objective)
+    if objective == STEPS_TO_TARGET or len(tables) < 2 or share is None:
+        return ()
+    checks = []
+    for name, table in tables.items():
+        fits = fit_batches(table)
+        own_margin = margin if name == objective else Margin(share)
+        exponent = fit_exponent(estimate_optima(list(fits.values()), np.random.default_rng(0)))
+        batches = judge(fits, base, own_margin.absolute(fits[base].result.best_value), level)
+        checks.append(_check(name, exponent, batches, base))
+    return tuple(checks)
+
+
+def _check(name: str, exponent: Estimate | None, batches: Mapping[int, BatchResult], base: int) -> SensitivityCheck:
+    verdicts = {rule: verdicts_on(rule, batches) for rule in JUDGED_RULES}
+    linear = verdicts.pop("linear")
+    return SensitivityCheck(name, exponent, linear, *holding_range(linear, base), verdicts)
