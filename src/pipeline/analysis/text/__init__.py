@@ -1,1 +1,1 @@
-"""The answer in words. `summary` assembles the sentences; add one in `laws`, `verdicts` or `evidence`."""
+"""The answer in words. `summary` assembles the sentences; add one there or in `laws`."""

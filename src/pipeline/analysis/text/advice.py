@@ -1,10 +1,8 @@
 """Print advice: the table of rules, and below it what the measured runs say."""
 
-from rich.table import Table
-
 from pipeline.analysis.stats.advice import Advice, Evidence, Question, Refusal, RuleAdvice
 from pipeline.analysis.stats.results import Estimate
-from pipeline.analysis.text.console import new_table, open_console
+from pipeline.analysis.text.render import new_table, open_console
 from pipeline.analysis.text.wording import estimate_text
 
 VERDICTS = {
@@ -16,22 +14,9 @@ VERDICTS = {
 
 
 def print_advice(advice: Advice, source: str | None) -> None:
-    """Print the table of rules and the sentences.
-
-    Args:
-        advice: from `pipeline.analysis.stats.advice.advise`.
-        source: name of the sweep or the file that the evidence comes from; None without evidence.
-    """
-    console = open_console(file_width=100)
-    console.print(_table(advice))
-    for line in sentences(advice, source):
-        console.print(line)
-
-
-def _table(advice: Advice) -> Table:
+    """Print the table of rules and the sentences; `source` is the sweep or file of the evidence."""
     question = advice.question
-    title = f"From batch {question.from_batch}, LR {question.from_lr:g}, to batch {question.to_batch}"
-    table = new_table(title)
+    table = new_table(f"From batch {question.from_batch}, LR {question.from_lr:g}, to batch {question.to_batch}")
     rows = [_row(rule) for rule in advice.rules]
     # Empty columns are left out.
     names = [name for name in rows[0] if any(row[name] for row in rows)]
@@ -39,7 +24,10 @@ def _table(advice: Advice) -> Table:
         table.add_column(name, justify="right" if name == "LR" else "left", overflow="fold")
     for row in rows:
         table.add_row(*(row[name] for name in names))
-    return table
+    console = open_console(file_width=100)
+    console.print(table)
+    for line in sentences(advice, source):
+        console.print(line)
 
 
 def _row(rule: RuleAdvice) -> dict[str, str]:

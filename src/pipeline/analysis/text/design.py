@@ -5,7 +5,7 @@ import math
 
 from lr_study import available_cores
 from pipeline.analysis.stats.design import Design, simulate_design
-from pipeline.analysis.text.console import new_table, open_console
+from pipeline.analysis.text.render import new_table, open_console
 from pipeline.errors import RequestError
 
 # Seconds for a run of the default workload. Measured: the main job on digits, 288 runs in 90 s on two cores.
@@ -69,13 +69,7 @@ def _share(name: str, text: str) -> float:
 
 
 def print_plan(design: Design, seconds: float | None, workers: int) -> None:
-    """Simulate the design and print what it could show.
-
-    Args:
-        design: what would be run.
-        seconds: for one run; None is the time of the default workload.
-        workers: runs at the same time.
-    """
+    """Simulate the design and print what it could show, and how long it takes at `seconds` a run."""
     expected = simulate_design(design)
     console = open_console(file_width=100)
     table = new_table(f"{design.runs} runs")

@@ -1,9 +1,11 @@
-"""Print the answer on the screen, or write it in Markdown for MLflow."""
+"""Print the answer on the screen, or write it in Markdown for MLflow; and what all commands print with."""
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer
-from pipeline.analysis.text.console import new_table, open_console
 from pipeline.analysis.text.summary import summary
 from pipeline.analysis.text.table import columns, rows
 
@@ -35,3 +37,17 @@ def to_markdown(answer: Answer) -> str:
     first, *rest = summary(answer)
     questions = [f"**{item.question}** {item.answer} {item.evidence}" for item in answer.questions]
     return "\n".join([f"**{first}**", "", *table, "", *(f"- {line}" for line in rest), "", *questions]) + "\n"
+
+
+def open_console(file_width: int) -> Console:
+    """Open standard output; if it is no terminal, lines are `file_width` characters wide."""
+    # Text is printed as it is: rich would read brackets in a name as markup.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = file_width
+    return console
+
+
+def new_table(title: str) -> Table:
+    """Make an empty table under `title`."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -5,13 +5,12 @@ import math
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 BEST_COLUMNS = ("batch", "best LR", "95 % interval", "tolerates", "stability", "linear's LR", "ratio", "loss at best")
-TEST_COLUMN = "on test"
 
 
 def columns(answer: Answer) -> tuple[str, ...]:
     """Head of the table; the column of test losses is there if any is known."""
     worse = f"worse by, {100 * (1 - 2 * answer.level):.3g} %"
-    return (*BEST_COLUMNS, *((TEST_COLUMN,) if _has_test(answer) else ()), "at linear's", worse, *JUDGED_RULES)
+    return (*BEST_COLUMNS, *(("on test",) if _has_test(answer) else ()), "at linear's", worse, *JUDGED_RULES)
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
