@@ -46,23 +46,16 @@ def batch_axis(axes: Axes, cells: Sequence[BatchResult], most: int = 10) -> None
     for size in candidates[1:]:
         if math.log2(size / shown[-1]) > apart * 0.999:
             shown.append(size)
-    _fix_ticks(axes.xaxis, shown, [str(size) for size in shown], [size for size in sizes if size not in shown])
+    fix_ticks(axes.xaxis, shown, [str(size) for size in shown], [size for size in sizes if size not in shown])
     axes.set_xlabel("batch size (examples)")
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float, most: int = 8) -> None:
-    """Set a log-2 axis from `low` to `high` (both above zero), with ticks at round numbers: 0.01, 0.02, 0.05.
-
-    Args:
-        axes: whose axis it is.
-        which: `x` or `y`.
-        low, high: its ends.
-        most: how many numbers it may show.
-    """
+    """Set the log-2 axis `x` or `y` from `low` to `high` (above zero), with `most` round numbers: 0.01, 0.02, 0.05."""
     axes.set(**{f"{which}lim": (low, high)})
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
     ticks, minor = plain_ticks(low, high, most)
-    _fix_ticks(axes.xaxis if which == "x" else axes.yaxis, ticks, [plain(tick) for tick in ticks], minor)
+    fix_ticks(axes.xaxis if which == "x" else axes.yaxis, ticks, [plain(tick) for tick in ticks], minor)
 
 
 def ratio_axis(axes: Axes, low: float, high: float, most: int = 8) -> None:
@@ -73,7 +66,7 @@ def ratio_axis(axes: Axes, low: float, high: float, most: int = 8) -> None:
     step = math.ceil((last - first + 1) / most)
     octaves = [octave for octave in range(first, last + 1) if octave % step == 0]
     labels = [f"{2**octave}" if octave >= 0 else f"1/{2**-octave}" for octave in octaves]
-    _fix_ticks(axes.yaxis, [2.0**octave for octave in octaves], labels, [])
+    fix_ticks(axes.yaxis, [2.0**octave for octave in octaves], labels, [])
 
 
 def plain_ticks(low: float, high: float, most: int) -> tuple[list[float], list[float]]:
@@ -110,7 +103,8 @@ def margins_of(margin: float) -> str:
     return f"margins of {plain(float(f'{margin:.2g}'))}"
 
 
-def _fix_ticks(axis: Axis, ticks: Sequence[float], labels: Sequence[str], minor: Sequence[float]) -> None:
+def fix_ticks(axis: Axis, ticks: Sequence[float], labels: Sequence[str], minor: Sequence[float]) -> None:
+    """Set ticks with labels, and `minor` ones without."""
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(FixedFormatter(list(labels)))
     axis.set_minor_locator(FixedLocator(list(minor)) if minor else NullLocator())

@@ -8,12 +8,7 @@ from pipeline.analysis.figures.style import BLUE, GREY, WIDTH, in_style, new_fig
 
 @in_style
 def save_learning_curves(evaluations: Sequence[Mapping[str, float]], path: Path) -> list[Path]:
-    """Draw the curves into a PNG and an SVG, named `path` with the two endings.
-
-    Args:
-        evaluations: each with `epoch` and the metrics `train/loss val/loss train/error val/error`.
-        path: file to write.
-    """
+    """Draw the evaluations' `train/loss val/loss train/error val/error` over `epoch`; write a PNG and an SVG."""
     figure = new_figure(WIDTH, 2.6)
     panels = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in evaluations]

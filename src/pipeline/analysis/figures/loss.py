@@ -27,13 +27,7 @@ CURVE_BAND = "#C9C9C9"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run and how it is drawn.
-
-    Attributes:
-        of: whether a run is of this kind.
-        style: of its marker.
-        row: 0 for runs that stand at their loss; else the number of the row above the losses.
-    """
+    """A kind of run, and how it is drawn: at its loss, or in row `row` above the losses."""
 
     label: str
     of: Callable[[Run], bool]
@@ -73,14 +67,19 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
     for number, run in enumerate(runs):
         by_batch[run.batch].append((number, run))
     size = float(np.clip(12 / columns, 2, 3.4))
+    font_size = 8 if columns < 5 else 7
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    for axes in grid.flat[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("learning rate", fontsize=font_size)
     for axes, cell in zip(grid.flat, answer.batches, strict=False):
         _draw_cell(axes, cell, answer, size)
         for kind in KINDS:
             here = [(number, run) for number, run in by_batch[cell.batch] if kind.of(run)]
             places = np.array([(run.lr, heights.of_run(run, kind.row)) for _, run in here])
             plot_runs(axes, here, places, ms=size, zorder=3, **kind.style)
-        axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=8 if columns < 5 else 7)
-    _tidy(grid, count)
+        axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=font_size)
     figure.supylabel(objective_label(answer), fontsize=8, x=0.03 / figure.get_figwidth())
     ncols = 2 if count == 1 else 4
     figure.legend(handles=_legend(answer, runs), loc="lower center", ncols=ncols, columnspacing=1.5)
@@ -101,12 +100,7 @@ def _panels(rows: int, columns: int, width: float) -> tuple[Figure, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Heights:
-    """The heights at which runs stand: at their value, or in a row above the highest.
-
-    Attributes:
-        low, top: ends of the scale of losses.
-        is_log: False where a loss is zero or below: then the axis is linear.
-    """
+    """The heights at which runs stand: at their value, or in a row above. A loss of zero makes the axis linear."""
 
     low: float
     top: float
@@ -166,17 +160,6 @@ def _draw_cell(axes: Axes, cell: BatchResult, answer: Answer, size: float) -> No
         ends = [[cell.best_lr - (cell.ci_low or cell.best_lr)], [(cell.ci_high or cell.best_lr) - cell.best_lr]]
         style = {"color": INK, "marker": "v", "ms": size + 1.5, "mfc": "white", "mew": 0.8, "elinewidth": 0.8}
         axes.errorbar([cell.best_lr], [cell.best_value], xerr=ends, capsize=1.5, zorder=4, **style)  # type: ignore[arg-type]
-
-
-def _tidy(grid: np.ndarray, count: int) -> None:
-    """Hide the panels after the first `count`, and label the lowest one of each column."""
-    columns = grid.shape[1]
-    for position, axes in enumerate(grid.flat):
-        if position >= count:
-            axes.set_visible(False)
-        elif position + columns >= count:
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("learning rate", fontsize=8 if columns < 5 else 7)
 
 
 def _legend(answer: Answer, runs: Sequence[Run]) -> list[Line2D | Patch]:

@@ -11,12 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from pipeline.analysis.figures.axes import batch_axis, log_axis, margins_of, side_room
-from pipeline.analysis.figures.marks import base_lr, column, plot_rules, plot_runs
-from pipeline.analysis.figures.ratio import draw_ratios, ratio_legend
-from pipeline.analysis.figures.style import BAND, GREY, INK, PAPER, RULE_STYLES, WIDTH, in_style, new_figure
+from pipeline.analysis.figures.axes import batch_axis, log_axis, margins_of, ratio_axis, side_room
+from pipeline.analysis.figures.marks import column, plot_rules, plot_runs, plot_verdicts, verdict_legend
+from pipeline.analysis.figures.style import BAND, BLUE, GREY, INK, PAPER, RULE_STYLES, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
-from pipeline.analysis.stats.results import Answer, BatchResult
+from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # Heights above each batch size's best loss, in margins. They double, so that both the valley and its flanks show.
 LEVELS = (0, 1, 2, 4, 8, 16)
@@ -26,6 +25,9 @@ SHADES = (BAND, "#B9D0E4", "#CDDDEB", "#DCE6EF", "#E6ECF2", "#EEF1F5")
 SHARE = 0.05
 # Points of each curve on either side of its minimum, and columns between two batch sizes.
 POINTS, COLUMNS = 32, 6
+# The axis of ratios reaches at least so many octaves either side of 1, so that a small difference looks small.
+MIN_OCTAVES = 1.2
+LAW_DASHES = (0, (7, 1.5, 1, 1.5))
 HALO = [withStroke(linewidth=2.4, foreground=PAPER)]
 
 
@@ -36,7 +38,7 @@ def map_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
     figure = new_figure(WIDTH / 2 if alone else WIDTH, 4.0)
     if has_ratio_panel(answer):
         axes, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
-        draw_ratios(right, answer)
+        _draw_ratios(right, answer)
     else:
         axes = figure.subplots()
     _draw_map(axes, answer, runs)
@@ -46,7 +48,7 @@ def map_figure(answer: Answer, runs: Sequence[Run]) -> Figure:
 
 def has_ratio_panel(answer: Answer) -> bool:
     """Return whether there is anything to compare: several batch sizes, and a best LR to start from."""
-    return len(answer.batches) > 1 and base_lr(answer) is not None
+    return bool(answer.others) and answer.base.best_lr is not None
 
 
 def _draw_map(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
@@ -69,9 +71,8 @@ def _draw_map(axes: Axes, answer: Answer, runs: Sequence[Run]) -> None:
     _hatch_failing(axes, cells, high, room)
     places = np.column_stack([[run.batch for run in runs], tried])
     plot_runs(axes, list(enumerate(runs)), places, marker=".", ms=2, mew=0, color=GREY)
-    start = base_lr(answer)
-    if start is not None and len(cells) > 1:
-        plot_rules(axes, answer, start, path_effects=HALO)
+    if answer.others and answer.base.best_lr is not None:
+        plot_rules(axes, answer, answer.base.best_lr, path_effects=HALO)
     _draw_best(axes, cells)
     unit = margins_of(answer.margin) if answer.margin and answer.margin > 0 else f"steps of {SHARE:.0%} of it"
     what = "Worse than the best" if len(cells) == 1 else "Worse than each batch's own best"
@@ -149,6 +150,46 @@ def _draw_best(axes: Axes, cells: Sequence[BatchResult]) -> None:
         axes.text(0.5, 0.98, "no best LR could be estimated", ha="center", va="top", transform=axes.transAxes)
 
 
+def _draw_ratios(axes: Axes, answer: Answer) -> None:
+    """Draw the right panel: best LRs, LRs within the margin, rules and the best law, each divided by linear's LR."""
+    assert answer.base.best_lr is not None
+    cells = answer.batches
+    sizes = column(cells, "batch")
+    linear = answer.base.best_lr * sizes / answer.base_batch
+    best, low, high = (column(cells, name) / linear for name in ("best_lr", "ci_low", "ci_high"))
+    bands = np.stack([column(cells, "band_low"), column(cells, "band_high")]) / linear
+    batch_axis(axes, cells, most=7)
+    shown = np.concatenate([best, low, high, bands.ravel()])
+    octaves = np.log2(shown[np.isfinite(shown) & (shown > 0)])
+    ratio_axis(axes, 2 ** min(-MIN_OCTAVES, octaves.min() - 0.3), 2 ** max(MIN_OCTAVES, octaves.max() + 0.3))
+    # The bars of many batch sizes must not touch.
+    axes.vlines(sizes, *bands, color=BAND, lw=float(np.clip(90 / len(cells), 1.5, 8)))
+    plot_rules(axes, answer, exponent=JUDGED_RULES["linear"])
+    if answer.laws:
+        law = np.asarray(answer.laws[0].lrs, dtype=float) / linear
+        axes.plot(sizes, law, color=BLUE, ls=LAW_DASHES, lw=1.2, zorder=2)
+    axes.vlines(sizes, low, high, color=INK, lw=1, zorder=4)
+    marks = zip(sizes, best, map(_verdict, cells), strict=True)
+    plot_verdicts(axes, [(size, ratio, verdict) for size, ratio, verdict in marks if np.isfinite(ratio)])
+    axes.set_ylabel("best learning rate ÷ linear's")
+    axes.set_title("Best, relative to the linear rule", loc="left")
+
+
+def _ratio_legend(answer: Answer) -> list[Line2D]:
+    handles = []
+    if answer.laws:
+        law = answer.laws[0]
+        kind = "law" if law.rule == answer.selected_law else f"likeliest law, weight {law.weight:.2f}"
+        label = f"{kind}: {law.rule.replace('_', ' ')}"
+        handles.append(Line2D([], [], color=BLUE, ls=LAW_DASHES, lw=1.2, label=label))
+    verdicts = (_verdict(cell) for cell in answer.batches if cell.best_lr is not None)
+    return handles + verdict_legend(verdicts, prefix="linear: ")
+
+
+def _verdict(cell: BatchResult) -> str:
+    return cell.rules["linear"].verdict if "linear" in cell.rules else "undecided"
+
+
 def _legend(answer: Answer) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if any(cell.best_lr is not None for cell in answer.batches):
@@ -167,4 +208,4 @@ def _legend(answer: Answer) -> list[Line2D | Patch]:
             Line2D([], [], color=INK, marker=r"$\uparrow$", ls="", label="best may lie beyond what was tried")
         )
     handles.append(Line2D([], [], color=GREY, marker=".", ms=3, mew=0, ls="", label="run"))
-    return handles + (ratio_legend(answer) if has_ratio_panel(answer) else [])
+    return handles + (_ratio_legend(answer) if has_ratio_panel(answer) else [])

@@ -14,17 +14,14 @@ from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 
 # Marker of each verdict, and whether it is filled: readable without colour.
 VERDICT_MARKS = {"holds": ("o", True), "undecided": ("o", False), "breaks": ("x", True), "censored": ("^", False)}
-VERDICT_LABELS = {"censored": "outside what was tried"}
 
 
 def plot_runs(axes: Axes, runs: Sequence[tuple[int, Run]], places: np.ndarray, **style: Any) -> None:
     """Plot runs as markers that the HTML page can find again; runs without a finite place are left out.
 
     Args:
-        axes: to plot on.
         runs: each with its number in the table. The numbers go into the group id of the markers: `runs-3-14-15`.
         places: [runs, 2], x and y of each.
-        style: of the markers.
     """
     places = np.reshape(places, (-1, 2))
     shown = np.isfinite(places).all(axis=1)
@@ -34,15 +31,7 @@ def plot_runs(axes: Axes, runs: Sequence[tuple[int, Run]], places: np.ndarray, *
 
 
 def plot_rules(axes: Axes, answer: Answer, lr: float = 1.0, exponent: float = 0.0, **style: Any) -> None:
-    """Plot each rule's LR over the batch size, divided by (batch / base batch)^exponent.
-
-    Args:
-        axes: to plot on; its limits don't change.
-        answer: with the base batch and the batch sizes.
-        lr: of the rules at the base batch.
-        exponent: 1 gives the rules relative to linear.
-        style: of the lines.
-    """
+    """Plot each rule's LR, `lr` at the base batch, divided by (batch / base batch)^exponent; limits don't change."""
     room = 2 ** side_room(answer.batches)
     ends = np.array([answer.batches[0].batch / room, answer.batches[-1].batch * room])
     for rule, (color, dashes) in RULE_STYLES.items():
@@ -72,7 +61,7 @@ def verdict_legend(verdicts: Iterable[str], color: str = INK, prefix: str = "") 
             color=color,
             mfc=color if is_filled else PAPER,
             ms=4.5,
-            label=prefix + VERDICT_LABELS.get(verdict, verdict),
+            label=prefix + ("outside what was tried" if verdict == "censored" else verdict),
         )
         for verdict, (marker, is_filled) in VERDICT_MARKS.items()
         if verdict in occurring
@@ -83,8 +72,3 @@ def column(cells: Iterable[BatchResult], name: str) -> np.ndarray:
     """Return one attribute of each cell as floats; NaN for unknown and infinite ones, which matplotlib leaves out."""
     values = np.array([getattr(cell, name) for cell in cells], dtype=float)
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def base_lr(answer: Answer) -> float | None:
-    """Return the best LR of the base batch, from which the rules start."""
-    return next((cell.best_lr for cell in answer.batches if cell.batch == answer.base_batch), None)

@@ -21,13 +21,7 @@ from pipeline.analysis.text.summary import headline
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure and what the page says about it.
-
-    Attributes:
-        draw: returns None where the figure does not apply.
-        heading, caption: on the page.
-        ratio_caption: added to `caption` if the figure has the panel of ratios.
-    """
+    """A figure, None where it does not apply, and what the page says about it."""
 
     draw: Callable[[Answer, Sequence[Run]], Figure | None]
     heading: str
@@ -68,12 +62,7 @@ FIGURES = {
 
 
 def draw_figures(answer: Answer, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    """Draw the figures that apply to `answer`, one at a time: (name, figure).
-
-    Args:
-        answer: from `pipeline.analysis.stats.answer.analyse`.
-        runs: the table that `answer` was made from.
-    """
+    """Draw the figures that apply to `answer`, which was made from `runs`, one at a time: (name, figure)."""
     for name, entry in FIGURES.items():
         figure = entry.draw(answer, runs)
         if figure is not None:
@@ -81,11 +70,7 @@ def draw_figures(answer: Answer, runs: Sequence[Run]) -> Iterator[tuple[str, Fig
 
 
 def save_figures(answer: Answer, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write the figures into `folder`, as `NAME.png` and `NAME.svg`, the first one under the headline.
-
-    Returns:
-        The files that were written.
-    """
+    """Write the figures into `folder`, as `NAME.png` and `NAME.svg`, the first one under the headline."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in draw_figures(answer, runs):

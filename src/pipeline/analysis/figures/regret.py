@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.analysis.figures.axes import batch_axis, margins_of, objective_label, plain
+from pipeline.analysis.figures.axes import batch_axis, fix_ticks, margins_of, objective_label, plain
 from pipeline.analysis.figures.marks import plot_verdicts, verdict_legend
 from pipeline.analysis.figures.style import BAND, GREY, INK, RULE_STYLES, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
@@ -46,13 +45,7 @@ def regret_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
 
 @dataclass(frozen=True)
 class _Scale:
-    """The heights at which results stand: at their regret in margins, or in a row above if they have none.
-
-    Attributes:
-        margin: in the objective's unit.
-        top: end of the scale, in margins.
-        rows: heights of the rows that are needed, by their label.
-    """
+    """The heights at which results stand: at their regret in margins up to `top`, or in one of the rows above."""
 
     margin: float
     top: float
@@ -79,9 +72,7 @@ class _Scale:
         axes.set_yscale("symlog", base=2, linthresh=1, linscale=0.5)
         axes.set_ylim(-0.12, _above(self.top, len(self.rows) + 0.5))
         shown = [tick for tick in TICKS if tick <= self.top / 1.1]
-        axes.yaxis.set_major_locator(FixedLocator([*shown, *self.rows.values()]))
-        axes.yaxis.set_major_formatter(FixedFormatter([*map(plain, shown), *self.rows]))
-        axes.yaxis.set_minor_locator(NullLocator())
+        fix_ticks(axes.yaxis, [*shown, *self.rows.values()], [*map(plain, shown), *self.rows], [])
         axes.axhspan(0, 1, color=BAND, alpha=0.35, lw=0, zorder=0)
         axes.axhline(1, color=INK, lw=0.7, zorder=1)
         if self.rows:

@@ -31,7 +31,9 @@ def steps_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
     axes.plot(
         line, steps[0] * sizes[0] / line, ls=(0, (5, 2)), color=GREY, lw=1, label="perfect scaling: steps ∝ 1 / batch"
     )
-    ends = perfect_scaling_ends(known, draws, _tolerance(answer))
+    # The margin as a share of the steps at the base batch.
+    tolerance = answer.margin / answer.base.best_value if answer.margin and answer.base.best_value else 0.0
+    ends = perfect_scaling_ends(known, draws, tolerance)
     if ends is not None:
         axes.axvspan(ends[1], line[1], color=GREY, alpha=0.12, lw=0, label=f"past perfect scaling, from {ends[1]}")
     errors = np.abs(np.stack([steps - low, high - steps]))
@@ -48,13 +50,8 @@ def steps_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
 def perfect_scaling_ends(cells: Sequence[BatchResult], draws: np.ndarray, tolerance: float) -> tuple[int, int] | None:
     """Find the two batch sizes between which a larger batch stops saving steps in proportion; None if it never does.
 
-    From the second one on, steps × batch exceeds that of the smallest batch by more than `tolerance` with 97.5 %
-    probability, at every batch size that was run.
-
-    Args:
-        cells: in order of batch size.
-        draws: [cells, D] draws of the steps.
-        tolerance: as a share.
+    From the second one on, steps × batch exceeds that of the smallest batch by more than the share `tolerance` with
+    97.5 % probability, at every batch size that was run. `draws` are [cells, D] draws of the steps.
     """
     examples = draws * np.array([cell.batch for cell in cells])[:, None]
     above = np.quantile(examples / examples[0], 0.025, axis=1) > 1 + tolerance
@@ -68,9 +65,3 @@ def _steps(cell: BatchResult) -> np.ndarray:
     if cell.curve is None:
         return np.full(1, cell.best_value)
     return np.exp(cell.curve.at_best())
-
-
-def _tolerance(answer: Answer) -> float:
-    """Return the margin as a share of the steps at the base batch."""
-    base = next((cell.best_value for cell in answer.batches if cell.batch == answer.base_batch), None)
-    return answer.margin / base if answer.margin and base else 0.0
