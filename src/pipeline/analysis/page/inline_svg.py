@@ -20,7 +20,6 @@ def inline_svg(figure: Figure, name: str, label: str, link: Callable[[int], str 
     The marker of each run gets the attribute `data-run`, the run's number in the table.
 
     Args:
-        figure: to convert.
         name: put before each id, so that the figures of one page don't share any.
         label: read out by screen readers.
         link: from a run's number to the address that a click opens, or None.
