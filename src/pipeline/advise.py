@@ -50,12 +50,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_question(options: argparse.Namespace) -> Question:
-    """Check the numbers of the command line.
-
-    Raises:
-        RequestError: a batch that is no whole number from 1 up, betas outside of [0, 1), any other number that
-            is not finite and above 0, or two sources of runs.
-    """
     if options.sweep is not None and options.table is not None:
         raise RequestError("--sweep and --table: both are given.\nGive the one whose runs are the evidence.")
 
@@ -105,11 +99,6 @@ def _analyse_evidence(options: argparse.Namespace, from_batch: int) -> Answer | 
 
 
 def _analyse(options: argparse.Namespace, base_batch: int | None) -> Answer:
-    """Analyse the runs of one workload.
-
-    Raises:
-        RequestError: there are no such runs, or they are of several workloads.
-    """
     if options.table is not None:
         workloads = by_workload(read_table(Path(options.table)))
         answers = {name: analyse(runs, AnalysisSettings(base_batch=base_batch)) for name, runs in workloads.items()}

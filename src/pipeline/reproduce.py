@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.run.training import run_training
 
     with no_local_artifacts(uri, options.trust):
-        finished = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
-    differences, count = diff_metrics(logged.history, finished.run.history, tolerance, only_logged=last is not None)
+        run, _ = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
+    differences, count = diff_metrics(logged.history, run.history, tolerance, only_logged=last is not None)
     metrics = len({*logged.history} - {NOT_COMPARED})
     how = "bit for bit" if tolerance == 0 else f"within {tolerance:.2%}"
     if not differences:

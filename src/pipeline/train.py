@@ -45,16 +45,14 @@ def train(config: Config, trial: Trial | None = None) -> float:
         RequestError: the request can't be carried out; nothing was written.
         TrialPruned: the sweep's pruner ended the trial.
     """
-    from pipeline.engine import objective_value
     from pipeline.run.training import run_training
 
-    finished = run_training(config, trial)
-    result, workload = finished.result, finished.workload
+    run, objective = run_training(config, trial)
     if trial is not None:
-        trial.set_attributes(status=result.status, **({"mlflow_run_id": finished.run.id} if finished.run.id else {}))
-        if result.status == "pruned":
+        trial.set_attributes(status=run.status, **({"mlflow_run_id": run.id} if run.id else {}))
+        if run.status == "pruned":
             raise TrialPruned
-    return objective_value(config.objective, result, workload.plan, workload.splits.guess_loss)
+    return objective
 
 
 if __name__ == "__main__":

@@ -63,23 +63,18 @@ def sweep_name(*, _root_: DictConfig) -> str:
 
     More batches, seeds or trials extend the same sweep; another configuration is another sweep.
     """
-    resolved = _workload_config(_root_)
-    digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
-    parts = [resolved["dataset"].get("name", "data")]
-    parts += [str(resolved[node].get("_target_", node)).rsplit(".", 1)[-1].lower() for node in ("model", "optimizer")]
-    return "-".join([*parts, digest])
-
-
-def _workload_config(root: DictConfig) -> dict[str, Any]:
-    """The resolved configuration at the base batch, without what may differ between runs of one sweep."""
-    copy = OmegaConf.create({key: root._get_node(key) for key in root if key not in NOT_WORKLOAD})
+    # The workload at the base batch, without what may differ between runs of one sweep.
+    copy = OmegaConf.create({key: _root_._get_node(key) for key in _root_ if key not in NOT_WORKLOAD})
     with open_dict(copy):
-        copy.batch = root.scaling.base_batch
+        copy.batch = _root_.scaling.base_batch
         copy.optimizer.pop("lr", None)
     resolved = OmegaConf.to_container(copy, resolve=True)
     assert isinstance(resolved, dict)
     del resolved["batch"]
-    return {str(key): value for key, value in resolved.items()}
+    digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [resolved["dataset"].get("name", "data")]
+    parts += [str(resolved[node].get("_target_", node)).rsplit(".", 1)[-1].lower() for node in ("model", "optimizer")]
+    return "-".join([*parts, digest])
 
 
 def trials_at_once(workers: Any, threads: Any) -> int:

@@ -61,8 +61,6 @@ SCHEDULES: Mapping[str, Callable[..., float]] = {
     "step": _step,
     "linear": _linear,
 }
-
-
 SHAPE = ("final_factor", "milestones", "gamma")
 
 
@@ -107,10 +105,10 @@ def _check_shape(name: str, shape: Mapping[str, object]) -> None:
     if unknown := [key for key in shape if key not in known]:
         allowed = ", ".join(["warmup_epochs", "warmup_fraction", *known])
         raise RequestError(f"schedule.{unknown[0]} is not used by schedule={name}.\nIts keys: {allowed}.")
-    for key, low, high in (("final_factor", 0.0, 1.0), ("gamma", 0.0, 1.0)):
+    for key in ("final_factor", "gamma"):
         value = shape.get(key, 0.0)
-        if not isinstance(value, int | float) or not low <= value <= high:
-            raise RequestError(f"schedule.{key}={value}: it must be a number from {low:g} to {high:g}.")
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise RequestError(f"schedule.{key}={value}: it must be a number from 0 to 1.")
     for value in shape.get("milestones", ()):  # type: ignore[attr-defined]
         if not isinstance(value, int | float) or not 0 < value < 1:
             raise RequestError(

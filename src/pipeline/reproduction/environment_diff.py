@@ -10,6 +10,7 @@ from pipeline.config import Config
 from pipeline.errors import RequestError
 from pipeline.reproduction.restore import IMAGE_SET
 from pipeline.reproduction.trust import shown
+from pipeline.tracking import environment, git
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
@@ -21,17 +22,11 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class EnvironmentDifference:
-    """How one thing that a run depended on compares with today's.
+    """How one thing that a run depended on compares with today's."""
 
-    Attributes:
-        subject: config, code, packages, machine or data.
-        description: what to print of it.
-        changes_rounding: whether other last digits are to be expected for it.
-    """
-
-    subject: str
+    subject: str  # config, code, packages, machine or data
     description: str = "the same"
-    changes_rounding: bool = False
+    changes_rounding: bool = False  # whether other last digits are to be expected for it
 
 
 def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[EnvironmentDifference]:
@@ -40,8 +35,6 @@ def diff_environment(logged: "LoggedRun", config: Config) -> Iterator[Environmen
     Raises:
         RequestError: the run's description of its machine can't be read.
     """
-    from pipeline.tracking import environment, git
-
     is_checked = "config_digest" in logged.tags
     yield EnvironmentDifference("config", "as logged" if is_checked else "not checkable: the run has no config_digest")
     commit, patch = git.git_state()
@@ -101,8 +94,6 @@ def _diff_packages(then: str, now: str) -> str:
 
 
 def _diff_machine(logged: "LoggedRun", device: str) -> EnvironmentDifference:
-    from pipeline.tracking import environment
-
     then, now = _logged_machine(logged), environment.find_or({}, "machine", environment.machine)
     if not then:
         return EnvironmentDifference("machine", f"{UNKNOWN}: the run logged none", True)
@@ -149,7 +140,6 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _device_here(name: str) -> str:
-    """The model of the device `name` on this machine."""
     import torch
 
     from pipeline.engine.runtime import device_name

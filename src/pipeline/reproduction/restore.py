@@ -33,8 +33,6 @@ RUNTIME_VALUES = {
     "workers": r"[1-9][0-9]{0,3}",
     "compile": r"[Tt]rue|[Ff]alse",
 }
-# Groups that are read before the schema has checked them.
-GROUPS = ("dataset", "model", "optimizer", "runtime", "tracking")
 IMAGE_SET, IMAGE_FOLDER = "pipeline.data.torchvision_images", "pipeline.data.image_folder"
 
 
@@ -52,7 +50,7 @@ def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ())
             "\nIf the name is yours, rename the experiment in MLflow."
         )
     tree = parse_logged(logged.config)
-    for key in GROUPS:
+    for key in ("dataset", "model", "optimizer", "runtime", "tracking"):  # read before the schema has checked them
         if not isinstance(tree.get(key), dict):
             raise _other_version(logged, f"{key} is {'missing' if key not in tree else 'no group of keys'}")
     check_trusted(tree, trusted)

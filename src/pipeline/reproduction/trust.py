@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import yaml
+
 from pipeline.errors import RequestError
 
 # Limits on a logged file, in characters and levels; this project's own have about two thousand, and four.
@@ -27,8 +29,6 @@ def parse_logged(text: str) -> dict[str, Any]:
     Raises:
         RequestError: it is not a plain, resolved configuration.
     """
-    import yaml
-
     try:
         _check_structure(text)
         config = yaml.safe_load(text)
@@ -91,8 +91,6 @@ def _not_a_configuration() -> RequestError:
 
 def _check_structure(text: str) -> None:
     """Raise ValueError for YAML that is too long or deep, expands references, or tags values with Python types."""
-    import yaml
-
     if len(text) > MAX_CHARACTERS:
         raise ValueError("far too long")
     depth = 0

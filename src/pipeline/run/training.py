@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
@@ -11,7 +10,7 @@ from pipeline.analysis.runs import CONFIRM
 from pipeline.collector import collect_as_usual
 from pipeline.config import Config, as_dict, as_yaml
 from pipeline.config.checks import check_request
-from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint
+from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
 from pipeline.run import progress, recording, worker
 from pipeline.run.workload import Workload, build_workload
@@ -22,22 +21,13 @@ from pipeline.tracking.target import TrackingTarget, check_location
 log = logging.getLogger("pipeline.run")
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a training came to: its run in MLflow, the result, and what it was built from."""
-
-    run: TrackedRun
-    result: FitResult
-    workload: Workload
-
-
 def run_training(
     config: Config,
     trial: Trial | None = None,
     more_tags: Mapping[str, str] | None = None,
     last_evaluation: int | None = None,
-) -> FinishedRun:
-    """Check, train and track one run, which may be a sweep's `trial`.
+) -> tuple[TrackedRun, float]:
+    """Check, train and track one run, which may be a sweep's `trial`; returns it, closed, and its objective.
 
     It ends after `last_evaluation`, as a pruned trial does, or at the budget's end.
 
@@ -61,7 +51,7 @@ def run_training(
         run.status = result.status
     if not in_sweep:
         report.done(result, run)  # asks for the run's id, which may take some seconds
-    return FinishedRun(run, result, workload)
+    return run, objective_value(config.objective, result, workload.plan, workload.splits.guess_loss)
 
 
 def _open_run(
@@ -101,7 +91,6 @@ def _open_run(
 def _prune_rule(
     config: Config, workload: Workload, trial: Trial | None, last_evaluation: int | None
 ) -> Callable[[Evaluation], bool]:
-    """Whether a run ends after an evaluation."""
     total = len(workload.plan.evaluation_steps)
     if trial is None:
         # Not at the budget's end: a run that was cut off there may have evaluated the test split already.

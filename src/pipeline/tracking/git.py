@@ -42,7 +42,6 @@ def _difference(top: str) -> str:
 
 
 def _new_files(top: str) -> Iterator[str]:
-    """Yield a patch for each new file of code."""
     listed = _git(top, "ls-files", "--others", "--exclude-standard", "-z") or b""
     for name in sorted(os.fsdecode(part) for part in listed.split(b"\0") if part):
         if _is_kept(name) and (text := _read(Path(top, name))) is not None:

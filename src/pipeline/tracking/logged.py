@@ -22,26 +22,17 @@ COMMIT = "mlflow.source.git.commit"
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What MLflow holds of a run.
-
-    Attributes:
-        run_id, experiment, status: its id, its experiment's name, and the tag that says how it ended.
-        config: the text of `config/config.yaml`.
-        params, tags: as in MLflow.
-        history: by metric, its value at each step.
-        dataset: (name, digest) of its data, or None.
-        packages, machine, difference: the texts of the environment's files, which a trial's sweep has; empty if there
-            are none.
-    """
+    """What MLflow holds of a run; texts of files are empty if there are none."""
 
     run_id: str
     experiment: str
     status: str
-    config: str
+    config: str  # the text of config/config.yaml
     params: dict[str, str]
     tags: dict[str, str]
-    history: dict[str, dict[int, float]]
-    dataset: tuple[str, str] | None
+    history: dict[str, dict[int, float]]  # by metric, its value at each step
+    dataset: tuple[str, str] | None  # name and digest
+    # The texts of the environment's files, which a trial's sweep has.
     packages: str
     machine: str
     difference: str

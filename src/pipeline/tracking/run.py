@@ -31,9 +31,6 @@ class TrackedRun:
     FAILED, an interruption as KILLED.
 
     Args:
-        target: tracking URI and experiment.
-        name: the run's name in MLflow.
-        tags: further tags.
         parent: MLflow's id of the parent run.
         sweep: the name of the run's sweep, by which the parent is found if its id isn't known.
         find: a query for a run that several processes share, a sweep's parent. The first process creates it.

@@ -14,7 +14,6 @@ from pipeline.errors import RequestError
 # The defaults; conf/tracking/local.yaml has the same.
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
-DATABASES = ("postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def check_address(uri: str) -> None:
             "other names.\nUse the http:// address of an MLflow server, or a database URL."
         )
     dialect = scheme.partition("+")[0]  # postgresql+psycopg names the driver too
-    if not is_server(uri) and ("://" not in uri or dialect not in DATABASES):
+    if not is_server(uri) and ("://" not in uri or dialect not in ("postgresql", "mysql", "mssql")):
         raise RequestError(
             f"tracking.uri={mask_passwords(uri)}: MLflow can't write runs there."
             "\nUse sqlite:///PATH.db, the http:// address of a server, or a database URL."

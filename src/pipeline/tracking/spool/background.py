@@ -30,14 +30,8 @@ FILE_PATIENCE = 180.0
 class BackgroundUploader:
     """Sends `spool` until MLflow has all of it, or until the run has ended and MLflow doesn't answer.
 
-    Args:
-        spool: what to send; its lock is released at the end.
-        target: where to.
-        is_new: whether this process has just created the spool.
-        quiet: whether to keep back the warnings that MLflow doesn't answer.
-
-    Attributes:
-        failure: why the last attempt failed, or None.
+    At the end it releases the spool's lock. `is_new` says that this process has just created the spool; `quiet` keeps
+    back the warnings that MLflow doesn't answer. `failure` is why the last attempt failed, or None.
     """
 
     _failed_at = -float("inf")  # in this process, by any of its runs
@@ -109,7 +103,6 @@ class BackgroundUploader:
             self.spool.release()
 
     def _warn_once(self) -> None:
-        """Warn, once a run, that MLflow doesn't answer, and once that artifacts can't be stored."""
         place = mask_passwords(self.target.uri)
         if self.failure is not None and self._warns:
             self._warns = False
@@ -126,7 +119,6 @@ class BackgroundUploader:
             )
 
     def _send_others(self) -> None:
-        """Send what earlier runs could not, now that MLflow answers."""
         from pipeline.tracking.spool.recovery import upload_unsent
 
         try:

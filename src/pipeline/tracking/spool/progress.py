@@ -10,21 +10,13 @@ from pipeline.tracking.spool.spool import Spool
 
 @dataclass
 class Progress:
-    """How much of a spool was sent.
+    """How much of a spool was sent."""
 
-    Attributes:
-        run_id: the run in MLflow, or None before it is created.
-        position: where the first record begins that was not sent.
-        deferred: where the records of deferred artifacts begin, which could not be stored.
-        retry_at: when the deferred artifacts are due again, in seconds since the epoch.
-        was_there: whether another spool's uploader had created the run.
-    """
-
-    run_id: str | None = None
-    position: int = 0
-    deferred: list[int] = field(default_factory=list)
-    retry_at: float = 0.0
-    was_there: bool = False
+    run_id: str | None = None  # in MLflow; None before it is created
+    position: int = 0  # where the first record begins that was not sent
+    deferred: list[int] = field(default_factory=list)  # where the records begin of artifacts that could not be stored
+    retry_at: float = 0.0  # when these are due again, in seconds since the epoch
+    was_there: bool = False  # whether another spool's uploader had created the run
 
     @classmethod
     def load(cls, spool: Spool) -> "Progress":

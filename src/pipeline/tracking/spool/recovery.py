@@ -12,25 +12,15 @@ from pipeline.tracking.target import TrackingTarget
 
 @dataclass
 class UploadSummary:
-    """What became of a folder of spools.
+    """What became of a folder of spools: ids of runs, numbers of spools, or (file, reason)."""
 
-    Attributes:
-        runs: ids of the runs whose spools are in MLflow now.
-        closed: how many of them had died, and were closed as lost.
-        alive: number of spools that other processes hold.
-        resumable: number of runs that are in MLflow, and whose spools are kept for resume=auto.
-        other_store: number of spools for another store than the given one.
-        partial: (file, reason) of spools that are in MLflow except for some artifacts.
-        failed: (file, reason) of spools that could not be sent.
-    """
-
-    runs: list[str] = field(default_factory=list)
-    closed: int = 0
-    alive: int = 0
-    resumable: int = 0
-    other_store: int = 0
-    partial: list[tuple[Path, str]] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)  # whose spools are in MLflow now
+    closed: int = 0  # of these, had died and were closed as lost
+    alive: int = 0  # held by other processes
+    resumable: int = 0  # in MLflow, but kept for resume=auto
+    other_store: int = 0  # for another store than the given one
+    partial: list[tuple[Path, str]] = field(default_factory=list)  # in MLflow except for some artifacts
+    failed: list[tuple[Path, str]] = field(default_factory=list)  # could not be sent
 
 
 def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: bool = False) -> UploadSummary:

@@ -36,9 +36,6 @@ class Uploader:
         uri: the store.
         is_new: whether this process has just created the spool, so that MLflow can't have its run yet.
         retry_now: try deferred artifacts at once, however short ago the last attempt was.
-
-    Attributes:
-        artifact_error: why an artifact could not be stored at the last attempt of this process, or None.
     """
 
     def __init__(self, spool: Spool, uri: str, is_new: bool = False, retry_now: bool = False) -> None:
@@ -46,7 +43,8 @@ class Uploader:
         self._uri = uri
         self._header = spool.header
         self._progress = Progress.load(spool)
-        self.artifact_error: Exception | None = None
+        self.deferred = self._progress.deferred
+        self.artifact_error: Exception | None = None  # why this process could not store one
         if retry_now:
             self._progress.retry_at = 0.0
         # Each later process tries what an earlier one deferred, and there may be many of them.
@@ -62,11 +60,6 @@ class Uploader:
     def run_id(self) -> str | None:
         """The run in MLflow, or None before it is created."""
         return self._progress.run_id
-
-    @property
-    def deferred(self) -> list[int]:
-        """Where the records of the artifacts begin that could not be stored."""
-        return self._progress.deferred
 
     def send(self) -> bool:
         """Send all records that there are; True if the run has ended and nothing is left.
