@@ -31,11 +31,7 @@ MAX_ROWS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare what the run depended on, run it again, compare its metrics; returns the exit code.
-
-    Raises:
-        RequestError: the run can't be read, isn't one, or asks for something that isn't trusted.
-    """
+    """Compare what the run depended on, run it again, compare its metrics; returns the exit code."""
     options = _parser().parse_args(arguments)
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
     if options.tolerance is not None and not options.tolerance >= 0:

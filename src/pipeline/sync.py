@@ -16,12 +16,7 @@ from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Send the spools in a folder, and print what became of them.
-
-    Raises:
-        RequestError: there is no such folder.
-        RunError: something could not be sent; it is kept.
-    """
+    """Send the spools in a folder, and print what became of them; raise RunError if one could not be sent."""
     options = _parser().parse_args(arguments)
     uri = options.tracking_uri or _default_uri(options.spool)
     folder = options.spool or TrackingTarget(uri, "").spool

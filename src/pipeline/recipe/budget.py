@@ -61,7 +61,6 @@ def plan_training(budget: Budget, batch: int, train_examples: int) -> TrainingPl
     within half a batch at every batch size; no example is lost.
 
     Args:
-        budget: what stays equal.
         batch: examples in one optimizer step, at most `train_examples`.
         train_examples: size of the training split.
 

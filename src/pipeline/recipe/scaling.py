@@ -107,11 +107,7 @@ WEIGHT_DECAY_MODES = ("fixed", "per_epoch")
 
 
 def find_rule(name: str) -> Rule:
-    """Return the rule of that name.
-
-    Raises:
-        RequestError: there is none.
-    """
+    """Return the rule of that name; raise RequestError if there is none."""
     if name not in RULES:
         raise RequestError(f"scaling.rule={name}: no such rule.\nChoose one of: {', '.join(RULES)}.")
     return RULES[name]

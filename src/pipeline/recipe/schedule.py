@@ -71,7 +71,6 @@ def make_schedule(settings: Schedule, total_steps: int, steps_per_epoch: float) 
     factors are 1/(W+1) … W/(W+1), and the step after it has the full LR.
 
     Args:
-        settings: which schedule, and its shape.
         total_steps: optimizer steps in the run.
         steps_per_epoch: training examples divided by the batch; need not be whole.
 

@@ -24,11 +24,7 @@ DOWNLOADS = ("weights", "pretrained", "_args_")
 
 
 def parse_logged(text: str) -> dict[str, Any]:
-    """Parse a logged `config.yaml` into plain data; nothing in it is resolved or built.
-
-    Raises:
-        RequestError: it is not a plain, resolved configuration.
-    """
+    """Parse a logged `config.yaml` into plain data, building nothing; raise RequestError if it can't be plain data."""
     try:
         _check_structure(text)
         config = yaml.safe_load(text)
@@ -48,11 +44,7 @@ def parse_logged(text: str) -> dict[str, Any]:
 
 
 def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None:
-    """Refuse a configuration that builds or reads anything beyond what is listed here or named in `trusted`.
-
-    Raises:
-        RequestError: the first such name.
-    """
+    """Raise RequestError for the first thing built or read that is neither listed here nor named in `trusted`."""
     for key, value in _walk(config):
         is_target = "_target_" in key.split(".") and not isinstance(value, dict | list)
         if is_target and value not in trusted and not _is_listed(value):

@@ -19,11 +19,7 @@ from pipeline.errors import RequestError
 
 
 def build_data(group: dict[str, Any], device: torch.device) -> Splits:
-    """Build the data set, on `device` where it fits.
-
-    Raises:
-        RequestError: it can't be had.
-    """
+    """Build the data set, on `device` where it fits; raise RequestError if it can't be had."""
     return _build_data(json.dumps(group), device)
 
 

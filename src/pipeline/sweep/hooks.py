@@ -130,11 +130,7 @@ class SweepHooks(Hooks):
             log.info("%s %s.", error, otherwise)  # no warning: the parent's run has warned already
 
     def _store_with_all_records(self) -> "Store":
-        """The store, once everything that the trials recorded is in it.
-
-        Raises:
-            StoreUnavailableError: something can't be sent now.
-        """
+        """The store, once all that the trials recorded is in it; StoreUnavailableError if it can't be sent now."""
         from pipeline.tracking.spool.recovery import upload_unsent
         from pipeline.tracking.store import open_store, store_errors
 

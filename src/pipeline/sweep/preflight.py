@@ -22,11 +22,7 @@ from pipeline.errors import RequestError
 
 
 def check_buildable(configs: Sequence[Config], launcher: Mapping[str, Any]) -> None:
-    """Build each of `configs`, without training, in other processes; `launcher` is the node `hydra.launcher`.
-
-    Raises:
-        RequestError: the first one that can't be built.
-    """
+    """Build each of `configs`, without training, in other processes; raise RequestError for the first that can't be."""
     for message in _ask_workers(configs, launcher) or [_ask_process(configs)]:
         if message is not None:
             raise RequestError(message)

@@ -15,11 +15,7 @@ from pipeline.tracking.target import is_server
 
 
 def check_not_local(artifact_uri: str, trusted: Collection[str]) -> None:
-    """Refuse an artifact address that is a folder of this machine, unless it lies below one of the `trusted` folders.
-
-    Raises:
-        RequestError: its message names the folder.
-    """
+    """Raise RequestError for an artifact address that is a folder of this machine, but not in a `trusted` one."""
     try:
         scheme = urlsplit(artifact_uri).scheme
     except ValueError:

@@ -76,11 +76,7 @@ def check_location(uri: str) -> None:
 
 
 def check_address(uri: str) -> None:
-    """Refuse an address that is neither a server's nor a database's, or that can't be parsed. No server is asked.
-
-    Raises:
-        RequestError: its message shows no password.
-    """
+    """Raise RequestError for an address of neither a server nor a database. No server is asked, no password shown."""
     scheme = uri.partition("://")[0].lower()
     if scheme.startswith("databricks"):
         raise RequestError(

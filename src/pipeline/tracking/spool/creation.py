@@ -12,10 +12,6 @@ class RunGoneError(Exception):
     """The run, or its experiment, isn't in MLflow any more: the server has another database now."""
 
 
-class ParentMissingError(Exception):
-    """The sweep that a trial belongs to isn't in MLflow yet: its spool has to be sent first."""
-
-
 def sweep_query(sweep: str) -> str:
     """Return the query that finds a sweep's parent run."""
     return f"tags.pipeline = 'sweep' AND tags.sweep = '{sweep}'"
@@ -48,7 +44,7 @@ def create_run(store: Store, header: Record) -> str:
     """Create the run, and return its id.
 
     Raises:
-        ParentMissingError: the sweep isn't in MLflow yet.
+        LookupError: the trial's sweep isn't in MLflow yet: its spool has to be sent first.
         RunGoneError: the experiment isn't in MLflow any more.
     """
     tags = dict(header["tags"]) | {"run_key": header["key"]}
@@ -57,7 +53,7 @@ def create_run(store: Store, header: Record) -> str:
     elif "sweep" in header:
         parent = find_sweep(store, header["sweep"])
         if parent is None:
-            raise ParentMissingError(f"sweep {header['sweep']} isn't in MLflow yet")
+            raise LookupError(f"sweep {header['sweep']} isn't in MLflow yet")
         tags["mlflow.parentRunId"] = parent.info.run_id
     try:
         run = store.client.create_run(

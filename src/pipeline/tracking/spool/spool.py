@@ -129,11 +129,7 @@ class Spool:
         self.append({"end": status, "mlflow_status": mlflow_status, "time": int(time.time() * 1000)})
 
     def keep_file(self, file: Path) -> str:
-        """Copy `file` into `files`, unless it is there already, and return its name.
-
-        Raises:
-            OSError: the disk can't be written.
-        """
+        """Copy `file` into `files`, unless it is there, and return its name; OSError if the disk can't be written."""
         kept = self.files / file.name
         if kept != file:
             self.files.mkdir(parents=True, exist_ok=True)
@@ -142,11 +138,7 @@ class Spool:
         return file.name
 
     def sync(self) -> None:
-        """Wait until the disk holds all that was appended and kept so far, so that a power cut can't take it.
-
-        Raises:
-            OSError: the disk can't be written.
-        """
+        """Wait until a power cut can't take what was appended and kept so far; OSError if the disk can't be written."""
         with self._syncing:
             if self._descriptor is None:
                 return

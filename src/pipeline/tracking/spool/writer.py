@@ -64,11 +64,7 @@ class RunWriter:
                 client.log_artifact(self.run_id, str(file), record["folder"] or None)
 
     def get_run(self) -> MlflowRun:
-        """Ask MLflow for the run.
-
-        Raises:
-            RunGoneError: it isn't there any more.
-        """
+        """Ask MLflow for the run; raise RunGoneError if it isn't there any more."""
         try:
             return self.store.client.get_run(self.run_id)
         except MlflowException as error:
