@@ -11,8 +11,8 @@ from pipeline.analysis.page.page import render_page
 from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import Run, by_workload, workload_file_name
 from pipeline.analysis.stats.answer import analyse
-from pipeline.analysis.stats.optima import Optima
-from pipeline.analysis.stats.published import fit_published, read_optima
+from pipeline.analysis.stats.laws import fit_published
+from pipeline.analysis.stats.optima import Optima, read_optima
 from pipeline.analysis.stats.results import Answer
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.text.design import add_design_arguments, print_plan, read_design
@@ -76,15 +76,10 @@ def _report(
             _write(_file_of(options.html, name), render_page(answer, runs, f"{title} {name}".strip(), run_url))
         if options.figures:
             with _writable(options.figures):
-                save_figures(answer, runs, _file_of(options.figures, name, in_folder=True))
+                save_figures(answer, runs, Path(options.figures) / workload_file_name(name))
 
 
 def _report_law(optima: Optima, options: argparse.Namespace) -> None:
-    """Report what a table of best LRs says: the law alone.
-
-    Raises:
-        RequestError: figures or a page are asked for, or a base batch that is not in the table.
-    """
     if options.html or options.figures:
         raise RequestError("A table of best LRs has no runs to draw.\nLeave out --html and --figures; --json works.")
     if options.base_batch is not None and options.base_batch not in optima.batches:
@@ -97,11 +92,9 @@ def _report_law(optima: Optima, options: argparse.Namespace) -> None:
         _write(Path(options.json), json.dumps(law_json(optima, *found), indent=2))
 
 
-def _file_of(path: str, workload: str, in_folder: bool = False) -> Path:
-    """`path`, with the workload in its name where there are several; `in_folder` makes it a folder of its own."""
+def _file_of(path: str, workload: str) -> Path:
+    """`path`, with the workload in its name where there are several."""
     given = Path(path)
-    if in_folder:
-        return given / workload_file_name(workload)
     return given.with_stem(f"{given.stem}-{workload_file_name(workload)}") if workload else given
 
 

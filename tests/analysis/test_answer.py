@@ -13,10 +13,9 @@ from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import Estimate
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.stats.verdict import holm
-from pipeline.analysis.text.render import print_answer, to_markdown
+from pipeline.analysis.text.render import columns, print_answer, rows, to_markdown
 from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import summary
-from pipeline.analysis.text.table import columns, rows
 from pipeline.errors import RequestError
 from tests.analysis.simulate import study
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.analysis.stats.laws import LAWS, fit_exponent, fit_laws, select_law
-from pipeline.analysis.stats.optima import Optima
-from pipeline.analysis.stats.published import fit_published, read_optima
+from pipeline.analysis.stats.laws import LAWS, fit_exponent, fit_laws, fit_published, select_law
+from pipeline.analysis.stats.optima import Optima, read_optima
 from pipeline.analysis.text.laws import law_sentences
 from pipeline.errors import RequestError
 from pipeline.recipe import scaling

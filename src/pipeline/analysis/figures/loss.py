@@ -16,7 +16,7 @@ from pipeline.analysis.figures.marks import plot_runs
 from pipeline.analysis.figures.style import BAND, BLUE, GREY, INK, ORANGE, VERMILION, WIDTH, in_style, new_figure
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import Answer, BatchResult
-from pipeline.analysis.text.table import batch_label
+from pipeline.analysis.text.render import batch_label
 
 # The scale ends at this multiple of the lowest loss: more would flatten all curves. Runs above stand at its top.
 MAX_RATIO = 1000.0
@@ -63,9 +63,6 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
     figure, grid = _panels(rows, columns, WIDTH / 2 if count == 1 else WIDTH)
     heights = _Heights.of(runs)
     _scale(grid[0, 0], runs, heights, columns)
-    by_batch: dict[int, list[tuple[int, Run]]] = {cell.batch: [] for cell in answer.batches}
-    for number, run in enumerate(runs):
-        by_batch[run.batch].append((number, run))
     size = float(np.clip(12 / columns, 2, 3.4))
     font_size = 8 if columns < 5 else 7
     for axes in grid.flat[count:]:
@@ -75,8 +72,9 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
         axes.set_xlabel("learning rate", fontsize=font_size)
     for axes, cell in zip(grid.flat, answer.batches, strict=False):
         _draw_cell(axes, cell, answer, size)
+        numbered = [(number, run) for number, run in enumerate(runs) if run.batch == cell.batch]
         for kind in KINDS:
-            here = [(number, run) for number, run in by_batch[cell.batch] if kind.of(run)]
+            here = [(number, run) for number, run in numbered if kind.of(run)]
             places = np.array([(run.lr, heights.of_run(run, kind.row)) for _, run in here])
             plot_runs(axes, here, places, ms=size, zorder=3, **kind.style)
         axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=font_size)

@@ -50,22 +50,16 @@ def plot_verdicts(axes: Axes, points: Sequence[tuple[float, float, str]], color:
             axes.plot(*zip(*here, strict=True), marker, ms=size, color=color, mfc=face, mew=width, zorder=5)
 
 
-def verdict_legend(verdicts: Iterable[str], color: str = INK, prefix: str = "") -> list[Line2D]:
+def verdict_legend(verdicts: Iterable[str], prefix: str = "") -> list[Line2D]:
     """Make legend entries for the verdicts that occur, in a fixed order."""
     occurring = set(verdicts)
-    return [
-        Line2D(
-            *([], []),
-            ls="",
-            marker=marker,
-            color=color,
-            mfc=color if is_filled else PAPER,
-            ms=4.5,
-            label=prefix + ("outside what was tried" if verdict == "censored" else verdict),
-        )
-        for verdict, (marker, is_filled) in VERDICT_MARKS.items()
-        if verdict in occurring
-    ]
+    handles = []
+    for verdict, (marker, is_filled) in VERDICT_MARKS.items():
+        if verdict in occurring:
+            label = prefix + ("outside what was tried" if verdict == "censored" else verdict)
+            face = INK if is_filled else PAPER
+            handles.append(Line2D([], [], ls="", marker=marker, color=INK, mfc=face, ms=4.5, label=label))
+    return handles
 
 
 def column(cells: Iterable[BatchResult], name: str) -> np.ndarray:

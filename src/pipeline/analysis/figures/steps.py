@@ -18,7 +18,9 @@ def steps_figure(answer: Answer, runs: Sequence[Run] = ()) -> Figure | None:
     known = [cell for cell in answer.batches if cell.best_value is not None and cell.best_value > 0]
     if answer.objective != STEPS_TO_TARGET or not known:
         return None
-    draws = np.stack(np.broadcast_arrays(*map(_steps, known)))
+    # [cells, D] draws of the steps at the best LR, or one number without a curve.
+    steps_of = [np.exp(cell.curve.at_best()) if cell.curve else np.full(1, cell.best_value) for cell in known]
+    draws = np.stack(np.broadcast_arrays(*steps_of))
     low, steps, high = np.quantile(draws, (0.025, 0.5, 0.975), axis=1)
     sizes = np.array([cell.batch for cell in known], dtype=float)
     figure = new_figure(WIDTH / 2, 3.0)
@@ -57,11 +59,3 @@ def perfect_scaling_ends(cells: Sequence[BatchResult], draws: np.ndarray, tolera
     above = np.quantile(examples / examples[0], 0.025, axis=1) > 1 + tolerance
     past = list(itertools.takewhile(lambda i: above[i], range(len(cells) - 1, 0, -1)))
     return (cells[past[-1] - 1].batch, cells[past[-1]].batch) if past else None
-
-
-def _steps(cell: BatchResult) -> np.ndarray:
-    """Return draws of the steps at the best LR: [D], or [1] without a curve."""
-    assert cell.best_value is not None
-    if cell.curve is None:
-        return np.full(1, cell.best_value)
-    return np.exp(cell.curve.at_best())

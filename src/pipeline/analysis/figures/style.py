@@ -18,13 +18,8 @@ INK, PAPER = "#222222", "#FFFFFF"
 # LRs within the margin, in every figure.
 BAND = "#9DC0DE"
 # Colour and dashes of each judged rule's line. The dashes tell the rules apart in grey.
-RULE_STYLES: dict[str, tuple[str, str | tuple[float, tuple[float, ...]]]] = dict(
-    zip(
-        JUDGED_RULES,
-        itertools.cycle([(VERMILION, "-"), (GREEN, (0, (5, 2))), (INK, (0, (1, 1.5))), (ORANGE, (0, (3, 1, 1, 1)))]),
-        strict=False,
-    )
-)
+_LINES = ((VERMILION, "-"), (GREEN, (0, (5, 2))), (INK, (0, (1, 1.5))), (ORANGE, (0, (3, 1, 1, 1))))
+RULE_STYLES: dict[str, tuple[str, Any]] = dict(zip(JUDGED_RULES, itertools.cycle(_LINES), strict=False))
 # Width in inches of a page of a paper with two columns.
 WIDTH = 7.0
 _STYLE: dict[Any, Any] = {

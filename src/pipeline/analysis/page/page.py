@@ -12,8 +12,8 @@ from pipeline.analysis.figures.registry import FIGURES, draw_figures
 from pipeline.analysis.page.inline_svg import inline_svg
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, Estimate, SensitivityCheck
+from pipeline.analysis.text.render import columns, rows
 from pipeline.analysis.text.summary import summary
-from pipeline.analysis.text.table import columns, rows
 from pipeline.analysis.text.wording import estimate_text
 
 RunUrl = Callable[[str], str]

@@ -14,7 +14,7 @@ from pipeline.analysis.stats.optima import estimate_optima
 from pipeline.analysis.stats.power import detectable_errors
 from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.stats.settings import DEFAULT_SETTINGS, AnalysisSettings, choose_base
+from pipeline.analysis.stats.settings import AnalysisSettings, choose_base
 from pipeline.analysis.stats.verdict import (
     LEVEL,
     check_objectives,
@@ -26,12 +26,13 @@ from pipeline.analysis.stats.verdict import (
 from pipeline.errors import RequestError
 
 
-def analyse(runs: Sequence[Run], settings: AnalysisSettings = DEFAULT_SETTINGS) -> Answer:
+def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> Answer:
     """Analyse a table of runs of one workload, in which `mark_stalled` has marked stalled runs.
 
     Raises:
         RequestError: no runs, or none at `settings.base_batch`.
     """
+    settings = settings or AnalysisSettings()
     fits = fit_batches(runs)
     if not fits:
         raise RequestError("There are no runs to analyse.")

@@ -31,11 +31,6 @@ class BatchFit:
     runs: tuple[Run, ...]
     pooled: Curve | None
 
-    @property
-    def batch(self) -> int:
-        """Examples in one optimizer step."""
-        return self.result.batch
-
     def near_best(self) -> list[Run]:
         """Usable runs within half an octave of the best LR."""
         best = self.result.best_lr
@@ -57,7 +52,11 @@ def _fit_batch(runs: Sequence[Run]) -> BatchFit:
     failing = _lowest_failing(runs)
     admissible = [run for run in runs if run.usable and run.lr < failing]
     searched = [run for run in runs if run.phase != CONFIRM]
-    curve = _fit_search(searched, failing, rng)
+    bound = _lowest_failing(searched)
+    curve = fit_curve([run for run in searched if run.usable and run.lr < bound], rng)
+    # Fresh seeds don't change this curve; but if one failed at the best LR or below, the curve ends there.
+    if curve is not None and curve.interval()[0] >= math.log2(failing):
+        curve = curve.below(math.log2(failing))
     pooled = curve if len(searched) == len(runs) else fit_curve(admissible, rng)
     result = BatchResult(
         batch=runs[0].batch,
@@ -77,15 +76,6 @@ def _fit_batch(runs: Sequence[Run]) -> BatchFit:
 def _lowest_failing(runs: Sequence[Run]) -> float:
     """The lowest LR at which any seed failed; infinite where none did."""
     return min((run.lr for run in runs if run.failed), default=math.inf)
-
-
-def _fit_search(searched: Sequence[Run], failing: float, rng: np.random.Generator) -> Curve | None:
-    """Fit the curve to the search's runs; if a fresh seed failed at the best LR or below, the curve ends there."""
-    bound = _lowest_failing(searched)
-    curve = fit_curve([run for run in searched if run.usable and run.lr < bound], rng)
-    if curve is None or curve.interval()[0] < math.log2(failing):
-        return curve
-    return curve.below(math.log2(failing))
 
 
 def _is_near(lr: float, best: float) -> bool:

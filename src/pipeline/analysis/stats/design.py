@@ -98,7 +98,7 @@ def _simulate_runs(design: Design, rng: np.random.Generator) -> list[Run]:
     """The search, and the fresh seeds that confirm it."""
     runs = [run for batch in design.batches for run in _simulate_search(design, batch, rng)]
     for batch, lr in points_to_confirm(runs, design.base) if design.confirm_seeds else ():
-        octaves = math.log2(lr) - _true_best(design, batch)
+        octaves = math.log2(lr) - math.log2(batch / design.base)
         runs += [_simulate_run(design, batch, octaves, 1000 + i, CONFIRM, rng) for i in range(design.confirm_seeds)]
     return runs
 
@@ -112,12 +112,7 @@ def _simulate_search(design: Design, batch: int, rng: np.random.Generator) -> li
 
 
 def _simulate_run(design: Design, batch: int, octaves: float, seed: int, phase: str, rng: np.random.Generator) -> Run:
-    """A run at so many octaves from the best LR."""
+    """A run at so many octaves from the best LR, which is 1 at the base batch."""
     excess = min(design.curvature * batch / design.base * octaves**2, MAX_LOG_LOSS)
     loss = math.exp(excess + rng.normal(0, design.noise))
-    return Run(batch, 2.0 ** (_true_best(design, batch) + octaves), loss, seed=seed, phase=phase)
-
-
-def _true_best(design: Design, batch: int) -> float:
-    """log2 of the true best LR, by the linear rule."""
-    return math.log2(batch / design.base)
+    return Run(batch, 2.0 ** (math.log2(batch / design.base) + octaves), loss, seed=seed, phase=phase)

@@ -65,6 +65,13 @@ def select_law(laws: Sequence[Law]) -> str | None:
     return None
 
 
+def fit_published(optima: Optima, base: int | None) -> tuple[Estimate | None, tuple[Law, ...], str | None]:
+    """Fit the exponent and the laws, from the base batch or the smallest, and select a law if one stands out."""
+    batches = [int(batch) for batch in optima.batches]
+    laws = fit_laws(optima, batches[0] if base is None else base, batches)
+    return fit_exponent(optima), laws, select_law(laws)
+
+
 @dataclass(frozen=True)
 class Formula:
     """A law up to a constant: log2 of the LR, [k, n], at batch sizes [n] for values [k] of its parameter, if any."""

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.analysis.stats.batch_fit import BatchFit
-from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, VERBS, Answer, AnsweredQuestion, BatchResult
+from pipeline.analysis.stats.results import MAX_EXPONENT_WIDTH, VERBS, Answer, AnsweredQuestion
 
 CANNOT_TELL = "This sweep cannot tell."
 
@@ -47,22 +47,18 @@ def _lr_may_stay(answer: Answer) -> tuple[str, str]:
     smaller = [cell for cell in answer.batches if cell.batch < answer.base_batch]
     if not smaller:
         return CANNOT_TELL, f"No batch size below the base, {answer.base_batch}, was run."
-    found = {verdict: [cell for cell in smaller if cell.rules["fixed"].verdict == verdict] for verdict in VERBS}
-    parts = [f"{VERBS[verdict]} at {_list(cells)}" for verdict, cells in found.items() if cells]
+    found = {verdict: [cell.batch for cell in smaller if cell.rules["fixed"].verdict == verdict] for verdict in VERBS}
+    parts = [f"{VERBS[verdict]} at {', '.join(map(str, sizes))}" for verdict, sizes in found.items() if sizes]
     evidence = f"The LR of batch {answer.base_batch}, kept: {'; '.join(parts)}."
-    if diverging := [cell for cell in smaller if cell.rules["fixed"].reason == "diverges"]:
-        evidence += f" At {_list(diverging)} runs fail at this LR."
+    if diverging := [str(cell.batch) for cell in smaller if cell.rules["fixed"].reason == "diverges"]:
+        evidence += f" At {', '.join(diverging)} runs fail at this LR."
     if found["breaks"]:
-        nearest = found["breaks"][-1].batch
-        held = [cell.batch for cell in found["holds"] if cell.batch > nearest]
+        nearest = found["breaks"][-1]
+        held = [size for size in found["holds"] if size > nearest]
         return (f"Down to {held[0]}, not to {nearest}." if held else f"No, not down to {nearest}."), evidence
     if found["undecided"] or found["censored"]:
         return CANNOT_TELL, evidence
     return f"Yes, down to {smaller[0].batch}, within the margin.", evidence
-
-
-def _list(cells: Sequence[BatchResult]) -> str:
-    return ", ".join(str(cell.batch) for cell in cells)
 
 
 def _large_lr_breaks(answer: Answer) -> tuple[str, str]:
@@ -87,7 +83,7 @@ def _small_generalises(fits: Sequence[BatchFit]) -> tuple[str, str]:
     small, large = known[0], known[-1]
     mean, low, high = _difference(_by_seed(small, "test_loss"), _by_seed(large, "test_loss"))
     interval = f"{mean:+.3g} (95 %: {low:+.3g} … {high:+.3g})"
-    evidence = f"Test loss near the best LR, batch {large.batch} minus batch {small.batch}: {interval}."
+    evidence = f"Test loss near the best LR, batch {large.result.batch} minus batch {small.result.batch}: {interval}."
     gaps = [_gap_by_seed(fit) for fit in (small, large)]
     if all(len(gap) >= 2 for gap in gaps):
         # A network that was trained less well also tests worse. Only a larger gap between test and training loss shows
@@ -97,9 +93,9 @@ def _small_generalises(fits: Sequence[BatchFit]) -> tuple[str, str]:
         if (low > 0 and gap_low <= 0) or (high < 0 and gap_high >= 0):
             return CANNOT_TELL, f"{evidence} The training losses differ as much, so this isn't generalisation alone."
     if low > 0:
-        return f"Yes: {small.batch} better than {large.batch}.", evidence
+        return f"Yes: {small.result.batch} better than {large.result.batch}.", evidence
     if high < 0:
-        return f"No: {large.batch} better than {small.batch}.", evidence
+        return f"No: {large.result.batch} better than {small.result.batch}.", evidence
     return CANNOT_TELL, evidence
 
 

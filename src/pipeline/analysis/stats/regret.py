@@ -132,7 +132,7 @@ def estimate_regret(fit: BatchFit, base: BatchFit, exponent: float) -> Regret:
     base_lr, best_lr = base.result.best_lr, fit.result.best_lr
     if base_lr is None:
         return Regret(fit)
-    shift = exponent * math.log2(fit.batch / base.batch)
+    shift = exponent * math.log2(fit.result.batch / base.result.batch)
     lr = base_lr * 2**shift
     curve = fit.pooled
     paired = None if best_lr is None else compare(fit.runs, lr, best_lr)

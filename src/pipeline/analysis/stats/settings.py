@@ -52,9 +52,6 @@ class AnalysisSettings:
     planned_looks: int = 1
 
 
-DEFAULT_SETTINGS = AnalysisSettings()
-
-
 def choose_base(sizes: Sequence[int], asked: int | None, configured: int | None) -> tuple[int, str]:
     """Return the one of the batch `sizes` (in increasing order) that the rules start from, and why this one.
 

@@ -1,13 +1,14 @@
-"""Print the answer on the screen, or write it in Markdown for MLflow; and what all commands print with."""
+"""The answer's table as text, a row for each batch size; printed on the screen, or in Markdown for MLflow."""
+
+import math
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.analysis.stats.results import JUDGED_RULES, Answer
+from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 from pipeline.analysis.text.summary import summary
-from pipeline.analysis.text.table import columns, rows
 
 COLORS = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
 
@@ -51,3 +52,70 @@ def open_console(file_width: int) -> Console:
 def new_table(title: str) -> Table:
     """Make an empty table under `title`."""
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def columns(answer: Answer) -> tuple[str, ...]:
+    """Head of the table; the column of test losses is there if any is known."""
+    worse = f"worse by, {100 * (1 - 2 * answer.level):.3g} %"
+    best = ("batch", "best LR", "95 % interval", "tolerates", "stability", "linear's LR", "ratio", "loss at best")
+    return (*best, *(("on test",) if _has_test(answer) else ()), "at linear's", worse, *JUDGED_RULES)
+
+
+def rows(answer: Answer) -> list[tuple[str, ...]]:
+    """Cells of the table, as many in each row as `columns` names."""
+    return [_row(cell, answer) for cell in answer.batches]
+
+
+def batch_label(cell: BatchResult, answer: Answer) -> str:
+    """Write a batch size as `64 *` for the base batch, `256 †` for one whose runs took few steps."""
+    return f"{cell.batch}{' *' if cell.batch == answer.base_batch else ''}{' †' if cell.starved else ''}"
+
+
+def _has_test(answer: Answer) -> bool:
+    return any(cell.test_value is not None for cell in answer.batches)
+
+
+def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
+    linear = cell.rules["linear"]
+    verdicts = {name: "diverges" if rule.reason == "diverges" else rule.verdict for name, rule in cell.rules.items()}
+    if cell.also_hold and cell.batch != answer.base_batch:
+        verdicts["linear"] += " ≈"
+    return (
+        batch_label(cell, answer),
+        _number(cell.best_lr) if cell.best_lr else _beyond(cell),
+        "" if cell.ci_low is None or cell.ci_high is None else f"{cell.ci_low:.2g}…{cell.ci_high:.2g}",
+        "" if cell.band_octaves is None else f"{'≥ ' if cell.band_is_open else ''}{cell.band_octaves:.1f} oct",
+        _stability(cell),
+        _number(linear.lr),
+        f"{linear.lr / cell.best_lr:.2f}" if math.isfinite(linear.lr) and cell.best_lr else "",
+        _number(cell.best_value),
+        *((_number(cell.test_value),) if _has_test(answer) else ()),
+        _number(linear.loss),
+        "" if linear.regret_low is None else _range(linear.regret_low, linear.regret_high),
+        *(verdicts[rule] for rule in JUDGED_RULES),
+    )
+
+
+def _beyond(cell: BatchResult) -> str:
+    """Write `< 0.1` if the best LR may lie below the lowest one tried, `?` if nothing could be fitted."""
+    if cell.curve is None or cell.censored is None:
+        return "?"
+    sign, end = ("<", 0) if cell.censored == "low" else (">", -1)
+    return f"{sign} {_number(float(2 ** cell.curve.octaves[end]), 2)}"
+
+
+def _stability(cell: BatchResult) -> str:
+    """Bracket the stability limit: the largest LR below every failure, and the lowest LR at which a run failed."""
+    stable, failing = _number(cell.stable_lr, 2), _number(cell.failing_lr, 2)
+    if not failing:
+        return f"> {stable}" if stable else ""
+    return f"{stable}…{failing}" if stable else f"< {failing}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def _range(low: float, high: float | None) -> str:
+    """Write a range of losses, rounded to four decimals: smaller differences mean nothing."""
+    return "…".join("∞" if math.isinf(end) else f"{round(end, 4):.2g}" for end in (low, high or 0.0))

@@ -16,7 +16,7 @@ from pipeline.analysis.stats.results import (
     SensitivityCheck,
 )
 from pipeline.analysis.text.laws import exponent_sentences, fit_sentences
-from pipeline.analysis.text.wording import estimate_text, list_batches, list_batches_where
+from pipeline.analysis.text.wording import estimate_text, list_batches, list_batches_by
 
 
 def summary(answer: Answer) -> list[str]:
@@ -45,11 +45,8 @@ def headline(answer: Answer) -> str:
         return f"One batch size says nothing about a rule: run others beside {base}."
     if answer.holds_up_to is None:
         return f"Can't say whether the linear rule holds: batch {base} has no best LR to start from."
-
-    def at(verdict: str) -> str:
-        return list_batches_where(answer.others, lambda cell: cell.rules["linear"].verdict == verdict)
-
-    parts = [f"{verb} at {sizes}" for verdict, verb in VERBS.items() if (sizes := at(verdict))]
+    sizes = list_batches_by(answer.others, lambda cell: cell.rules["linear"].verdict)
+    parts = [f"{verb} at {sizes[verdict]}" for verdict, verb in VERBS.items() if verdict in sizes]
     budget = f" at equal {answer.budget.split()[-1]}" if answer.budget and answer.budget != "target" else ""
     end = ": it depends on the objective." if _contradict(answer.objectives) else "."
     return f"The linear rule{budget}, from batch {base}, {', '.join(parts)}{end}"
@@ -68,7 +65,7 @@ def _shared(answer: Answer) -> list[str]:
     """Name the rules that hold where linear does: there the runs are no evidence for linear."""
 
     def at(rule: str) -> str:
-        return list_batches_where(answer.others, lambda cell: rule in cell.also_hold)
+        return list_batches_by(answer.others, lambda cell: rule in cell.also_hold).get(True, "")
 
     shared = " and ".join(f"{rule} at {sizes}" for rule in JUDGED_RULES if (sizes := at(rule)))
     return [f"≈ These runs can't tell the rules apart: where linear holds, so does {shared}."] if shared else []
@@ -123,18 +120,15 @@ def _undecided(answer: Answer) -> list[str]:
 
 def _single_causes(answer: Answer, undecided: Sequence[BatchResult]) -> list[str]:
     """Say where one thing alone keeps verdicts undecided: Holm's correction, or the base's uncertain best LR."""
-
-    def at(reason: str) -> str:
-        return list_batches_where(undecided, lambda cell: cell.rules["linear"].reason == reason)
-
+    sizes = list_batches_by(undecided, lambda cell: cell.rules["linear"].reason)
     lines = []
-    if alone := at(BREAKS_WITHOUT_HOLM):
+    if alone := sizes.get(BREAKS_WITHOUT_HOLM):
         lines.append(
             f"Undecided only because {len(answer.others)} batch sizes are judged at once (Holm's correction): "
             f"judged alone, linear breaks at {alone}."
         )
-    known = {"holds": at(HOLDS_IF_BASE_KNOWN), "breaks": at(BREAKS_IF_BASE_KNOWN)}
-    parts = [f"{verdict} at {sizes}" for verdict, sizes in known.items() if sizes]
+    if_known = {"holds": HOLDS_IF_BASE_KNOWN, "breaks": BREAKS_IF_BASE_KNOWN}
+    parts = [f"{verdict} at {sizes[reason]}" for verdict, reason in if_known.items() if reason in sizes]
     best = answer.base.best_interval
     if parts and best is not None:
         lines.append(

@@ -3,11 +3,9 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.analysis.stats.results import BatchResult, Estimate
-
-# Longer series of batch sizes are written as a range.
-MOST_LISTED = 3
 
 
 def list_batches(cells: Sequence[BatchResult]) -> str:
@@ -15,15 +13,14 @@ def list_batches(cells: Sequence[BatchResult]) -> str:
     return ", ".join(str(cell.batch) for cell in cells)
 
 
-def list_batches_where(cells: Sequence[BatchResult], condition: Callable[[BatchResult], bool]) -> str:
-    """List the batch sizes that meet `condition`; four or more neighbours become a range, `32 … 256`."""
-    parts: list[str] = []
-    for is_met, group in itertools.groupby(cells, key=condition):
+def list_batches_by(cells: Sequence[BatchResult], key: Callable[[BatchResult], Any]) -> dict[Any, str]:
+    """List the batch sizes of each value of `key`; four or more neighbours become a range, `32 … 256`."""
+    parts: dict[Any, list[str]] = {}
+    for value, group in itertools.groupby(cells, key=key):
         series = list(group)
-        if is_met:
-            is_long = len(series) > MOST_LISTED
-            parts.append(f"{series[0].batch} … {series[-1].batch}" if is_long else list_batches(series))
-    return ", ".join(parts)
+        text = f"{series[0].batch} … {series[-1].batch}" if len(series) > 3 else list_batches(series)
+        parts.setdefault(value, []).append(text)
+    return {value: ", ".join(found) for value, found in parts.items()}
 
 
 def estimate_text(estimate: Estimate, digits: str = ".2f", label: str = "95 %: ") -> str:
