@@ -30,9 +30,11 @@ def lr_factor(config: Config) -> float | None:
     return lr / base if base and lr else None
 
 
-def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
-    """The tags that say whether this is a single run, or which trial of which sweep."""
-    tags = {"pipeline": "run"}
+def tags_of(config: Config, trial: Trial | None, workload: Workload) -> dict[str, str]:
+    """The tags that say whether this is a single run, or which trial of which sweep, and on what it computes."""
+    # The model of the GPU, else of the processor.
+    device = find_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model())
+    tags = {"pipeline": "run", "device": device}
     if trial is not None:
         tags |= {
             "pipeline": "trial",
@@ -46,11 +48,6 @@ def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
         if trial.retry_of is not None:
             tags["retry_of"] = str(trial.retry_of)
     return tags
-
-
-def device_of(workload: Workload) -> str:
-    """The model of the GPU that the run computes on, else of the processor."""
-    return str(find_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model()))
 
 
 def record_request(run: TrackedRun, config: Config, workload: Workload, trial: Trial | None) -> None:

@@ -61,11 +61,7 @@ def _open_run(
     target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
     # Masked value by value, where it is clear where each ends, then as the text whose digest is logged.
     text = mask_passwords(as_yaml(mask_tree(as_dict(config))))
-    tags = recording.tags_of(config, trial) | {
-        "config_digest": config_digest(text),
-        "device": recording.device_of(workload),
-        **more_tags,
-    }
+    tags = recording.tags_of(config, trial, workload) | {"config_digest": config_digest(text), **more_tags}
     can_resume = config.resume == "auto"
     if can_resume and (claimed := claim_resumable(target, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed

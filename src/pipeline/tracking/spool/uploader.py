@@ -170,7 +170,10 @@ class Uploader:
                 self._warn_left_out(_name_of_record(record), error)
             elif is_artifact:
                 writer.get_run()  # raises if MLflow doesn't answer: then nothing else can be sent either
-                self._defer(begin, error)
+                if begin not in self.deferred:
+                    self.deferred.append(begin)
+                self.artifact_error = error
+                self._progress.retry_at = time.time() + self._pause
                 return
             else:
                 raise
@@ -178,12 +181,6 @@ class Uploader:
             self.deferred.remove(begin)
         if "end" in record and self._may_have_duplicates:
             delete_duplicates(writer.store, self._header, writer.run_id)
-
-    def _defer(self, begin: int, error: Exception) -> None:
-        if begin not in self.deferred:
-            self.deferred.append(begin)
-        self.artifact_error = error
-        self._progress.retry_at = time.time() + self._pause
 
     def _send_deferred(self, writer: RunWriter) -> None:
         # A longer wait than the longest pause means that the clock was set back.
