@@ -59,35 +59,23 @@ class Launch:
         )
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A launch as it is sent to the workers, pickled once for all its jobs.
-
-    Attributes:
-        launch: a `Launch`, with the classes and functions of the app's own script by value.
-        state: Hydra's singletons and OmegaConf's resolvers.
-    """
-
-    launch: bytes
-    state: bytes
-
-
-def pack(launch: Launch) -> Packed:
-    """Pickle `launch` and this process's singletons and resolvers."""
-    return Packed(cloudpickle.dumps(launch), cloudpickle.dumps(Singleton.get_state()))
+def pack(launch: Launch) -> tuple[bytes, bytes]:
+    """Pickle, once for all jobs, `launch` (the app's own classes by value) and Hydra's singletons and resolvers."""
+    return cloudpickle.dumps(launch), cloudpickle.dumps(Singleton.get_state())
 
 
 # The launch that this process unpacked last, while it is a worker, and what it was unpacked from.
 _last: tuple[bytes, Launch] | None = None
 
 
-def run_packed(packed: Packed, number: int, overrides: Sequence[str]) -> JobReturn:
+def run_packed(packed: tuple[bytes, bytes], number: int, overrides: Sequence[str]) -> JobReturn:
     """Run a job of a packed launch in this worker process."""
     global _last
+    launch, singletons = packed
     # New for each job, so that what one job registers does not reach the next.
-    state = pickle.loads(packed.state)
+    state = pickle.loads(singletons)
     state["instances"][Plugins] = Plugins.instance()  # kept, since Hydra takes 0.1 s to find the plugins again
     Singleton.set_state(state)
-    if _last is None or _last[0] != packed.launch:
-        _last = packed.launch, pickle.loads(packed.launch)
+    if _last is None or _last[0] != launch:
+        _last = launch, pickle.loads(launch)
     return _last[1].run(number, overrides)

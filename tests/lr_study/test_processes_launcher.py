@@ -56,6 +56,4 @@ def test_a_worker_unpacks_a_launch_once(monkeypatch):
         worker_processes.run_packed(packed, n, ["x=1"]) for n, packed in enumerate((first, first, second, first))
     ]
     assert returned == [("one", 0, ["x=1"]), ("one", 1, ["x=1"]), ("two", 2, ["x=1"]), ("one", 3, ["x=1"])]
-    assert [data for data in unpacked if data in (first.launch, second.launch)] == [
-        *(first.launch, second.launch, first.launch)
-    ]
+    assert [data for data in unpacked if data in (first[0], second[0])] == [first[0], second[0], first[0]]

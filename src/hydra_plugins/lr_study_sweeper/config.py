@@ -68,9 +68,6 @@ class LRStudySweeperConf:
     hooks: Any = None
 
 
-_PROVIDER = "lr_study_sweeper"
-_STORE = ConfigStore.instance()
-_STORE.store(group="hydra/sweeper", name="lr_study", node=LRStudySweeperConf, provider=_PROVIDER)
 # Optuna's TPE and GP start with ten random trials, a large part of a study of a few dozen.
 _SAMPLERS = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3, "constant_liar": True},
@@ -86,7 +83,7 @@ _PRUNERS = {
     "hyperband": {"_target_": "optuna.pruners.HyperbandPruner"},
     "successive_halving": {"_target_": "optuna.pruners.SuccessiveHalvingPruner"},
 }
-for _name, _node in _SAMPLERS.items():
-    _STORE.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider=_PROVIDER)
-for _name, _node in _PRUNERS.items():
-    _STORE.store(group="hydra/sweeper/pruner", name=_name, node=_node, provider=_PROVIDER)
+_OPTIONS: dict[str, Any] = {"lr_study": LRStudySweeperConf}
+for _group, _nodes in (("", _OPTIONS), ("/sampler", _SAMPLERS), ("/pruner", _PRUNERS)):
+    for _name, _node in _nodes.items():
+        ConfigStore.instance().store(_name, _node, f"hydra/sweeper{_group}", provider="lr_study_sweeper")

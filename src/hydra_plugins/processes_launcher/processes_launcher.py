@@ -27,23 +27,14 @@ class ProcessesLauncherConf:
 
 
 class ProcessesLauncher(Launcher):
-    """Runs jobs in worker processes that the next launch uses again.
-
-    Args:
-        n_jobs: how many at once.
-    """
+    """Runs `n_jobs` jobs at once, in worker processes that the next launch uses again."""
 
     def __init__(self, n_jobs: int = -1) -> None:
         self.n_jobs = n_jobs
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
-        self.task_function: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what `launch` needs."""
-        self.config = config
-        self.hydra_context = hydra_context
-        self.task_function = task_function
+        self._given = hydra_context, config, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a job for each list of overrides, and return their results in the same order.
@@ -56,22 +47,20 @@ class ProcessesLauncher(Launcher):
 
         from lr_study.worker_processes import Launch, pack, run_packed, workers
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.task_function is not None
+        launch = Launch(*self._given)
+        hydra = launch.config.hydra
         setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        configure_log(hydra.hydra_logging, hydra.verbose)
+        Path(str(hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = list(enumerate(job_overrides, start=initial_job_idx))
         log.info("Launching %d jobs, %d at once", len(jobs), effective_n_jobs(self.n_jobs))
         for number, overrides in jobs:
             log.info("\t#%d : %s", number, " ".join(mask_tree(filter_overrides(overrides))))
-        launch = Launch(self.hydra_context, self.config, self.task_function)
         if effective_n_jobs(self.n_jobs) == 1:
             returned = []
             for number, overrides in jobs:
                 returned.append(launch.run(number, overrides))
-                configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+                configure_log(hydra.hydra_logging, hydra.verbose)
             return returned
         packed = pack(launch)
         run = workers(self.n_jobs)
