@@ -9,7 +9,7 @@ Hydra imports this package at the start of every Hydra app on the machine, so no
 
 from lr_study.errors import SweepFailedError, reason_of
 from lr_study.hooks import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
-from lr_study.masking import MaskingFormatter, mask_passwords, mask_tree
+from lr_study.masking import MaskingFormatter
 from lr_study.process import available_cores
 from lr_study.trial import Trial, TrialPruned, current_trial
 
@@ -26,7 +26,5 @@ __all__ = [
     "TrialPruned",
     "available_cores",
     "current_trial",
-    "mask_passwords",
-    "mask_tree",
     "reason_of",
 ]

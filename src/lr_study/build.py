@@ -60,11 +60,7 @@ def _seeded(target: str, seed: int, study: str, slot: int, replicates: int) -> d
 
 
 def make_pruner(node: Mapping[str, Any]) -> BasePruner:
-    """Make the pruner that `node` names.
-
-    Raises:
-        SweepRequestError: there is no such pruner, or it refuses its arguments.
-    """
+    """Make the pruner that `node` names, or raise SweepRequestError as `make_sampler`."""
     return _make("pruner", BasePruner, node, lambda target: {})
 
 

@@ -22,11 +22,7 @@ MOST_BYTES = 1_000_000
 
 
 class CellLoader:
-    """Hydra's loader, with a short way for jobs that are a known cell with other values.
-
-    Args:
-        loader: Hydra's own, for everything else.
-    """
+    """Hydra's `loader`, with a short way for jobs that are a known cell with other values."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader

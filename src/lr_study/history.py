@@ -15,6 +15,7 @@ User attributes of a trial:
 """
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,6 @@ class History:
         slots: those that have not ended, by `slot_key`.
         ended: the trial that ended each other slot, by `slot_key`.
         next: index of the first slot of the search that no trial was made for.
-        replicates: those with which trials of the search were made.
         failed: the trials among `ended` that raised an error, in the order in which they were taken in.
     """
 
@@ -55,9 +55,7 @@ class History:
         self.slots: dict[int | str, Slot] = {}
         self.ended: dict[int | str, FrozenTrial] = {}
         self.next = 0
-        self.replicates: set[str | None] = set()
         self.failed: list[FrozenTrial] = []
-        self._seconds, self._timed = 0.0, 0
 
     def take(self, trial: FrozenTrial) -> None:
         """Take in a trial as it is now. A later attempt at a slot replaces the earlier one."""
@@ -66,15 +64,11 @@ class History:
         slot.attempt = trial
         if isinstance(key, int):
             self.next = max(self.next, key + 1)
-            self.replicates.add(trial.user_attrs.get("replicate"))
         if slot.waiting:
             slot.losses += not trial.user_attrs.get("interrupted", False)
         elif trial.state.is_finished():
             del self.slots[key]
             self.ended[key] = trial
-            if "seconds" in trial.user_attrs:
-                self._seconds += trial.user_attrs["seconds"]
-                self._timed += 1
             if trial.state is TrialState.FAIL:
                 self.failed.append(trial)
 
@@ -89,7 +83,8 @@ class History:
 
     def mean_seconds(self) -> float:
         """Mean length of a finished trial in seconds; infinite before the first."""
-        return self._seconds / self._timed if self._timed else float("inf")
+        seconds = [trial.user_attrs["seconds"] for trial in self.ended.values() if "seconds" in trial.user_attrs]
+        return statistics.fmean(seconds) if seconds else float("inf")
 
 
 def is_lost(trial: FrozenTrial) -> bool:

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 
 from lr_study.cell_loader import CellLoader
 from lr_study.errors import reason_of
-from lr_study.space import Cell
 from lr_study.stored_study import StoredStudy
 from lr_study.trial import TrialAddress
 from lr_study.trial_task import TrialTask
@@ -30,15 +29,14 @@ class Job:
     """A trial as a Hydra job: its cell's overrides, and its own `values` after them."""
 
     stored: StoredStudy
-    cell: Cell
     address: TrialAddress
     values: tuple[str, ...]
 
     def overrides(self, everywhere: Sequence[str]) -> list[str]:
         """All overrides, with those of `everywhere` whose keys the user did not give."""
-        given = {key for key, _ in self.cell.overrides}
+        given = {key for key, _ in self.stored.cell.overrides}
         added = [override for override in everywhere if override.split("=", 1)[0] not in given]
-        return [*(text for _, text in self.cell.overrides), *added, *self.values]
+        return [*(text for _, text in self.stored.cell.overrides), *added, *self.values]
 
 
 class Launching:
@@ -60,29 +58,29 @@ class Launching:
 
         What the launcher returns or raises is only a hint: the storage knows which trials have ended.
         """
-        numbers = range(self.next_job, self.next_job + len(jobs))
+        numbered = list(enumerate(jobs, start=self.next_job))
+        self._task.jobs = {number: job.address for number, job in numbered}
+        self._loader.know([job.stored.cell for job in jobs])
+        returned, error = self._launch(jobs, self.next_job, everywhere)
         self.next_job += len(jobs)
-        self._task.jobs = {number: job.address for number, job in zip(numbers, jobs, strict=True)}
-        self._loader.know([job.cell for job in jobs])
-        overrides = [job.overrides(everywhere) for job in jobs]
-        returned, error = self._launch(overrides, numbers[0], jobs)
         if error is not None:
             log.warning(
                 "The launcher failed (%s). Its unfinished trials are run again, one at a time.", reason_of(error)
             )
-        for job, own, number in zip(jobs, overrides, numbers, strict=True):
+        for number, job in numbered:
             if not job.stored.is_running(job.address):
                 continue
-            _, error = self._launch([own], number, [job])
+            _, error = self._launch([job], number, everywhere)
             if job.stored.is_running(job.address):
                 cause = "ended without a result" if error is None else f"died: {reason_of(error)}"
                 job.stored.close(job.address.trial_id, "failed", {"error": f"its process {cause}"})
         return returned
 
     def _launch(
-        self, overrides: list[list[str]], number: int, jobs: Sequence[Job]
+        self, jobs: Sequence[Job], number: int, everywhere: Sequence[str]
     ) -> tuple[list[JobReturn], Exception | None]:
         """Launch jobs; returns what the launcher returned or raised, once none of them runs any more."""
+        overrides = [job.overrides(everywhere) for job in jobs]
         try:
             return list(self._launcher.launch(overrides, initial_job_idx=number)), None
         except Exception as error:

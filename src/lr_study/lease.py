@@ -2,64 +2,42 @@
 
 import contextlib
 import os
-import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 
 from lr_study.errors import SweepRequestError
-from lr_study.process import is_alive, this_process
+from lr_study.process import is_alive, repeating, this_process
 from lr_study.storage import open_storage
 
 RENEW_SECONDS = 10.0
 _PREFIX = "driver:"
 
 
-class Lease:
-    """Says in a study's attributes that this process drives the sweep; trials made under it name it.
+@contextlib.contextmanager
+def hold_lease(storage: BaseStorage, study_id: int) -> Iterator[list[Any]]:
+    """Say in a study's attributes, until the block is left, that this process drives the sweep.
 
-    Use it as a context manager: a thread renews it every ten seconds, and it ends on leaving.
-
-    Args:
-        storage: Optuna's.
-        study_id: the study that holds it, the first of the driver's.
+    Yields:
+        The lease's address, which trials made under it name: the study, and the lease's id.
     """
+    driver = uuid.uuid4().hex[:12]
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage = storage
-        self._study_id = study_id
-        self._id = uuid.uuid4().hex[:12]
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+    def write(value: dict[str, Any]) -> None:
+        storage.set_study_user_attr(study_id, _PREFIX + driver, value)
 
-    @property
-    def address(self) -> list[Any]:
-        """The study that holds the lease, and the lease's id."""
-        return [self._study_id, self._id]
-
-    def __enter__(self) -> Self:
-        self._write(this_process())
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._left.set()
-        self._thread.join(RENEW_SECONDS)
+    write(this_process())
+    try:
+        with repeating(lambda: write(this_process()), RENEW_SECONDS, "lease"):
+            yield [study_id, driver]
+    finally:
         # A storage that went away must not hide why the sweep ended; the lease runs out by itself.
         with contextlib.suppress(Exception):
-            self._write({"ended": True})
-
-    def _renew(self) -> None:
-        while not self._left.wait(RENEW_SECONDS):
-            with contextlib.suppress(Exception):  # a database may be away for a moment
-                self._write(this_process())
-
-    def _write(self, value: dict[str, Any]) -> None:
-        self._storage.set_study_user_attr(self._study_id, _PREFIX + self._id, value)
+            write({"ended": True})
 
 
 def driver_of(storage: BaseStorage, address: Sequence[Any] | None) -> Mapping[str, Any]:
@@ -79,15 +57,7 @@ def is_live(lease: Mapping[str, Any], visible_only: bool) -> bool:
 
 
 def refuse_second(studies: Sequence[Mapping[str, Any]], sweep: str) -> None:
-    """Refuse to drive a sweep on a journal while another driver does.
-
-    Args:
-        studies: the user attributes of the sweep's studies.
-        sweep: its name.
-
-    Raises:
-        SweepRequestError: with the other driver.
-    """
+    """Raise SweepRequestError if the user attributes of a sweep's `studies` name another live driver."""
     leases = [value for found in studies for key, value in found.items() if key.startswith(_PREFIX)]
     for lease in leases:
         if is_live(lease, visible_only=True):
@@ -96,22 +66,18 @@ def refuse_second(studies: Sequence[Mapping[str, Any]], sweep: str) -> None:
 
 @contextlib.contextmanager
 def only_driver(folder: Path, sweep: str, url: str) -> Iterator[None]:
-    """Lock the folder of a sweep on the journal `url`: a second driver would run its trials twice.
+    """Lock the folder of a sweep on the journal `url`, or raise SweepRequestError where another driver has locked it.
 
-    Raises:
-        SweepRequestError: another driver has locked it.
+    A second driver would run the trials twice.
     """
-    lock = FileLock(folder / "driver.lock")
     try:
-        lock.acquire(blocking=False)
+        locked = FileLock(folder / "driver.lock").acquire(blocking=False)
     except Timeout:
         studies = open_storage(url).get_all_studies() if os.path.exists(url) else []
         refuse_second([study.user_attrs for study in studies if study.user_attrs.get("sweep") == sweep], sweep)
         raise _running_already(sweep, "another process") from None
-    try:
+    with locked:
         yield
-    finally:
-        lock.release()
 
 
 def _running_already(sweep: str, who: str) -> SweepRequestError:

@@ -1,12 +1,14 @@
 """Processes: how this one is named in the storage, whether another is alive, and how many cores there are."""
 
+import contextlib
 import functools
 import os
 import shlex
 import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,26 @@ def is_alive(process: Mapping[str, Any], visible_only: bool = False) -> bool:
     if process["machine"] == machine() and process["started"]:
         return _start_ticks(process["pid"]) == process["started"]
     return not visible_only and abs(time.time() - process["time"]) < DEAD_SECONDS
+
+
+@contextlib.contextmanager
+def repeating(sign_of_life: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
+    """Call a function every so many seconds, in a thread, until the block is left; its errors are ignored."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            # The storage may be away for a moment, or a driver may have closed the trial.
+            with contextlib.suppress(Exception):
+                sign_of_life()
+
+    thread = threading.Thread(target=repeat, daemon=True, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(seconds)
 
 
 def _start_ticks(pid: int) -> str:

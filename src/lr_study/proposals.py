@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -18,14 +17,6 @@ from lr_study.space import Dimension
 STUDY_NOTES = "lr_study:notes"
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A point, and the system attributes that the sampler wrote while finding it."""
-
-    params: Mapping[str, Any]
-    system_attrs: Mapping[str, Any]
-
-
 class Proposals:
     """A study's history as its sampler sees it: one trial a slot, in order, results told wave by wave.
 
@@ -35,7 +26,6 @@ class Proposals:
 
     Args:
         make_sampler: slot to a sampler whose randomness follows from the slot.
-        directions: for each objective.
         intervals: what is searched. Where they have changed, old trials are shown in the new ones, since many samplers
             ignore trials from another distribution.
     """
@@ -49,10 +39,17 @@ class Proposals:
         self.intervals = intervals
         self._make_sampler = make_sampler
         self._directions = list(directions)
-        self._start()
+        self.restore([], told=())
 
-    def _start(self) -> None:
-        """Begin an empty study in memory, in the intervals as they are now."""
+    def restore(self, trials: Sequence[FrozenTrial], told: Container[int | str]) -> None:
+        """Start afresh, in the intervals as they are now.
+
+        Args:
+            trials: the latest attempt at each slot, in order.
+            told: slots whose results the sampler knows.
+        """
+        for trial in trials:
+            self.intervals.include(trial.params)  # the requested interval may have become smaller
         self._distributions = self.intervals.searched()
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
@@ -64,17 +61,6 @@ class Proposals:
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._next = 0
         self._untold: set[int] = set()
-
-    def restore(self, trials: Sequence[FrozenTrial], told: Container[int | str]) -> None:
-        """Start afresh from stored trials.
-
-        Args:
-            trials: the latest attempt at each slot, in order.
-            told: slots whose results the sampler knows.
-        """
-        for trial in trials:
-            self.intervals.include(trial.params)  # the requested interval may have become smaller
-        self._start()
         for slot, trial in enumerate(trials):
             self._add(trial, slot in told)
 
@@ -109,13 +95,17 @@ class Proposals:
 
     def _rebuild(self) -> None:
         """Show the sampler the same history in the intervals as they are now."""
-        history = self._trials()
-        self._start()
-        for trial in history:
-            self._add(trial, told=trial.state.is_finished())
+        trials = self._trials()
+        self.restore(trials, told={trial.number for trial in trials if trial.state.is_finished()})
 
-    def propose(self, start: Mapping[str, Any] | None, user_attrs: Mapping[str, Any]) -> Proposal:
-        """Ask for the next slot's point: `start` where it is given, else the sampler's choice."""
+    def propose(
+        self, start: Mapping[str, Any] | None, user_attrs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask for the next slot's point: `start` where it is given, else the sampler's choice.
+
+        Returns:
+            The point, and the system attributes that the sampler wrote while finding it.
+        """
         # Enqueued, also where no value is fixed, so that the sampler sees the attributes (the replicate).
         self._study.enqueue_trial(dict(start or {}), user_attrs=dict(user_attrs))
         slot = self._next
@@ -130,7 +120,7 @@ class Proposals:
         after = self._storage.get_study_system_attrs(self._study_id)
         if notes := {key: value for key, value in after.items() if before.get(key) != value}:
             system_attrs[STUDY_NOTES] = notes
-        return Proposal(trial.params, system_attrs)
+        return trial.params, system_attrs
 
     def tell(self, results: Mapping[Any, FrozenTrial]) -> None:
         """Tell the sampler, in order, the results that it doesn't know.

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import json
 import os
 import random
 import shutil
@@ -56,10 +55,8 @@ def cut_torn_line(journal: str) -> None:
         return
     with open(path, "rb+") as file:
         size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
+        file.seek(max(size - 1, 0))
+        if file.read(1) in (b"", b"\n"):
             return
         file.seek(0)
         end = file.read().rfind(b"\n") + 1
@@ -115,67 +112,47 @@ def check_storage(storage: str) -> None:
     Raises:
         SweepRequestError: says what is wrong, without passwords.
     """
-    if is_database(storage):
-        _check_database(storage)
-    else:
-        _check_journal(Path(storage))
+    fault = _database_fault(storage) if is_database(storage) else _journal_fault(Path(storage))
+    if fault:
+        raise SweepRequestError(f"hydra.sweeper.storage={mask_passwords(storage)}: {fault}")
 
 
-def _check_journal(path: Path) -> None:
-    given = f"hydra.sweeper.storage={path}"
+def _journal_fault(path: Path) -> str | None:
     if path.is_dir():
-        raise SweepRequestError(f"{given}: it is a folder.\nName a file in it, or a database's URL.")
+        return "it is a folder.\nName a file in it, or a database's URL."
     if path.exists():
         if not os.access(path, os.R_OK | os.W_OK):
-            raise SweepRequestError(f"{given}: no permission to read and write it.\nChange that, or name another file.")
+            return "no permission to read and write it.\nChange that, or name another file."
         with open(path, "rb") as file:
             first = file.readline()
-        if first.endswith(b"\n") and not _is_journal_line(first):
-            raise SweepRequestError(
-                f"{given}: it is not an Optuna journal.\nName another file; this one stays as it is."
-            )
-        return
+        if first.endswith(b"\n") and b'"op_code"' not in first:
+            return "it is not an Optuna journal.\nName another file; this one stays as it is."
+        return None
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise SweepRequestError(
-            f"{given}: {folder} is not a folder.\nMove that file, or name another hydra.sweeper.storage."
-        )
+        return f"{folder} is not a folder.\nMove that file, or name another hydra.sweeper.storage."
     if not os.access(folder, os.W_OK):
-        raise SweepRequestError(f"{given}: no permission to write in {folder}.\nName another hydra.sweeper.storage.")
+        return f"no permission to write in {folder}.\nName another hydra.sweeper.storage."
+    return None
 
 
-def _is_journal_line(line: bytes) -> bool:
-    try:
-        return "op_code" in json.loads(line)
-    except (ValueError, TypeError):
-        return False
-
-
-def _check_database(url: str) -> None:
+def _database_fault(url: str) -> str | None:
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    given = f"hydra.sweeper.storage={mask_passwords(url)}"
     try:
         address = make_url(url)
         dialect = address.get_dialect()
         importlib.import_module(dialect.import_dbapi().__name__)
     except ImportError as error:
-        raise SweepRequestError(
-            f'{given}: it needs the package {error.name}.\nInstall it (for PostgreSQL: pip install "psycopg[binary]").'
-        ) from None
+        return f'it needs the package {error.name}.\nInstall it (for PostgreSQL: pip install "psycopg[binary]").'
     except (ArgumentError, SQLAlchemyError, ValueError):  # the last for a port that is no number
-        raise SweepRequestError(
-            f"{given}: it is no database URL.\nWrite postgresql://USER@HOST/NAME, or the path of a journal."
-        ) from None
-    if address.get_backend_name() == "sqlite" and address.database:
-        file = Path(address.database)
-        if not file.exists():  # connecting would make it
-            _check_journal(file.absolute())
-            return
+        return "it is no database URL.\nWrite postgresql://USER@HOST/NAME, or the path of a journal."
+    if address.get_backend_name() == "sqlite" and address.database and not os.path.exists(address.database):
+        return _journal_fault(Path(address.database).absolute())  # connecting would make the file
     engine = create_engine(address)
     try:
         tables = _tables(engine)
@@ -183,11 +160,12 @@ def _check_database(url: str) -> None:
         text = str(getattr(error, "orig", error))
         if address.password:  # the database's driver may name it without the address
             text = text.replace(str(address.password), MASK)
-        raise SweepRequestError(f"{given}: it can't be reached ({reason_of(RuntimeError(text))}).") from None
+        return f"it can't be reached ({reason_of(RuntimeError(text))})."
     finally:
         engine.dispose()
     if tables and not tables >= _TABLES:
-        raise SweepRequestError(f"{given}: that database is not Optuna's.\nCreate an empty database for it.")
+        return "that database is not Optuna's.\nCreate an empty database for it."
+    return None
 
 
 def _tables(engine: Any) -> set[str]:

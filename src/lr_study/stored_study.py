@@ -26,9 +26,8 @@ from lr_study import lease
 from lr_study.errors import SweepRequestError
 from lr_study.history import is_lost, slot_key
 from lr_study.hooks import Abandoned
-from lr_study.identity import difference
 from lr_study.process import is_alive, is_this_process
-from lr_study.space import Cell
+from lr_study.space import Cell, difference
 from lr_study.trial import TrialAddress
 
 # A trial that ran in its driver's own process, and died with it so often, is taken to be the cause, and fails.
@@ -40,7 +39,6 @@ class StoredStudy:
 
     Args:
         sweep: the sweep's name.
-        cell: the cell that the study searches.
         shared: whether other drivers may work on the same study.
 
     Attributes:
@@ -51,18 +49,18 @@ class StoredStudy:
 
     def __init__(self, storage: BaseStorage, sweep: str, cell: Cell, shared: bool) -> None:
         self.name = f"{sweep}/{cell.name}" if cell.name else sweep
+        self.cell = cell
+        self.shared = shared
         self.study_id = -1
         self.driver: list[Any] | None = None
         self.abandoned: list[Abandoned] = []
         self._storage = storage
         self._sweep = sweep
-        self._cell = cell
-        self._shared = shared
         self._live_drivers: dict[str, bool] = {}
 
     def check_same(self, attributes: Mapping[str, Any], may_change: Sequence[str]) -> None:
         """Raise SweepRequestError if the existing study, with these attributes, has another configuration."""
-        mine = self._cell.identity
+        mine = self.cell.identity
         different = difference(attributes.get("config", mine), mine, may_change)
         if different:
             shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
@@ -86,7 +84,7 @@ class StoredStudy:
                 f"The sweep {self._sweep} exists with another hydra.sweeper.direction.\nGive this sweep another name."
             )
         found = self._storage.get_study_user_attrs(self.study_id)
-        cell = self._cell
+        cell = self.cell
         mine = {"cell": cell.name, "choices": dict(cell.choices), "config": cell.identity, "sweep": self._sweep}
         for key, value in mine.items():
             if key not in found:
@@ -131,7 +129,7 @@ class StoredStudy:
         )
         trial_id = self._storage.create_new_trial(self.study_id, template)
         trial = self.trial(trial_id)
-        if not self._shared:
+        if not self.shared:
             return trial
         key = slot_key(user_attrs, params)
         earlier = self._storage.get_all_trials(self.study_id, deepcopy=False)[: trial.number]
@@ -145,7 +143,10 @@ class StoredStudy:
     def close_lost(self, trial: FrozenTrial, losses: int) -> FrozenTrial:
         """Close a running trial whose driver is dead, after so many earlier `losses` at its slot."""
         trial_id = trial._trial_id  # private; the public way asks the storage again
-        if losses + 1 >= MOST_LOSSES and self._ran_in_driver(trial):
+        process = trial.user_attrs.get("process", {})
+        driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
+        ran_in_driver = bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))
+        if losses + 1 >= MOST_LOSSES and ran_in_driver:
             return self.close(trial_id, "failed", {"error": f"its driver died while it ran, {MOST_LOSSES} times"})
         return self.close(trial_id, "lost", {"lost": True})
 
@@ -175,14 +176,8 @@ class StoredStudy:
         key = json.dumps(driver)
         if key not in self._live_drivers:
             found = lease.driver_of(self._storage, driver)
-            self._live_drivers[key] = lease.is_live(found, visible_only=not self._shared)
+            self._live_drivers[key] = lease.is_live(found, visible_only=not self.shared)
         return self._live_drivers[key]
-
-    def _ran_in_driver(self, trial: FrozenTrial) -> bool:
-        """Whether the trial ran in its driver's own process, as with Hydra's basic launcher."""
-        process = trial.user_attrs.get("process", {})
-        driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
-        return bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))
 
     def is_running(self, address: TrialAddress) -> bool:
         """Whether the trial has no result yet."""

@@ -12,12 +12,10 @@ and then takes the same steps as an uninterrupted driver.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lr_study.build import directions_of, make_sampler
@@ -26,15 +24,13 @@ from lr_study.hooks import FixedTrial
 from lr_study.intervals import Intervals
 from lr_study.launching import Job
 from lr_study.proposals import Proposals
-from lr_study.space import Cell
 from lr_study.stored_study import StoredStudy
 from lr_study.trial import TrialAddress
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Wave:
+class Wave(NamedTuple):
     """A wave as a study planned it.
 
     Attributes:
@@ -53,35 +49,26 @@ class CellStudy:
     """An Optuna study that searches one cell, driven slot by slot (see `lr_study.history`).
 
     Args:
-        sweep: the sweep's name.
+        stored: the study in the storage.
         replicates: values that slots take in turn, written to `replicate_key`.
         options: `hydra.sweeper`.
-        shared: whether other drivers may work on the same study.
 
     Attributes:
         wave: the latest wave it took part in.
     """
 
-    def __init__(
-        self,
-        sweep: str,
-        cell: Cell,
-        replicates: Sequence[str | None],
-        options: DictConfig,
-        storage: BaseStorage,
-        shared: bool,
-    ) -> None:
-        self.cell = cell
-        self.stored = StoredStudy(storage, sweep, cell, shared)
-        self.name = self.stored.name
+    def __init__(self, stored: StoredStudy, replicates: Sequence[str | None], options: DictConfig) -> None:
+        self.stored = stored
+        self.cell = stored.cell
+        self.name = stored.name
         self.history = History()
         self.wave = Wave()
         self._replicates = replicates
         self._options = options
         # None without an interval: nothing is learned from the trials of a grid.
         self._proposals: Proposals | None = None
-        if cell.dimensions:
-            intervals = Intervals(cell.dimensions, options.widenings)
+        if self.cell.dimensions:
+            intervals = Intervals(self.cell.dimensions, options.widenings)
             self._proposals = Proposals(self._sampler, directions_of(options), intervals)
 
     def _sampler(self, slot: int) -> BaseSampler:
@@ -143,7 +130,8 @@ class CellStudy:
         first, replicates = self.history.next, self._replicates
         if self.cell.dimensions:
             return [(slot, replicates[slot % len(replicates)]) for slot in range(first, self.n_trials)]
-        return list(enumerate((r for r in replicates if r not in self.history.replicates), start=first))
+        made = {trial.user_attrs.get("replicate") for trial in self.history.searched()}
+        return list(enumerate((r for r in replicates if r not in made), start=first))
 
     # Asking for trials.
 
@@ -182,12 +170,11 @@ class CellStudy:
         return self._start(lost.params, kept | {"retry_of": lost.number})
 
     def _new(self, index: int, replicate: str | None) -> Job | None:
-        wave = [self.wave.number, self.wave.share, self.wave.first, self.wave.end]
-        attributes = {"phase": "search", "slot": index, "wave": wave} | _replicate(replicate)
+        attributes = {"phase": "search", "slot": index, "wave": list(self.wave)} | _replicate(replicate)
         if self._proposals is None:
             return self._start({}, attributes)
-        proposal = self._proposals.propose(self.cell.start if index == 0 else None, attributes)
-        return self._start(proposal.params, attributes, proposal.system_attrs)
+        params, system_attrs = self._proposals.propose(self.cell.start if index == 0 else None, attributes)
+        return self._start(params, attributes, system_attrs)
 
     def _start(
         self, params: Mapping[str, Any], attributes: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
@@ -209,7 +196,7 @@ class CellStudy:
             phase=attributes["phase"],
             retry_of=attributes.get("retry_of"),
         )
-        return Job(self.stored, self.cell, address, tuple(values))
+        return Job(self.stored, address, tuple(values))
 
     # How trials ended.
 
@@ -230,7 +217,8 @@ class CellStudy:
         """Close this driver's running trials as interrupted. They are repeated when the sweep is resumed."""
         for slot in self.history.slots.values():
             if self.stored.is_mine(slot.attempt) and not slot.waiting:
-                self.stored.close(slot.attempt._trial_id, "interrupted", {"lost": True, "interrupted": True})
+                trial_id = slot.attempt._trial_id  # private; the public way asks the storage again
+                self.stored.close(trial_id, "interrupted", {"lost": True, "interrupted": True})
 
 
 def _replicate(replicate: str | None) -> dict[str, Any]:

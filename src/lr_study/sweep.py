@@ -70,7 +70,9 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
         if not shared:
             prepare_journal(url)
         objectives = len(directions_of(options))
-        task = TrialTask(task_function, url, objectives, request.searches, _pruner(options), command_line())
+        pruner: Any = OmegaConf.to_container(options.pruner, resolve=True) if options.pruner else {}
+        pruner = pruner if pruner.get("_target_") else None
+        task = TrialTask(task_function, url, objectives, request.searches, pruner, command_line())
         return _drive(name, context, config, request, hooks, task)
 
 
@@ -79,10 +81,11 @@ def _drive(
 ) -> Any:
     """Open the studies, and run them until each is complete."""
     from lr_study.launching import Launching
-    from lr_study.lease import Lease, refuse_second
+    from lr_study.lease import hold_lease, refuse_second
     from lr_study.storage import is_database, open_storage
+    from lr_study.stored_study import StoredStudy
     from lr_study.study import CellStudy
-    from lr_study.waves import Waves, workers_of
+    from lr_study.waves import Waves
 
     options = config.hydra.sweeper
     shared = is_database(task.storage)
@@ -92,7 +95,8 @@ def _drive(
         given = f"hydra.sweeper.storage={mask_passwords(task.storage)}"
         raise SweepRequestError(f"{given}: Optuna can't use it ({reason_of(error)}).") from error
     launching = Launching(context, config, task)
-    studies = [CellStudy(name, cell, request.replicates, options, storage, shared) for cell in request.cells]
+    stored = [StoredStudy(storage, name, cell, shared) for cell in request.cells]
+    studies = [CellStudy(study, request.replicates, options) for study in stored]
     existing = {study.study_name: study for study in storage.get_all_studies()}
     for study in studies:
         if study.name in existing:
@@ -101,12 +105,12 @@ def _drive(
         study.open()
     if not shared:
         refuse_second([storage.get_study_user_attrs(study.stored.study_id) for study in studies], name)
-    with Lease(storage, studies[0].stored.study_id) as lease:
+    with hold_lease(storage, studies[0].stored.study_id) as lease:
         for study in studies:
-            study.stored.driver = lease.address
+            study.stored.driver = lease
             study.load()
         launching.next_job = sum(len(study.history.ended) for study in studies)
-        waves = Waves(launching, studies, hooks, options, workers_of(config), shared)
+        waves = Waves(launching, studies, hooks, config)
         before = waves.progress
         sweep = Sweep(name, config, request.cells, before.total, before.finished)
         status = "interrupted"
@@ -144,12 +148,6 @@ def _check_options(options: DictConfig) -> None:
         raise SweepRequestError(
             f"hydra.sweeper.direction={options.direction}: it is minimize or maximize, or a list of these."
         )
-
-
-def _pruner(options: DictConfig) -> dict[str, Any] | None:
-    """The pruner's configuration as plain data, or None where nothing is pruned."""
-    node: Any = OmegaConf.to_container(options.pruner, resolve=True) if options.pruner else {}
-    return node if node.get("_target_") else None
 
 
 def _without_secrets(config: DictConfig) -> DictConfig:

@@ -5,10 +5,9 @@ its own result to Optuna's storage, from the process that it runs in, and raises
 """
 
 import contextlib
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -22,7 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from lr_study.masking import mask_passwords
-from lr_study.process import is_alive, is_this_process, this_process
+from lr_study.process import is_alive, is_this_process, repeating, this_process
 from lr_study.storage import open_storage, write_with_retries
 from lr_study.trial import Trial, TrialAbandoned, TrialAddress, TrialPruned, set_current_trial
 
@@ -38,7 +37,6 @@ class TrialTask:
     """The app's task function, wrapped.
 
     Attributes:
-        task_function: the app's.
         storage: a journal's absolute path, or a database's URL.
         objectives: how many numbers the task returns.
         searched: whether it must return them; without a search it may return anything.
@@ -65,7 +63,7 @@ class TrialTask:
         returned, values, error, pruned = None, None, None, False
         set_current_trial(trial)
         try:
-            with _heartbeat(storage, address.trial_id):
+            with repeating(lambda: _sign(storage, address.trial_id), HEARTBEAT_SECONDS, "heartbeat"):
                 returned = self.task_function(config)
             values, error = self._as_values(returned)
         except (TrialPruned, OptunaTrialPruned):
@@ -111,30 +109,14 @@ def _claim(storage: BaseStorage, trial_id: int) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     try:
-        write_with_retries(lambda: storage.set_trial_user_attr(trial_id, "process", this_process()))
+        write_with_retries(lambda: _sign(storage, trial_id))
     except UpdateFinishedTrialError:
         return False
     return True
 
 
-@contextlib.contextmanager
-def _heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
-    """Renew the trial's sign of life every ten seconds, for drivers on other machines."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(HEARTBEAT_SECONDS):
-            # The driver may have closed the trial, or the storage may be away for a moment.
-            with contextlib.suppress(Exception):
-                storage.set_trial_user_attr(trial_id, "process", this_process())
-
-    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def _sign(storage: BaseStorage, trial_id: int) -> None:
+    storage.set_trial_user_attr(trial_id, "process", this_process())
 
 
 def _store_result(

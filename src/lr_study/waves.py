@@ -26,28 +26,17 @@ class Waves:
     """Runs the trials that the studies still need.
 
     Args:
-        launching, hooks: run the jobs; are told how far they are.
         studies: in the order of the request.
-        options: `hydra.sweeper`.
-        workers: how many jobs the launcher runs at once.
-        shared: whether other drivers may work on the same studies.
+        config: of the sweep, with the `hydra` node.
     """
 
-    def __init__(
-        self,
-        launching: Launching,
-        studies: Sequence[CellStudy],
-        hooks: Hooks,
-        options: DictConfig,
-        workers: int,
-        shared: bool,
-    ) -> None:
+    def __init__(self, launching: Launching, studies: Sequence[CellStudy], hooks: Hooks, config: DictConfig) -> None:
         self._launching = launching
         self._studies = studies
         self._hooks = hooks
-        self._options = options
-        self._workers = workers
-        self._shared = shared
+        self._options = config.hydra.sweeper
+        self._workers = _workers_of(config)
+        self._shared = studies[0].stored.shared
         self._everywhere: list[str] = []
         # Failures of earlier commands don't count: their cause may have been fixed.
         self._before, self._errors_before = self.progress, self._errors()
@@ -170,7 +159,7 @@ class Waves:
         )
 
 
-def workers_of(config: DictConfig) -> int:
+def _workers_of(config: DictConfig) -> int:
     """How many jobs the launcher runs at once: `hydra.sweeper.workers`, else read from the launcher's options."""
     if config.hydra.sweeper.workers is not None:
         return int(config.hydra.sweeper.workers)
