@@ -25,8 +25,7 @@ MAX_SHARE_OF_WORKLOADS, MIN_ROWS_TO_CHECK = 1 / 3, 6
 def read_table(path: Path) -> list[Run]:
     """Read a table with the columns `batch, lr, value` and any others of `Run`; unknown columns become `other`.
 
-    Raises:
-        RequestError: the file or a column is missing, or a cell is no number; the message names the row.
+    A RequestError names the row in which a column is missing or a cell is no number.
     """
     runs = [_read_run(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), start=1)]
     if not runs:
@@ -42,11 +41,7 @@ def read_table(path: Path) -> list[Run]:
 
 
 def read_rows(path: Path) -> list[Mapping[str, Any]]:
-    """Read the rows of a CSV file with a header, or of JSON lines (`.jsonl`, `.ndjson`), by column.
-
-    Raises:
-        RequestError: the file can't be read, or is neither.
-    """
+    """Read the rows of a CSV file with a header, or of JSON lines (`.jsonl`, `.ndjson`); else raise RequestError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -103,11 +98,7 @@ def _read_run(row: Mapping[str, Any], where: str) -> Run:
 
 
 def parse_number(name: str, text: Any, where: str) -> float:
-    """Return the number in the cell of column `name`.
-
-    Raises:
-        RequestError: it is no number, or no integer where the column needs one.
-    """
+    """Return the number in a cell of column `name`; RequestError if it is none, or must be an integer and is not."""
     try:
         number = float(text)
     except (TypeError, ValueError, OverflowError):

@@ -104,7 +104,6 @@ def margins_of(margin: float) -> str:
 
 
 def fix_ticks(axis: Axis, ticks: Sequence[float], labels: Sequence[str], minor: Sequence[float]) -> None:
-    """Set ticks with labels, and `minor` ones without."""
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(FixedFormatter(list(labels)))
     axis.set_minor_locator(FixedLocator(list(minor)) if minor else NullLocator())

@@ -79,9 +79,7 @@ def _run_data(run: Run) -> list[Any]:
 class PageTable:
     """A table under a heading; one without rows is left out of the page.
 
-    Attributes:
-        columns: from each column's head to the kind of its cells: `number` or `text`; `verdict`: a mark and words, of
-            which the first is the verdict; `mark`: a verdict's mark alone.
+    `columns` are from head to kind of cell: `number`, `text`, `verdict` (a mark and words) or `mark` alone.
     """
 
     title: str

@@ -27,11 +27,7 @@ from pipeline.errors import RequestError
 
 
 def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> Answer:
-    """Analyse a table of runs of one workload, in which `mark_stalled` has marked stalled runs.
-
-    Raises:
-        RequestError: no runs, or none at `settings.base_batch`.
-    """
+    """Analyse runs of one workload, stalled ones marked; RequestError without any, or without any at the base batch."""
     settings = settings or AnalysisSettings()
     fits = fit_batches(runs)
     if not fits:

@@ -122,10 +122,9 @@ def _noise_scale(runs: Sequence[Run], curve: Curve | None) -> float | None:
 
 
 def tolerance_band(curve: Curve | None, margin: float | None) -> tuple[float | None, float | None, bool]:
-    """Return the range of LRs around the best where the median curve is within the margin of its minimum.
+    """Return the lowest and highest LR around the best where the median curve is within the margin of its minimum.
 
-    Returns:
-        Its lowest and highest LR, and whether it is open: it reaches an end of the fitted LRs, so it may be wider.
+    The third value is whether this band is open: it reaches an end of the fitted LRs, so it may be wider.
     """
     if curve is None or margin is None or curve.censored():
         return None, None, False

@@ -79,14 +79,11 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], lr: float, best_lr: float) -> Comparison | None:
-    """Compare `lr` with `best_lr` by published means, or by fresh seeds that ran at both; None if neither is there.
-
-    Fresh seeds can't compare the best LR with itself. All `runs` are of one batch size.
-    """
+    """Compare `lr` with `best_lr` by published means, or by fresh seeds that ran at both; None if neither is there."""
     if published_means(runs):
         return _compare_published(runs, lr)
     if same_lr(lr, best_lr):
-        return None
+        return None  # fresh seeds can't compare the best LR with itself
     values, best_values = _values_by_seed(runs, lr), _values_by_seed(runs, best_lr)
     seeds = sorted(values.keys() & best_values.keys())
     if len(seeds) < 2:

@@ -84,9 +84,8 @@ def simulate_design(design: Design) -> Expectation:
         exponent = fit_exponent(estimate_optima(list(fits.values()), rng))
         if exponent is not None:
             exponent_widths.append(exponent.high - exponent.low)
-    return Expectation(
-        _medians(widths), _medians(errors), float(np.median(exponent_widths)) if exponent_widths else None
-    )
+    exponent_width = float(np.median(exponent_widths)) if exponent_widths else None
+    return Expectation(_medians(widths), _medians(errors), exponent_width)
 
 
 def _medians(values: Mapping[int, Sequence[float]]) -> dict[int, float | None]:

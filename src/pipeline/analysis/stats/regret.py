@@ -114,10 +114,7 @@ class Regret:
         return None if most > MAX_MORE_SEEDS else max(1, math.ceil(most))
 
     def _more_seeds_for_curve(self, draws: np.ndarray, margin: float, level: float, breaks: bool) -> float:
-        """Further seeds until the posterior decides, if its width shrinks with the square root of their number.
-
-        Infinite where the posterior median lies on the other side of the margin.
-        """
+        """Further seeds until the posterior decides, if its width shrinks with the square root of their number."""
         median = float(np.median(draws))
         bound = float(np.quantile(draws, level if breaks else 1 - level, method="inverted_cdf"))
         gap, width = (median - margin, median - bound) if breaks else (margin - median, bound - median)

@@ -53,11 +53,7 @@ class AnalysisSettings:
 
 
 def choose_base(sizes: Sequence[int], asked: int | None, configured: int | None) -> tuple[int, str]:
-    """Return the one of the batch `sizes` (in increasing order) that the rules start from, and why this one.
-
-    Raises:
-        RequestError: `asked` is not in the table.
-    """
+    """Return where the rules start, and why; RequestError if `asked` is not one of the sorted batch `sizes`."""
     if asked is not None:
         if asked not in sizes:
             raise RequestError(f"--base-batch={asked}: no runs at it.\nChoose one of: {', '.join(map(str, sizes))}.")

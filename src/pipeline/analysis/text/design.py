@@ -25,11 +25,7 @@ def add_design_arguments(parser: argparse._ArgumentGroup) -> None:
 
 
 def read_design(options: argparse.Namespace) -> Design:
-    """Check the options of `--plan`.
-
-    Raises:
-        RequestError: a number is out of its range; the message names the option and what is allowed.
-    """
+    """Check the options of `--plan`; a RequestError names the option that is out of its range."""
     try:
         batches = sorted({int(text) for text in options.batches.split(",")})
     except ValueError:
