@@ -59,7 +59,7 @@ def config(composed):
 @pytest.fixture
 def stand_in(monkeypatch):
     """Let the worker that rank 0 starts run a given function."""
-    return lambda function: monkeypatch.setattr(worker, "_train_as_local_worker", function)
+    return lambda function: monkeypatch.setattr(worker, "_train_share", function)
 
 
 def listening(pid="self"):

@@ -24,8 +24,6 @@ def data_parallel(
     """Return what makes training's forward passes: a backward pass from its logits averages `.grad` over the ranks.
 
     Args:
-        model: on its device.
-        world: the processes that train it; one needs no DistributedDataParallel.
         compiled: whether the passes go through `torch.compile`.
         has_unused_parameters: whether some parameters get no gradient; finding them walks each step's graph.
     """
@@ -68,33 +66,29 @@ class BatchNormStatistics:
         self._layers: list[Any] = []  # one process has nothing to combine
         if world.size > 1:
             self._layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+        self._averages: list[Tensor] = [
+            average for layer in self._layers for average in (layer.running_mean, layer.running_var)
+        ]
         if self._layers:
-            kept = [
-                torch.full_like(average, 1 - layer.momentum)
-                for layer in self._layers
-                for average in (layer.running_mean, layer.running_var)
-            ]
+            kept = [torch.full_like(layer.running_mean, 1 - layer.momentum).repeat(2) for layer in self._layers]
             self._kept_by_one_pass = torch.cat(kept)
 
     def remember(self) -> None:
         """Keep the averages from before a step."""
         if self._layers:
-            self._before = torch.cat(self._averages())
+            self._before = torch.cat(self._averages)
 
     def combine(self, passes: Sequence[int]) -> None:
         """Combine the step's forward passes; `passes` is their number in each rank."""
         if not self._layers:
             return
-        averages = self._averages()
         combined = self._before
-        for after, own in zip(self._world.all_gather(torch.cat(averages)), passes, strict=True):
+        for after, own in zip(self._world.all_gather(torch.cat(self._averages)), passes, strict=True):
             kept = self._kept_by_one_pass**own
             combined = kept * combined + (after - kept * self._before)
-        for average, value in zip(averages, combined.split([a.numel() for a in averages]), strict=True):
+        sizes = [average.numel() for average in self._averages]
+        for average, value in zip(self._averages, combined.split(sizes), strict=True):
             average.copy_(value)
         for layer in self._layers:
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked += sum(passes) - passes[self._world.rank]
-
-    def _averages(self) -> list[Tensor]:
-        return [average for layer in self._layers for average in (layer.running_mean, layer.running_var)]

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pipeline.distributed.process_group import (
     ADVICE,
@@ -45,20 +45,14 @@ class LocalWorkers:
 
     Args:
         size: number of workers, this process included.
-        target: what each process runs: an importable function of (rank, port of the store, *arguments).
-        arguments: further arguments of `target`; they are pickled.
+        target: what each of the others runs, a function of (rank, port of the store); it is pickled.
         on_abort: called with a message before the thread ends this process.
-
-    Attributes:
-        store: where the workers find each other.
     """
 
-    def __init__(
-        self, size: int, target: Callable[..., None], arguments: tuple[Any, ...], on_abort: Callable[[str], None]
-    ) -> None:
-        self.store = LoopbackStore()
+    def __init__(self, size: int, target: Callable[[int, int], None], on_abort: Callable[[str], None]) -> None:
+        self._store = LoopbackStore()
         self._size = size
-        self._entry = (target, arguments)
+        self._target = target
         self._on_abort = on_abort
         self._processes: dict[int, SpawnProcess] = {}
         self._is_over = threading.Event()
@@ -74,7 +68,7 @@ class LocalWorkers:
         try:
             self._start()
             use_loopback()
-            with process_group(self.store.client, 0, self._size, self._check):
+            with process_group(self._store.client, 0, self._size, self._check):
                 yield
             # Not `join`, which waits for what a worker has forked, too.
             wait_until(lambda: all(process.exitcode is not None for process in self._processes.values()), EXIT_SECONDS)
@@ -87,13 +81,12 @@ class LocalWorkers:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        target, arguments = self._entry
         # The workers inherit the mask: Ctrl-C reaches rank 0 alone. Starting the tracker would unblock the signal.
         resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(1, self._size):
-                process = context.Process(target=_run_worker, args=(target, rank, self.store.port, *arguments))
+                process = context.Process(target=_run_worker, args=(self._target, rank, self._store.port))
                 process.start()
                 self._processes[rank] = process
         finally:
@@ -109,7 +102,7 @@ class LocalWorkers:
 
     def _loss(self) -> RunError:
         """Say which worker ended early, and how."""
-        if not wait_until(lambda: bool(self._crashes()), EXIT_SECONDS):
+        if not wait_until(self._crashes, EXIT_SECONDS):
             return RunError(f"The workers lost the connection to each other.\n{ADVICE}")
         rank, code = self._crashes()[0]
         if code == -signal.SIGTERM:
@@ -131,17 +124,14 @@ class LocalWorkers:
             self._watcher.join()
 
     def _watch(self) -> None:
-        while not self._is_over.wait(WATCH_SECONDS):
-            if self._has_lost_one():
-                with silenced_stderr():
-                    self.store.close()
-                    abort_nccl()
-                    has_reacted = self._is_over.wait(REACTION_SECONDS)
-                if not has_reacted:
-                    self._abort()
+        while not self._has_lost_one():
+            if self._is_over.wait(WATCH_SECONDS):
                 return
-
-    def _abort(self) -> None:
+        with silenced_stderr():
+            self._store.close()
+            abort_nccl()
+            if self._is_over.wait(REACTION_SECONDS):
+                return
         message = str(self._loss())
         try:
             self._on_abort(message)
@@ -150,13 +140,13 @@ class LocalWorkers:
             os._exit(1)  # the main thread can't be reached
 
 
-def _run_worker(target: Callable[..., None], *arguments: Any) -> None:
+def _run_worker(target: Callable[[int, int], None], rank: int, port: int) -> None:
     """Run `target` in a worker process, and end the process with it or with rank 0."""
     os.dup2(2, 1)  # what user code prints must not mix with rank 0's output
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 0
     try:
-        target(*arguments)
+        target(rank, port)
     except Exception as error:
         code = PEER_LOST if is_lost_peer(error) else 1
         if code == 1:
@@ -165,9 +155,7 @@ def _run_worker(target: Callable[..., None], *arguments: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
     os._exit(PEER_LOST)
 
 
@@ -178,11 +166,9 @@ def exit_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-@contextlib.contextmanager
-def process_group_of_worker(port: int, rank: int, size: int) -> Iterator[None]:
+def process_group_of_worker(port: int, rank: int, size: int) -> contextlib.AbstractContextManager[None]:
     """Join the process group that rank 0 of this machine forms; `port` is its store's."""
     import torch.distributed as dist
 
     use_loopback()
-    with process_group(dist.TCPStore(HOST, port, is_master=False), rank, size):
-        yield
+    return process_group(dist.TCPStore(HOST, port, is_master=False), rank, size)

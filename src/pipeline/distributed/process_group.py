@@ -20,11 +20,9 @@ ADVICE = "Its own message, if any, stands above. A run with resume=auto continue
 
 
 class LoopbackStore:
-    """A key-value store for processes of this machine, on a free port of loopback; torch's own listens everywhere.
+    """A key-value store for processes of this machine, on a free `port` of loopback; torch's own listens everywhere.
 
-    Attributes:
-        port: where it listens.
-        client: this process's connection to it.
+    `client` is this process's connection to it.
     """
 
     def __init__(self) -> None:
@@ -53,12 +51,9 @@ def use_loopback() -> None:
 def process_group(
     store: "dist.Store", rank: int, size: int, check: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Form torch's process group, and destroy it at the end of the block.
+    """Form torch's process group through `store`, and destroy it at the end of the block.
 
-    Args:
-        store: where the processes find each other.
-        rank, size: this process's rank, and the number of processes.
-        check: called repeatedly until all processes are ready; it raises if one has ended.
+    `check` is called repeatedly until all processes are ready; it raises if one has ended.
     """
     import torch
     import torch.distributed as dist
@@ -87,7 +82,7 @@ def process_group(
                 dist.distributed_c10d._world.group_count = 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float) -> bool:
     """Poll `condition` for `seconds` at most, and return whether it became true."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -102,9 +97,8 @@ def is_lost_peer(error: BaseException | None) -> bool:
     import torch.distributed as dist
 
     signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-    if isinstance(error, dist.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    has_sign = isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    return has_sign or isinstance(error, dist.DistError)
 
 
 def abort_nccl() -> None:

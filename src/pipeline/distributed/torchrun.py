@@ -78,17 +78,13 @@ def _connect() -> "tuple[dist.Store, int, int]":
 
 
 class _Notices:
-    """Keys in torchrun's store: one for each worker that was told to end, or is done.
-
-    Attributes:
-        was_told: set once SIGTERM has arrived here.
-    """
+    """Keys in torchrun's store: one for each worker that was told to end, or is done."""
 
     def __init__(self, store: "dist.Store", rank: int, size: int) -> None:
         self._store = store
         self._keys = [f"told to end {other}" for other in range(size)]
         self._own = self._keys[rank]
-        self.was_told = threading.Event()
+        self.was_told = threading.Event()  # set once SIGTERM has arrived here
 
     def leave(self) -> None:
         """Leave this worker's notice."""

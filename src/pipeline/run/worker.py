@@ -5,6 +5,7 @@ starts the others; under torchrun they exist already. All build the same workloa
 """
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -41,11 +42,8 @@ def process_group_of_run(
 ) -> AbstractContextManager[None]:
     """Start the other workers of a run where rank 0 has to, and form the process group; for rank 0.
 
-    Args:
-        config: of the run.
-        in_sweep: whether other trials run beside this one.
-        on_abort: called with a message, from another thread, before this process is ended because a worker is gone
-            and the main thread doesn't react.
+    `on_abort` is called with a message, from another thread, before this process is ended because a worker is gone and
+    the main thread doesn't react.
 
     Raises:
         RunError: (from the block) another worker ended before the run did.
@@ -55,36 +53,25 @@ def process_group_of_run(
         return contextlib.nullcontext()
     if torchrun_rank() is not None:
         return process_group_of_torchrun()
-    return LocalWorkers(size, _train_as_local_worker, (config, in_sweep), on_abort).process_group()
+    target = functools.partial(_train_share, config=config, in_sweep=in_sweep)
+    return LocalWorkers(size, target, on_abort).process_group()
 
 
 def train_under_torchrun(config: Config, rank: int) -> NoReturn:
     """Train as worker `rank` above 0 of a run under torchrun, and end with exit code 0 when the run is over."""
-    _train_share(config, rank, in_sweep=False, group=process_group_of_torchrun())
+    _train_share(rank, None, config, in_sweep=False)
     exit_at_once(0)
 
 
-def _train_as_local_worker(rank: int, port: int, config: Config, in_sweep: bool) -> None:
-    _train_share(config, rank, in_sweep, process_group_of_worker(port, rank, config.runtime.workers))
-
-
-def _train_share(config: Config, rank: int, in_sweep: bool, group: AbstractContextManager[None]) -> None:
-    """Build the workload, then take this worker's share of the training inside `group`."""
-    from pipeline.engine import World, evaluate, fit
+def _train_share(rank: int, port: int | None, config: Config, in_sweep: bool) -> None:
+    """Build the workload, then take this worker's share of the training; `port` is for workers that rank 0 started."""
+    from pipeline.engine import World, evaluate
     from pipeline.run.workload import build_workload
 
-    workload = build_workload(config, in_sweep, World(rank, config.runtime.workers))
-    with group:
-        result = fit(
-            *(workload.model, workload.optimizer, workload.splits, workload.plan, workload.schedule),
-            batch=config.batch,
-            seed=config.seed,
-            micro_batch=workload.micro_batch,
-            precision=workload.runtime.precision,
-            compiled=workload.runtime.compiled,
-            world=workload.runtime.world,
-        )
-        if result.has_test:
+    size = config.runtime.workers
+    workload = build_workload(config, in_sweep, World(rank, size))
+    with process_group_of_torchrun() if port is None else process_group_of_worker(port, rank, size):
+        if workload.fit(config).has_test:
             evaluate(workload.model, workload.splits.test, world=workload.runtime.world)
 
 
