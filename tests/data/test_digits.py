@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from pipeline.data.digits import _table
+from pipeline.data import digits
+from pipeline.data.splits import content_digest
 
 
 def test_loading_the_digits_does_not_import_scikit_learn(run_python):
@@ -20,5 +21,6 @@ def test_the_digits_equal_scikit_learns():
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    assert np.array_equal(_table(), np.column_stack([images, labels]))
-    assert torch.from_numpy(_table()).dtype == torch.uint8
+    splits = digits("digits", 10, [1, 8, 8], 0, 360, 360, torch.device("cpu"))
+    digest = content_digest(images.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64))
+    assert splits.digest == digest, "shapes, types and bytes"

@@ -8,17 +8,8 @@ arguments, and `device`. Then write conf/dataset/NAME.yaml with `_target_: my_mo
 
 from pipeline.data.digits import digits
 from pipeline.data.image_folder import image_folder
-from pipeline.data.splits import InMemorySplit, Split, Splits
-from pipeline.data.stream import ExampleStream, Slice
+from pipeline.data.splits import InMemorySplit, Splits
+from pipeline.data.stream import ExampleStream
 from pipeline.data.torchvision_images import torchvision_images
 
-__all__ = [
-    "ExampleStream",
-    "InMemorySplit",
-    "Slice",
-    "Split",
-    "Splits",
-    "digits",
-    "image_folder",
-    "torchvision_images",
-]
+__all__ = ["ExampleStream", "InMemorySplit", "Splits", "digits", "image_folder", "torchvision_images"]

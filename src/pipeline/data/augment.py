@@ -11,16 +11,12 @@ def crop_and_flip(images: Tensor, first: int, seed: int, padding: int = 4) -> Te
     """Pad with zeros, crop back at a random position, and flip left-right with probability ½.
 
     The draw is a hash of the seed and the example's position in the stream, so cutting the stream into other
-    batches or micro-batches gives the same images. All of it runs on the device, without waiting for the host.
+    batches or micro-batches gives the same images.
 
     Args:
-        images: shape [n, C, H, W], any dtype, on any device.
+        images: shape [n, C, H, W], any dtype, on any device; those returned have the same.
         first: stream position of the first image; the others follow it.
-        seed: the run's seed.
         padding: pixels on each side.
-
-    Returns:
-        Images of the same shape, dtype and device.
     """
     n, _, height, width = images.shape
     device = images.device

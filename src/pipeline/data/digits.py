@@ -21,15 +21,11 @@ def digits(
 
     `split_seed` draws the examples of validation and test; the others are for training.
     """
-    table = torch.from_numpy(_table())
+    # [1797, 65] pixels and label, from scikit-learn's file: importing it takes longer than a short training.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = torch.from_numpy(np.loadtxt(str(file), delimiter=",", dtype=np.uint8))
     images, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
     chosen = split_indices(len(labels), (val_examples, test_examples), split_seed)
     parts = {part: (images[i], labels[i]) for part, i in zip(("train", "val", "test"), chosen, strict=True)}
     digest = content_digest(images, labels)
     return in_memory_splits(name, parts, classes, digest, "sklearn.datasets.load_digits", device, augment=False)
-
-
-def _table() -> np.ndarray:
-    """Read [1797, 65] pixels and label from scikit-learn's file; importing it takes longer than a short training."""
-    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    return np.loadtxt(str(file), delimiter=",", dtype=np.uint8)

@@ -29,21 +29,13 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """Images that DataLoader workers decode while the model trains; see `pipeline.data.splits.Split`.
+    """Images that DataLoader workers decode while the model trains; see `pipeline.data.splits.Split`."""
 
-    Attributes:
-        dataset: yields (uint8 [3, H, W], label) for an index.
-        members: indices into `dataset` that form this split, shape [N].
-        device: where batches are put.
-        loader_workers: most processes that decode; no more are started than there are cores.
-        augmented: whether training batches are cropped and flipped.
-    """
-
-    dataset: Any
-    members: Tensor
+    dataset: Any  # yields (uint8 [3, H, W], label) for an index
+    members: Tensor  # indices into `dataset` that form this split, shape [N]
     device: torch.device
-    loader_workers: int
-    augmented: bool
+    loader_workers: int  # most processes that decode; no more are started than there are cores
+    augmented: bool  # whether training batches are cropped and flipped
 
     def __len__(self) -> int:
         return len(self.members)
@@ -90,13 +82,11 @@ def image_folder(
 
     height, width = shape[1:]
     transform = v2.Compose([v2.Resize(max(height, width)), v2.CenterCrop((height, width)), v2.PILToTensor()])
-    paths = {part: Path(root) / part for part in PARTS}
+    folders: dict[str, Any] = {}
     try:
-        folders: dict[str, Any] = {
-            part: ImageFolder(str(path), transform=transform)
-            for part, path in paths.items()
-            if part == "train" or path.is_dir()
-        }
+        for part in PARTS:
+            if part == "train" or Path(root, part).is_dir():
+                folders[part] = ImageFolder(os.path.join(root, part), transform=transform)
     except FileNotFoundError as error:
         raise RequestError(
             f"dataset.root={root}: {reason_of(error)}."

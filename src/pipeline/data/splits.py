@@ -37,50 +37,34 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set.
+    """A data set."""
 
-    Attributes:
-        name: what it is called in messages and in MLflow.
-        train, val, test: its parts.
-        classes: number of classes.
-        digest: first 32 hex digits of a SHA-256 over all its bytes.
-        guess_loss: loss in nats of the best constant guess, the entropy of the training labels.
-        source: where it came from.
-    """
-
-    name: str
+    name: str  # what it is called in messages and in MLflow
     train: Split
     val: Split
     test: Split
     classes: int
-    digest: str
-    guess_loss: float
-    source: str
+    digest: str  # first 32 hex digits of a SHA-256 over all its bytes
+    guess_loss: float  # in nats, of the best constant guess: the entropy of the training labels
+    source: str  # where it came from
 
 
 @dataclass(frozen=True)
 class InMemorySplit:
-    """Images and labels that are held on the device; a batch is selected by its indices.
+    """Images and labels that are held on the device; a batch is selected by its indices."""
 
-    Attributes:
-        images: [N, C, H, W], uint8, or float32 that is already normalised.
-        labels: [N] int64.
-        mean, std: [C, 1, 1], to normalise bytes; None where `images` are floats.
-        augmented: whether training batches are cropped and flipped.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mean: Tensor | None = None
+    images: Tensor  # [N, C, H, W], uint8, or float32 that is already normalised
+    labels: Tensor  # [N] int64
+    mean: Tensor | None = None  # [C, 1, 1], to normalise bytes; None where `images` are floats
     std: Tensor | None = None
-    augmented: bool = False
+    augmented: bool = False  # whether training batches are cropped and flipped
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def index_device(self) -> torch.device:
-        """The device of the images; indices that are there already need no transfer."""
+        """The device of the images."""
         return self.labels.device
 
     def batches(self, slices: Iterable[Slice], augment_seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,9 +80,7 @@ class InMemorySplit:
 
 
 def split_indices(examples: int, sizes: tuple[int, ...], split_seed: int) -> list[Tensor]:
-    """Cut 0 … examples − 1 at random into the rest, which comes first, and parts of `sizes`.
-
-    The cut depends on `split_seed` alone.
+    """Cut 0 … examples − 1 into the rest, which comes first, and parts of `sizes`, as `split_seed` decides.
 
     Raises:
         RequestError: a part is empty, or nothing is left to train on.
@@ -128,7 +110,6 @@ def in_memory_splits(
         name, classes, digest, source: see `Splits`; `content_digest` makes the digest.
         parts: (images uint8 [N, C, H, W], labels [N]) of each part. The training part's mean and standard deviation
             of each channel normalise all three.
-        device: where the images are held.
         augment: crop and flip the training batches.
     """
     mean, std = (values[:, None, None].to(device) for values in channel_statistics(parts["train"][0]))

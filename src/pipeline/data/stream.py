@@ -19,12 +19,7 @@ class ExampleStream:
     """Shuffled passes over the examples, one after the other: position p is in epoch p // examples.
 
     Each epoch's order depends on (seed, epoch). Runs that differ in LR or batch size therefore see the same stream,
-    and a batch that crosses the end of an epoch loses no example.
-
-    Args:
-        examples: how many there are.
-        seed: decides the order.
-        device: where the indices are put, an epoch's at once.
+    and a batch that crosses the end of an epoch loses no example. An epoch's indices are put on `device` at once.
     """
 
     def __init__(self, examples: int, seed: int, device: torch.device | None = None) -> None:
@@ -39,8 +34,13 @@ class ExampleStream:
         pieces = []
         while start < stop:
             epoch, offset = divmod(start, self.examples)
+            if epoch != self._epoch:
+                # Drawn on the CPU, whose generator gives the same numbers on every machine.
+                generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
+                self._order = torch.randperm(self.examples, generator=generator).to(self.device or "cpu")
+                self._epoch = epoch
             length = min(stop - start, self.examples - offset)
-            pieces.append(self._shuffled(epoch)[offset : offset + length])
+            pieces.append(self._order[offset : offset + length])
             start += length
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -55,8 +55,7 @@ class ExampleStream:
         """Yield a run's batches in order, each cut into slices of at most `micro_batch` examples.
 
         Args:
-            batch: examples in one optimizer step.
-            steps: optimizer steps of the whole run.
+            batch, steps: examples in one optimizer step, and steps of the whole run.
             micro_batch: most examples in a slice; None is the whole batch.
             done: steps that a resumed run has taken already.
             shard: the part [start, stop) of each batch that this process trains on; None is all of it.
@@ -67,14 +66,6 @@ class ExampleStream:
             end = step * batch + stop
             for first in range(step * batch + start, end, piece):
                 yield Slice(self.take(first, min(first + piece, end)), first)
-
-    def _shuffled(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            # Drawn on the CPU, whose generator gives the same numbers on every machine.
-            generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
-            self._order = torch.randperm(self.examples, generator=generator).to(self.device or "cpu")
-            self._epoch = epoch
-        return self._order
 
 
 def in_order(examples: int, piece: int, first: int = 0, device: torch.device | None = None) -> Iterator[Slice]:

@@ -33,14 +33,8 @@ def torchvision_images(
 ) -> Splits:
     """Load a torchvision data set into memory; `split_seed` draws validation from its training part.
 
-    Args:
-        name: what it is called in messages.
-        source: class in `torchvision.datasets` that takes `root`, `train` and `download`.
-        root: folder that holds it, or that it is downloaded into.
-        classes, shape: of the images, as the models need them.
-        split_seed, val_examples: the validation split.
-        augment: crop and flip the training batches.
-        device: where the images are held.
+    `source` is a class in `torchvision.datasets` that takes `root`, `train` and `download`. The folder `root` holds it,
+    or it is downloaded into it.
 
     Raises:
         RequestError: it is not there and can't be downloaded, or a file can't have this `name`.
@@ -52,14 +46,10 @@ def torchvision_images(
     dataset_class = getattr(datasets, source)
     ensure_present(name, dataset_class, Path(root))
     images, labels = _as_tensors(dataset_class(root, train=True))
-    test_images, test_labels = _as_tensors(dataset_class(root, train=False))
-    digest = content_digest(images, labels, test_images, test_labels)
+    test = _as_tensors(dataset_class(root, train=False))
+    digest = content_digest(images, labels, *test)
     train, val = split_indices(len(labels), (val_examples,), split_seed)
-    parts = {
-        "train": (images[train], labels[train]),
-        "val": (images[val], labels[val]),
-        "test": (test_images, test_labels),
-    }
+    parts = {"train": (images[train], labels[train]), "val": (images[val], labels[val]), "test": test}
     return in_memory_splits(name, parts, classes, digest, f"torchvision.datasets.{source}", device, augment)
 
 
@@ -84,7 +74,14 @@ def ensure_present(name: str, dataset_class: type, root: Path) -> None:
     """
     if _is_complete(dataset_class, root):
         return
-    created = _make_folder(name, root)
+    created = [folder for folder in (root, *root.parents) if not folder.exists()][-1:]  # the topmost one
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"dataset.root={root}: can't be written ({error.strerror}), and {name} is not in it."
+            "\nName a folder that can: dataset.root=/path, or the environment variable PIPELINE_DATA."
+        ) from None
     try:
         with FileLock(root / f".{name}.lock"), tempfile.TemporaryDirectory(dir=root) as arriving:
             if _is_complete(dataset_class, root):  # another process was faster
@@ -115,19 +112,6 @@ def _is_complete(dataset_class: type, root: Path) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _make_folder(name: str, root: Path) -> list[Path]:
-    """Create `root`; return the topmost folder that was created, or nothing."""
-    created = [folder for folder in (root, *root.parents) if not folder.exists()][-1:]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"dataset.root={root}: can't be written ({error.strerror}), and {name} is not in it."
-            "\nName a folder that can: dataset.root=/path, or the environment variable PIPELINE_DATA."
-        ) from None
-    return created
 
 
 def _unpack_debian(raw: Path) -> None:

@@ -8,13 +8,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU, and a linear output layer.
-
-    Args:
-        shape: channels, height and width of an image.
-        classes: number of classes.
-        hidden: width of each layer before the output.
-    """
+    """Dense layers with ReLU, of the widths `hidden`, and a linear output layer."""
 
     def __init__(self, shape: Sequence[int], classes: int, hidden: Sequence[int]) -> None:
         super().__init__()

@@ -9,13 +9,7 @@ class SimpleCNN(nn.Module):
     """5×5 convolutions with ReLU and 2×2 max-pooling, then a dense layer (Shallue et al. 2018, arXiv:1811.03600).
 
     Each ReLU follows its pooling, where it has a quarter of the numbers to compute and to keep. The result is the same
-    in either order, because ReLU is monotonic.
-
-    Args:
-        shape: channels, height and width of an image.
-        classes: number of classes.
-        channels: output channels of each convolution.
-        dense: width of the dense layer.
+    in either order, because ReLU is monotonic. `channels` are the convolutions' outputs, `dense` is the layer's width.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, channels: Sequence[int], dense: int) -> None:
