@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.engine import Checkpoints, Evaluation, load_checkpoint
-from pipeline.engine.checkpoint import save_atomically
+from pipeline.engine.state import save_atomically
 
 
 def evaluations(*losses):
@@ -100,7 +100,7 @@ def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "last.pt"
     save_atomically(path, {"number": 0, "data": torch.zeros(1)})
     program = (
-        "import sys, torch, pathlib; from pipeline.engine.checkpoint import save_atomically\n"
+        "import sys, torch, pathlib; from pipeline.engine.state import save_atomically\n"
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.engine import Evaluation, FitResult, objective_value
-from pipeline.engine.stopping import DivergenceMonitor, bounded_loss
+from pipeline.engine.stopping import DivergenceMonitor
 from pipeline.recipe.budget import TrainingPlan
 
 GUESS = math.log(10)
@@ -41,16 +41,17 @@ def test_stalled_means_up_and_not_back(windows, final, stalled):
     assert monitor.stalled(final) is stalled
 
 
+def result(status, **metrics):
+    evaluations = [Evaluation(1, 80, metrics)] if metrics else []
+    return FitResult(status, 80, evaluations)
+
+
 @pytest.mark.parametrize(
     ("loss", "bounded"), [(1.0, 1.0), (1e9, 10 * GUESS), (math.nan, 10 * GUESS), (math.inf, 10 * GUESS)]
 )
 def test_a_failed_runs_loss_is_bounded(loss, bounded):
-    assert bounded_loss(loss, GUESS) == pytest.approx(bounded)
-
-
-def result(status, **metrics):
-    evaluations = [Evaluation(1, 80, metrics)] if metrics else []
-    return FitResult(status, 80, evaluations)
+    plan = TrainingPlan(100, (100,), 20.0)
+    assert objective_value("val/loss", result("complete", **{"val/loss": loss}), plan, GUESS) == pytest.approx(bounded)
 
 
 def test_the_objective_is_finite_however_a_run_ends():

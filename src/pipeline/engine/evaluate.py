@@ -8,7 +8,7 @@ from pipeline.data.splits import Split, Splits
 from pipeline.data.stream import in_order
 from pipeline.distributed.world import SINGLE_PROCESS, World
 from pipeline.engine.optimizer_step import Stepper
-from pipeline.engine.result import Evaluation
+from pipeline.engine.stopping import Evaluation
 
 # Assumed: large enough to keep a processor busy, small enough for memory. It changes no result beyond rounding.
 EVALUATION_BATCH = 1024
@@ -41,11 +41,7 @@ def evaluate(
 def evaluate_run(stepper: Stepper, splits: Splits, epoch: int, steps: int, train: dict[str, float]) -> Evaluation:
     """Return the `epoch`-th evaluation of a run, after `steps` steps, with every metric except the noise scale.
 
-    Args:
-        stepper: holds the model and its last gradient.
-        splits: the validation split is evaluated.
-        epoch, steps: number of this evaluation, from 1, and of optimizer steps done.
-        train: metrics of training since the evaluation before.
+    `train` holds the metrics of training since the evaluation before.
     """
     val_loss, val_error = evaluate(stepper.model, splits.val, world=stepper.world)
     metrics = train | {

@@ -12,12 +12,11 @@ from pipeline.data.stream import ExampleStream
 from pipeline.distributed.world import SINGLE_PROCESS, World
 from pipeline.engine.evaluate import evaluate_run
 from pipeline.engine.model_traits import has_unused_parameters
-from pipeline.engine.noise_scale import NEVER, MicroBatchNoise, NoiseSample
+from pipeline.engine.noise_scale import MicroBatchNoise, NoiseSample
 from pipeline.engine.optimizer_step import Stepper
-from pipeline.engine.result import Evaluation, FitResult
 from pipeline.engine.runtime import FP32, Precision
 from pipeline.engine.state import State, random_states, restore, state_of
-from pipeline.engine.stopping import DivergenceMonitor, status_after, status_at_end
+from pipeline.engine.stopping import DivergenceMonitor, Evaluation, FitResult, status_after, status_at_end
 from pipeline.recipe.budget import TrainingPlan
 from pipeline.recipe.schedule import LRFactor
 
@@ -39,7 +38,7 @@ def fit(
     batch: int,
     seed: int,
     micro_batch: int | None = None,
-    noise_sample: NoiseSample = NEVER,
+    noise_sample: NoiseSample | None = None,
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
     on_state: Callable[[Evaluation, Callable[[], State]], None] = lambda evaluation, state: None,
     on_window: Callable[[int], None] = lambda step: None,
@@ -55,8 +54,7 @@ def fit(
 
     Args:
         model, optimizer: on the same device as `splits`; the optimizer's groups hold the peak LRs.
-        plan: how many steps, and when to evaluate.
-        schedule: factor on the LR at each step.
+        plan, schedule: how many steps, when to evaluate, and the factor on the LR at each step.
         batch: examples in one optimizer step.
         seed: decides the order of examples and their augmentation.
         micro_batch: most examples in one forward pass; None is the whole batch.
@@ -67,15 +65,11 @@ def fit(
         should_prune: asked after each evaluation whether to end the run.
         resume_from: a state of a run of the same request. The remaining steps are taken; on a CPU the result is that
             of an uninterrupted run bit for bit.
-        precision: of training's forward passes.
-        compiled: whether training passes go through `torch.compile`, which changes rounding only.
+        precision, compiled: of training's forward passes; `torch.compile` changes rounding only.
         world: the processes that train `model` together. All call this function with equal arguments and get equal
             results; `resume_from` and the callbacks matter in rank 0 only.
     """
-    if world.size > 1:
-        resume_from = world.broadcast(resume_from)
-        if not world.is_main:
-            noise_sample = NEVER
+    resume_from = world.broadcast(resume_from)
     noise = MicroBatchNoise(model, batch, micro_batch, world, plan.total_steps / len(plan.evaluation_steps))
     # Layers may be skipped at random, differently in each rank: if one rank finds unused parameters, all look for them.
     has_unused = world.size > 1 and world.all_reduce_sum([has_unused_parameters(model, splits.train)])[0] > 0
@@ -104,7 +98,7 @@ def fit(
             status = status_after(evaluation, monitor, plan)
             if status != "diverged":
                 from_end = -1 if status else epoch - len(plan.evaluation_steps) - 1
-                if noise_sample.is_due(epoch, from_end):
+                if noise_sample and world.is_main and not {epoch, from_end}.isdisjoint(noise_sample.epochs):
                     evaluation.metrics.update(noise_sample.measure(model, splits.train, seed).metrics("noise_scale"))
                 if (accumulated := noise.pop_estimate()) is not None:
                     evaluation.metrics.update(accumulated.metrics("noise_scale_accumulated"))
@@ -122,15 +116,10 @@ def fit(
     return result
 
 
-def is_asynchronous(device: torch.device) -> bool:
-    """Return whether the host runs ahead of `device`, so that reading a result means to wait for it."""
-    return device.type != "cpu"
-
-
 def _should_check(stepper: Stepper, step: int, unchecked_steps: int) -> bool:
     """Return whether to check for divergence after `step` steps of the run, before the next evaluation."""
-    if is_asynchronous(stepper.device):
-        return False
+    if stepper.device.type != "cpu":
+        return False  # the host runs ahead of a GPU, and reading a result would wait for it
     return stepper.world.size == 1 or step <= STEPS_BETWEEN_CHECKS or unchecked_steps >= STEPS_BETWEEN_CHECKS
 
 

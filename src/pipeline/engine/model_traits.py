@@ -49,16 +49,22 @@ def depends_on_batch(model: nn.Module, split: Split) -> bool:
 
 
 @contextlib.contextmanager
-def _trial_passes(model: nn.Module, split: Split, examples: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
-    """Yield a function for training passes, and a few images; restore buffers, mode and random generators."""
-    count = min(examples, len(split))
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Restore the mode and the random generators after the block: a data loader and a model draw from torch's own."""
     device = next(model.parameters()).device
     was_training = model.training
-    # A data loader draws from torch's global generator, and a model may, too.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def _trial_passes(model: nn.Module, split: Split, examples: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """Yield a function for training passes that change nothing, and a few images."""
+    count = min(examples, len(split))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with unchanged(model):
         images, _ = next(iter(split.batches(in_order(count, count))))
-        try:
-            yield lambda given: functional_call(model.train(), buffers, (given,)), images
-        finally:
-            model.train(was_training)
+        yield lambda given: functional_call(model.train(), buffers, (given,)), images

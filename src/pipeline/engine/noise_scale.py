@@ -23,6 +23,7 @@ from torch.func import functional_call, grad, vmap
 from pipeline.data.splits import Split
 from pipeline.data.stream import Slice, derive_seed
 from pipeline.distributed.world import SINGLE_PROCESS, World
+from pipeline.engine.model_traits import unchanged
 
 # Most bytes of per-example gradients at once, if one example's are fewer. Measured on a CPU with 256 examples: 64 MB is
 # as fast for the mlp, and a third slower or more for the simple_cnn.
@@ -52,19 +53,10 @@ class NoiseScale:
 
 @dataclass(frozen=True)
 class NoiseSample:
-    """When per-example gradients are taken, and of how many examples.
+    """When per-example gradients are taken, and of how many examples."""
 
-    Attributes:
-        epochs: numbers of evaluations, 1 the first, -1 the last; none means never.
-        examples: drawn from the training split; 2 or more.
-    """
-
-    epochs: tuple[int, ...] = ()
-    examples: int = 512
-
-    def is_due(self, epoch: int, from_end: int) -> bool:
-        """Return whether to measure at evaluation `epoch`, whose number from the end (-1 the last) is `from_end`."""
-        return epoch in self.epochs or from_end in self.epochs
+    epochs: tuple[int, ...] = ()  # numbers of evaluations, from 1, or from the end (-1 the last); none means never
+    examples: int = 512  # drawn from the training split; 2 or more
 
     def measure(self, model: nn.Module, split: Split, seed: int) -> NoiseScale:
         """Return the noise scale on a sample of `split`, augmented as in training; `seed` determines the sample.
@@ -76,19 +68,10 @@ class NoiseSample:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(draw))[: self.examples]
         chunk = examples_at_once(model)
         slices = (Slice(order[start : start + chunk], start) for start in range(0, len(order), chunk))
-        device = next(model.parameters()).device
-        was_training = model.training
-        model.eval()
-        try:
-            # A data loader draws from torch's global generator, and a model may, too.
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                batches = split.batches(slices, augment_seed=draw)
-                return noise_scale_of_examples(per_example_gradients(model, *batch) for batch in batches)
-        finally:
-            model.train(was_training)
-
-
-NEVER = NoiseSample()
+        with unchanged(model):
+            model.eval()
+            batches = split.batches(slices, augment_seed=draw)
+            return noise_scale_of_examples(per_example_gradients(model, *batch) for batch in batches)
 
 
 def examples_at_once(model: nn.Module) -> int:
@@ -105,11 +88,7 @@ def per_example_gradients(
 ) -> list[Tensor]:
     """Return the gradient of each example's loss: for each trainable parameter of shape [...], a tensor [n, ...].
 
-    Args:
-        model: in evaluation mode.
-        images: [n, ...].
-        labels: [n, ...].
-        loss: of (outputs [1, ...], labels [1, ...]), a scalar.
+    `model` is in evaluation mode; `loss` takes outputs and labels [1, ...].
     """
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
@@ -125,8 +104,7 @@ def noise_scale_of_examples(chunks: Iterable[Sequence[Tensor]]) -> NoiseScale:
 
     tr Σ = (Σᵢ|gᵢ|² − n|ḡ|²) / (n − 1) and |G|² = |ḡ|² − tr Σ / n.
 
-    Args:
-        chunks: each the gradients of some examples: for each parameter a tensor [examples, ...]; n ≥ 2 in all.
+    A chunk holds the gradients of some examples: for each parameter a tensor [examples, ...]; n ≥ 2 in all.
     """
     count, squares = 0, 0.0
     sums: list[Tensor] = []
@@ -159,8 +137,7 @@ class MicroBatchNoise:
     E|g|² = |G|² + tr Σ/B is its large one. In training mode the noise of dropout and batch norm is included.
 
     Args:
-        model: whose gradients are measured.
-        batch: B, examples in a step.
+        model, batch: whose gradients are measured, and B.
         micro_batch: most examples in one backward pass; None is the whole shard. One pass a step gives no estimate.
         world: the processes that make the backward passes of a step together.
         steps: about how many lie between two evaluations.

@@ -17,36 +17,29 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Methods of Optimizer that torch excludes from compilation, by wrappers that cache what they call.
-EXCLUDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 CACHED = "__dynamo_disable"
-# Devices for which torch has fused optimizers. It checks them at the first step only.
-FUSED_DEVICES = ("cpu", "cuda")
 
 
 def keep_compiler_unimported() -> None:
     """Let the wrappers of Optimizer's methods call these directly, unless the compiler is imported already."""
     if "torch._dynamo" in sys.modules:
         return
-    for name in EXCLUDED:
+    # What torch excludes from compilation, by wrappers that cache what they call.
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         original = getattr(getattr(Optimizer, name), "__wrapped__", None)
         if original is not None and not hasattr(original, CACHED):
             setattr(original, CACHED, original)
 
 
-def fused_if_possible(make: Callable[..., Optimizer], parameters: Sequence[Tensor]) -> Optimizer:
+def fused_if_possible(make: "functools.partial[Optimizer]", parameters: Sequence[Tensor]) -> Optimizer:
     """Return the optimizer that `make` makes over `parameters`, with `fused=True` if it takes that.
 
     A fused step updates each parameter in one pass. The mlp's step at batch 32 on a CPU takes a tenth less time;
-    numbers differ by rounding.
-
-    Args:
-        make: an optimizer's class, or a partial application; its own `fused`, `foreach` or `differentiable` stays.
-        parameters: what is trained.
+    numbers differ by rounding. Its own `fused`, `foreach` or `differentiable` stays.
     """
-    given = make.keywords if isinstance(make, functools.partial) else {}
-    fits = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
-    if fits and given.keys().isdisjoint({"fused", "foreach", "differentiable"}):
+    # What torch has fused optimizers for, which it checks at the first step only.
+    fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    if fits and make.keywords.keys().isdisjoint({"fused", "foreach", "differentiable"}):
         # A class without this argument raises TypeError; one that can't fuse with the other arguments, RuntimeError.
         with contextlib.suppress(TypeError, RuntimeError):
             return make(parameters, fused=True)
@@ -54,11 +47,9 @@ def fused_if_possible(make: Callable[..., Optimizer], parameters: Sequence[Tenso
 
 
 def step_function(optimizer: Optimizer, compiled: bool = False) -> Callable[[], Any]:
-    """Return a function that does what `optimizer.step` does, without torch's wrappers.
+    """Return a function that does what `optimizer.step` does, without torch's wrappers; the compiler needs these.
 
-    Args:
-        optimizer: if its `step` isn't of `torch.optim`, it is returned. Hooks are called if they are registered by now.
-        compiled: whether torch's compiler is in use; then the wrappers are needed.
+    A `step` that isn't of `torch.optim` is returned as it is. Hooks are called if they are registered by now.
     """
     wrapped = type(optimizer).step
     if compiled or "step" in vars(optimizer) or not wrapped.__module__.startswith("torch.optim."):

@@ -19,28 +19,17 @@ from pipeline.engine.runtime import Precision
 
 @dataclass
 class Stepper:
-    """Takes optimizer steps, and sums their losses and wrong answers on the device.
-
-    Attributes:
-        model, optimizer: what is trained; the optimizer's groups hold the peak LRs.
-        batch: examples in one step, over all ranks.
-        micro_batch: most examples in one forward pass; None is the whole shard.
-        precision: of forward passes.
-        world: the processes that take the steps together.
-        noise: measures the noise scale from the micro-batches' gradients.
-        compiled: whether passes go through `torch.compile`.
-        has_unused_parameters: whether some parameters get no gradient; matters with several processes only.
-    """
+    """Takes optimizer steps, and sums their losses and wrong answers on the device."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batch: int
-    micro_batch: int | None
+    optimizer: torch.optim.Optimizer  # its groups hold the peak LRs
+    batch: int  # examples in one step, over all ranks
+    micro_batch: int | None  # most examples in one forward pass; None is the whole shard
     precision: Precision
     world: World
     noise: MicroBatchNoise
-    compiled: bool = False
-    has_unused_parameters: bool = False
+    compiled: bool  # whether passes go through `torch.compile`
+    has_unused_parameters: bool  # whether some get no gradient; matters with several processes only
 
     def __post_init__(self) -> None:
         self._update = step_function(self.optimizer, self.compiled)
@@ -85,10 +74,7 @@ class Stepper:
         self._update()
 
     def pop_sums(self) -> Tensor:
-        """Return (sum of the steps' mean losses, number of wrong answers) of this rank since the last call.
-
-        The tensor is on the device, and the host doesn't wait for it.
-        """
+        """Return (sum of the steps' mean losses, number of wrong answers) of this rank since the last call, unread."""
         loss, wrong = self._metrics.pop_sums()
         return torch.stack((loss / self.world.size, wrong))
 

@@ -1,4 +1,4 @@
-"""How a run computes: device, threads, precision and memory, chosen once for each process."""
+"""How a run computes: device, threads, precision, memory and micro-batch, chosen once for each process."""
 
 import contextlib
 import ctypes
@@ -10,14 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.data.splits import Split
 from pipeline.distributed.world import SINGLE_PROCESS, World
-from pipeline.engine.model_traits import convolves
+from pipeline.engine.model_traits import convolves, depends_on_batch
 from pipeline.errors import RequestError
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # What `torch.autocast` computes in, by the name of a precision; None is single precision throughout. A new one needs
-# its name in `config.checks`, too, and its largest micro-batch in `micro_batch`.
+# its name in `config.checks`, too, and its largest micro-batch below.
 AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16}
+# The simple_cnn at batch 2048, two threads: 0.94, 0.98 and 1.00 of the whole batch's speed in micro-batches of 256, 512
+# and 1024, with 0.72, 0.82 and 0.95 of the bare loop's peak memory; the whole batch takes 1.29. In bfloat16 0.94 and
+# 0.96 in micro-batches of 512 and 1024, and the whole batch takes 0.92 of the memory (benchmarks/loop.py --pieces).
+LARGEST_MICRO_BATCH = {"fp32": 1024, "bf16": 2048}
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,10 @@ class Precision:
     """The precision of training's forward passes.
 
     Parameters, gradients, the optimizer's state and evaluations are in single precision in any case.
-
-    Attributes:
-        name: a key of `AUTOCAST_TYPES`.
-        device: type of the device: `cpu`, `cuda` …
     """
 
-    name: str = "fp32"
-    device: str = "cpu"
+    name: str = "fp32"  # a key of `AUTOCAST_TYPES`
+    device: str = "cpu"  # its type
 
     def context(self) -> contextlib.AbstractContextManager[object]:
         """Return the context for a forward pass."""
@@ -45,23 +46,14 @@ FP32 = Precision()
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a run computes, with no `auto` left.
-
-    Attributes:
-        device: torch's.
-        threads: for each operation on the CPU, in this process.
-        precision: of training's forward passes.
-        memory_format: the layout of images and convolutions' weights: `contiguous` or `channels_last`.
-        world: the processes that train together.
-        compiled: whether training passes go through `torch.compile`.
-    """
+    """How a run computes, with no `auto` left."""
 
     device: torch.device
-    threads: int
+    threads: int  # for each operation on the CPU, in this process
     precision: Precision
-    memory_format: str
+    memory_format: str  # the layout of images and convolutions' weights: a key of `MEMORY_FORMATS`
     world: World
-    compiled: bool = False
+    compiled: bool = False  # whether training passes go through `torch.compile`
 
     def as_params(self) -> dict[str, Any]:
         """Return the params to log: what a repetition has to set."""
@@ -95,18 +87,16 @@ def set_up_runtime(
         compiled: whether training passes go through `torch.compile`.
 
     Raises:
-        RequestError: the device or the compiler is missing, `threads` is no such number, or the device lacks the
-            precision.
+        RequestError: this machine lacks the device, the precision or the compiler, or `threads` is no such number.
     """
     chosen = _device(device, world)
-    if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise RequestError(f"runtime.threads={threads}: it must be auto or a whole number from 1 up.")
     if threads == "auto":
         # OMP_NUM_THREADS, which torchrun sets, counts for each process already.
         processes = 1 if "OMP_NUM_THREADS" in os.environ else world.size
         on_shared_cpu = in_sweep and chosen.type == "cpu"
         threads = 1 if on_shared_cpu else max(1, torch.get_num_threads() // processes)
-    assert isinstance(threads, int)
+    elif isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise RequestError(f"runtime.threads={threads}: it must be auto or a whole number from 1 up.")
     torch.set_num_threads(threads)
     used = Precision("fp32" if precision == "auto" else precision, chosen.type)
     if used.name == "bf16" and chosen.type == "mps":
@@ -119,23 +109,39 @@ def set_up_runtime(
 def arrange(model: nn.Module, runtime: Runtime, memory_format: str) -> tuple[nn.Module, Runtime]:
     """Move `model` to the device in a memory format; return it, and `runtime` with the format used.
 
-    Args:
-        model: as it was built.
-        runtime: from `set_up_runtime`.
-        memory_format: `contiguous`, `channels_last`, or `auto`: channels_last for networks that convolve images,
-            which makes them 1.1 to 1.3 times as fast on CPUs (benchmarks/RESULTS.md).
+    `memory_format` is `contiguous`, `channels_last`, or `auto`: channels_last for networks that convolve images, which
+    makes them 1.1 to 1.3 times as fast on CPUs (benchmarks/RESULTS.md).
     """
-    used = memory_format
     if memory_format == "auto":
-        used = "channels_last" if convolves(model) else "contiguous"
+        memory_format = "channels_last" if convolves(model) else "contiguous"
     if convolves(model) and runtime.device.type == "cpu":
         _keep_freed_memory()
-    model = model.to(runtime.device, memory_format=MEMORY_FORMATS[used])  # type: ignore[call-overload]
-    return model, replace(runtime, memory_format=used)
+    model = model.to(runtime.device, memory_format=MEMORY_FORMATS[memory_format])  # type: ignore[call-overload]
+    return model, replace(runtime, memory_format=memory_format)
 
 
-# glibc's names for what mallopt sets (malloc.h).
-_M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_MAX = 1, -1, -4
+def chosen_micro_batch(
+    asked: int | str | None,
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    batch: int,
+    world: World = SINGLE_PROCESS,
+    precision: Precision = FP32,
+) -> int | None:
+    """Return the most examples in one forward pass; None is the rank's whole shard of the batch.
+
+    `asked` is a number, None, or `auto`. That cuts the batch where it saves memory, costs no speed and changes no
+    number beyond rounding: on a CPU, for networks with convolutions that treat each example by itself, into equal
+    micro-batches of at most `LARGEST_MICRO_BATCH`. The model is tried on a few examples of `split`.
+    """
+    if asked is None or isinstance(asked, int):
+        return asked
+    largest_shard = World(0, world.size).shard(batch)[1]
+    passes = -(-largest_shard // LARGEST_MICRO_BATCH[precision.name])
+    if passes == 1 or device.type != "cpu" or not convolves(model) or depends_on_batch(model, split):
+        return None
+    return -(-largest_shard // passes)
 
 
 @functools.cache
@@ -151,10 +157,11 @@ def _keep_freed_memory() -> None:
         mallopt = libc.mallopt
     except (OSError, AttributeError, TypeError):
         return
-    # Without mmap a block lies in the heap, which isn't trimmed. Small free blocks are merged with their neighbours at
-    # once, so that the next step's blocks fit where this one's were: a tenth less memory.
-    for name, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MXFAST, 0)):
-        mallopt(name, value)
+    # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h: without mmap a block lies in the heap, which isn't trimmed. M_MXFAST:
+    # small free blocks are merged with their neighbours at once, so that the next step's blocks fit where this one's
+    # were: a tenth less memory.
+    for option, value in ((-4, 0), (-1, 2**31 - 1), (1, 0)):
+        mallopt(option, value)
 
 
 @functools.cache

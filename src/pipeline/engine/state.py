@@ -1,14 +1,20 @@
-"""The state of a run, from which it can be resumed: what a checkpoint holds."""
+"""The state of a run, from which it can be resumed, and the checkpoints that hold it (`best.pt`, `last.pt`)."""
 
+import contextlib
+import logging
+import os
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.engine.optimizer_step import Stepper
-from pipeline.engine.result import Evaluation, FitResult
-from pipeline.engine.stopping import DivergenceMonitor
+from pipeline.engine.stopping import DivergenceMonitor, Evaluation, FitResult
+
+log = logging.getLogger("pipeline.engine")
 
 # Plain containers and tensors, which `torch.load(weights_only=True)` takes.
 State = dict[str, Any]
@@ -26,10 +32,7 @@ def state_of(
 ) -> State:
     """Return the state after the last evaluation in `result`; its tensors are the run's own, not copies.
 
-    Args:
-        stepper, monitor, result: of the run.
-        status: how the run ends here; None if it continues.
-        random: from `random_states`.
+    `status` says how the run ends here, and is None if it continues; `random` is from `random_states`.
     """
     last = result.evaluations[-1]
     return {
@@ -67,3 +70,77 @@ def set_random_state(random: list[list[Tensor]], stepper: Stepper) -> None:
     torch.set_rng_state(on_cpu)
     if on_gpu and stepper.device.type == "cuda":
         torch.cuda.set_rng_state(on_gpu[0], stepper.device)
+
+
+class Checkpoints:
+    """Writes `best.pt` (lowest `metric` so far) and `last.pt` to a folder.
+
+    A file holds what `state_of` returns; load it with `load_checkpoint`, or `torch.load(path, weights_only=True)`. If
+    the disk refuses, no more checkpoints are written, and the run continues.
+
+    `mode` is `best`, `last`, `both` or `none`, as `config.checks` lists them; the folder is made when it is needed.
+    """
+
+    def __init__(self, folder: Path, mode: str, metric: str) -> None:
+        self.folder = folder
+        self.metric = metric
+        self._keeps_best = mode in ("best", "both")
+        self._keeps_last = mode in ("last", "both")
+        self._best = float("inf")
+
+    def resume_from_state(self, state: State) -> None:
+        """Take the best value so far from the evaluations of a resumed run."""
+        self._best = min((e["metrics"][self.metric] for e in state["evaluations"]), default=self._best)
+
+    def update(self, evaluation: Evaluation, state: Callable[[], State]) -> None:
+        """Write the files that the mode asks for after `evaluation`; `state` returns their content."""
+        value = evaluation.metrics[self.metric]
+        improved = self._keeps_best and value < self._best
+        names = [*(["best"] if improved else []), *(["last"] if self._keeps_last else [])]
+        if not names:
+            return
+        content = state()
+        try:
+            for name in names:
+                save_atomically(self.folder / f"{name}.pt", content)
+        except OSError as error:
+            self._keeps_best = self._keeps_last = False
+            for name in names:
+                with contextlib.suppress(OSError):
+                    (self.folder / f"{name}.arriving").unlink()
+            log.warning(
+                "%s: no checkpoint can be written (%s). The run continues without more.", self.folder, error.strerror
+            )
+        if improved:
+            self._best = value
+
+
+def save_atomically(path: Path, content: State) -> None:
+    """Write `content` so that `path` holds the old file or the new one, never a part of it, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arriving = path.with_suffix(".arriving")
+    with open(arriving, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(arriving, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must reach the disk, too
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> State | None:
+    """Return the content of `path`, on the CPU; None if there is no such file, or it is no checkpoint of this project.
+
+    Only tensors and plain containers are loaded, so that a file from elsewhere can't run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever torch finds wrong with it
+        log.warning("%s can't be loaded (%s).", path, (str(error) or type(error).__name__).splitlines()[0][:120])
+        return None
+    return content if isinstance(content, dict) and "evaluations" in content else None

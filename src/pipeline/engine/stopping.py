@@ -1,9 +1,8 @@
-"""When a run stops, with which status (`recipe.statuses`), and its objective; divergence is a result, not a crash."""
+"""What a run returns: evaluations, a status (`recipe.statuses`), an objective. Divergence is a result, not a crash."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pipeline.engine.result import Evaluation, FitResult
 from pipeline.recipe.budget import TrainingPlan
 
 # Diverged: the loss grew to ten times what it was at the start.
@@ -14,19 +13,37 @@ ROSE_FACTOR = 1.05
 NEAR_GUESS = 0.95
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of the `epoch`-th evaluation, after `step` optimizer steps."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class FitResult:
+    """The state of a run, and its result at the end."""
+
+    status: str = "complete"  # or `diverged`, `stalled`, `missed` (the target wasn't reached), `pruned`
+    steps: int = 0  # optimizer steps taken
+    evaluations: list[Evaluation] = field(default_factory=list)  # a run that diverges between two has no later one
+    train_seconds: float = 0.0  # in training alone, without evaluation
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the trained network is evaluated on the test split."""
+        return self.status not in ("diverged", "pruned")
+
+
 @dataclass
 class DivergenceMonitor:
-    """Watches the training loss, in means over short windows.
+    """Watches the training loss, in means over short windows."""
 
-    Attributes:
-        guess_loss: mean loss of the best constant guess, in nats.
-        start_loss: loss of the first batch, before any update; NaN until it is known.
-        peak_loss: the highest window so far.
-    """
-
-    guess_loss: float
-    start_loss: float = math.nan
-    peak_loss: float = -math.inf
+    guess_loss: float  # mean loss of the best constant guess, in nats
+    start_loss: float = math.nan  # loss of the first batch, before any update; NaN until it is known
+    peak_loss: float = -math.inf  # the highest window so far
 
     def diverged(self, window_loss: float) -> bool:
         """Record a window's mean loss, and return whether the run has diverged. The first window is the start."""
@@ -75,14 +92,8 @@ def objective_value(objective: str, result: FitResult, plan: TrainingPlan, guess
     """
     if plan.target:
         return float(result.steps if result.status == "complete" else plan.total_steps)
-    diverged = result.status == "diverged" or not result.evaluations
-    value = math.nan if diverged else result.evaluations[-1].metrics[objective]
-    if objective.endswith("error"):
-        return value if math.isfinite(value) else 1.0
-    return bounded_loss(value, guess_loss)
-
-
-def bounded_loss(loss: float, guess_loss: float) -> float:
-    """Return a run's loss as a number that a search can use: at most ten times the best constant guess's."""
-    limit = DIVERGED_FACTOR * guess_loss
-    return min(loss, limit) if math.isfinite(loss) else limit
+    limit = 1.0 if objective.endswith("error") else DIVERGED_FACTOR * guess_loss
+    if result.status == "diverged" or not result.evaluations:
+        return limit
+    value = result.evaluations[-1].metrics[objective]
+    return min(value, limit) if math.isfinite(value) else limit
