@@ -75,7 +75,8 @@ def loss_figure(answer: Answer, runs: Sequence[Run]) -> Figure | None:
         numbered = [(number, run) for number, run in enumerate(runs) if run.batch == cell.batch]
         for kind in KINDS:
             here = [(number, run) for number, run in numbered if kind.of(run)]
-            places = np.array([(run.lr, heights.of_run(run, kind.row)) for _, run in here])
+            row = heights.step(kind.row)
+            places = np.array([(run.lr, row if kind.row else min(run.value, heights.top)) for _, run in here])
             plot_runs(axes, here, places, ms=size, zorder=3, **kind.style)
         axes.set_title(f"batch {batch_label(cell, answer)}", loc="left", pad=3, fontsize=font_size)
     figure.supylabel(objective_label(answer), fontsize=8, x=0.03 / figure.get_figwidth())
@@ -120,9 +121,6 @@ class _Heights:
         if self.is_log:
             return start * (self.top / self.low) ** (steps / 12)
         return start + (self.top - self.low) * steps / 12
-
-    def of_run(self, run: Run, row: int) -> float:
-        return self.step(row) if row else min(run.value, self.top)
 
 
 def _scale(axes: Axes, runs: Sequence[Run], heights: _Heights, columns: int) -> None:
