@@ -83,7 +83,7 @@ def test_a_batch_that_was_cut_by_itself_is_cut_in_the_same_pieces_again(tmp_path
     assert logged.params["batching.micro_batch"] == "530"
     assert reproduce.restore_config(logged, uri).batching.micro_batch == 530
     # Another machine, or a later version, may choose another size; the run keeps its own.
-    monkeypatch.setattr("pipeline.engine.micro_batch.LARGEST", {"fp32": 100})
+    monkeypatch.setattr("pipeline.engine.runtime.LARGEST_MICRO_BATCH", {"fp32": 100})
     assert reproduce.main([run_id]) == 0, capsys.readouterr().out
     assert "equal bit for bit" in capsys.readouterr().out
 
