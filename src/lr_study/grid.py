@@ -1,5 +1,6 @@
 """A sampler that takes each point of a grid with every replicate."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,16 @@ class GridSampler(RandomSampler):
         # Each dimension is one digit of the point's number; Optuna asks for the dimensions in order.
         position = len(trial.params) if param_name not in trial.params else list(trial.params).index(param_name)
         point = trial.number // self._repeats // self._points**position
-        spaced = np.geomspace if param_distribution.log else np.linspace
-        value = float(spaced(param_distribution.low, param_distribution.high, self._points)[point % self._points])
-        return round(value) if isinstance(param_distribution, IntDistribution) else value
+        return self.values(param_distribution)[point % self._points]
+
+    def values(self, distribution: FloatDistribution | IntDistribution) -> list[float]:
+        """The points in one dimension."""
+        low, high = distribution.low, distribution.high
+        share = np.linspace(0, 1, self._points)
+        if distribution.log:
+            values = np.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        else:
+            values = low + share * (high - low)
+        if isinstance(distribution, IntDistribution):
+            return [round(float(value)) for value in values]
+        return [float(min(max(value, low), high)) for value in values]
