@@ -19,7 +19,7 @@ from lr_study.errors import SweepRequestError, reason_of
 from lr_study.intervals import Intervals
 from lr_study.space import Request
 
-# More trials than a sampler draws at random before its model takes over (Optuna's default is ten).
+# How many random trials a sampler is shown: more than it draws itself before its model takes over (by default ten).
 HISTORY = 12
 _READY = {
     "sampler": "tpe, gp, cmaes, qmc, grid, random",
@@ -81,7 +81,7 @@ def _make(what: str, base: type, node: Any, defaults: Callable[[str], dict[str, 
 
 
 def try_out(request: Request, options: DictConfig) -> None:
-    """Build sampler and pruner, and let the sampler propose after random trials of the first cell that is searched.
+    """Build sampler and pruner. Record random trials for the first cell that has an interval, and propose one more.
 
     A sampler imports what its model needs when the model first takes over: after ten real trials, which is too late.
 

@@ -27,7 +27,7 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
 class Intervals:
     """A cell's dimensions, of which those on a log scale may be widened.
 
-    The ends of a linear interval, and of one of whole numbers, usually have a meaning (a probability ends at 1).
+    Linear intervals and intervals of whole numbers stay: their ends usually mean something (a probability ends at 1).
 
     Args:
         dimensions: as they were requested.
@@ -45,7 +45,7 @@ class Intervals:
         return {key: distribution_of(dimension) for key, dimension in self._now.items()}
 
     def stored(self) -> dict[str, BaseDistribution]:
-        """The distributions in Optuna's storage: wide from the start, since widening must not change them."""
+        """The distributions in Optuna's storage: as wide as they may become, since a study's must not change later."""
         room = 2.0 ** (WIDEN_OCTAVES * self._widenings)
         wide = {}
         for key, now in self._now.items():
@@ -86,7 +86,7 @@ class Intervals:
         for key, dimension in self._now.items():
             if not _may_widen(dimension):
                 continue
-            best = _best_octave(done, key, direction)
+            best = _best_bin(done, key, direction)
             if best < math.log2(dimension.low) + 1:
                 grown = replace(dimension, low=dimension.low / 2**WIDEN_OCTAVES)
             elif best > math.log2(dimension.high) - 1:
@@ -103,10 +103,10 @@ def _may_widen(dimension: Dimension) -> bool:
     return dimension.log and not dimension.integer
 
 
-def _best_octave(done: Sequence[FrozenTrial], key: str, direction: StudyDirection) -> float:
-    """The quarter of an octave with the best mean result."""
+def _best_bin(trials: Sequence[FrozenTrial], key: str, direction: StudyDirection) -> float:
+    """The LR, in octaves, of the bin of a quarter octave with the best mean result."""
     sign = -1 if direction is StudyDirection.MAXIMIZE else 1
-    places: dict[int, list[float]] = {}
-    for trial in done:
-        places.setdefault(round(4 * math.log2(trial.params[key])), []).append(sign * trial.values[0])
-    return min(places, key=lambda place: sum(places[place]) / len(places[place])) / 4
+    bins: dict[int, list[float]] = {}
+    for trial in trials:
+        bins.setdefault(round(4 * math.log2(trial.params[key])), []).append(sign * trial.values[0])
+    return min(bins, key=lambda number: sum(bins[number]) / len(bins[number])) / 4

@@ -30,7 +30,7 @@ def command_line(interpreter: str = "python") -> str:
 
 @functools.cache
 def machine() -> str:
-    """Name the set of processes that this one can see: host, boot and process namespace."""
+    """An id shared by all processes that can see each other: host, boot and process namespace."""
     boot = _read("/proc/sys/kernel/random/boot_id").strip()
     try:
         namespace = os.readlink("/proc/self/ns/pid")
@@ -51,7 +51,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_this_process(process: Mapping[str, Any]) -> bool:
-    """Whether a `this_process` describes this process."""
+    """Whether `process`, as `this_process` returned it, is the calling process."""
     return (process["machine"], process["pid"]) == (machine(), os.getpid())
 
 
@@ -60,8 +60,8 @@ def is_alive(process: Mapping[str, Any], visible_only: bool = False) -> bool:
 
     Args:
         process: from `this_process`.
-        visible_only: count only processes that can be seen from here. Else a process that a power cut killed would
-            seem alive for a minute, since the machine has another name after it.
+        visible_only: return False for every process of another machine. After a power cut this machine has another
+            name; without this, the processes that it killed would seem alive for a minute.
     """
     if process["machine"] == machine() and process["started"]:
         return _start_ticks(process["pid"]) == process["started"]

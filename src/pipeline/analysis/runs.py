@@ -5,12 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.recipe.statuses import COMPLETE, FAILED
+from pipeline.recipe.statuses import COMPLETE, FAILED, NEAR_GUESS
 
 # The phase of runs with fresh seeds at chosen LRs, after the search.
 CONFIRM = "confirm"
-# A run has learned nothing if its loss is above this share of the best constant guess's loss.
-NEAR_GUESS = 0.95
 # Metrics that every row may hold besides `value`, and their columns.
 OTHER_OBJECTIVES = {"val/error": "error", "train/loss": "train_loss"}
 

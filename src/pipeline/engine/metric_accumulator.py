@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# So many answers are compared with their labels at once: small passes share the cost.
+# Answers are collected up to this number, then compared with their labels together: cheaper for small passes.
 BUFFERED_EXAMPLES = 1024
 
 
 class MetricAccumulator:
     """The sum of forward passes' losses, and the number of their wrong answers.
 
-    The buffers are allocated once. Tensors of its own for each pass would lie among the activations that are freed,
-    and keep the allocator from joining these for the next pass: a step of 64 passes of the simple_cnn held 600 MiB
+    The buffers are kept. If each pass allocated its own tensors, they would lie between its activations and outlive
+    them, and the freed blocks could not be joined for the next pass: a step of 64 passes of the simple_cnn held 600 MiB
     more than one pass needs (benchmarks/memory.py).
     """
 

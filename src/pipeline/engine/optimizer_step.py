@@ -74,7 +74,7 @@ class Stepper:
         self._update()
 
     def pop_sums(self) -> Tensor:
-        """Return (sum of the steps' mean losses, number of wrong answers) of this rank since the last call, unread."""
+        """Return (sum of mean losses / world size, wrong answers) of this rank since the last call, on the device."""
         loss, wrong = self._metrics.pop_sums()
         return torch.stack((loss / self.world.size, wrong))
 

@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass, field
 
 from pipeline.recipe.budget import TrainingPlan
+from pipeline.recipe.statuses import NEAR_GUESS
 
-# Diverged: the loss grew to ten times what it was at the start.
+# Diverged: the loss grew to ten times the larger of the loss at the start and that of the best constant guess.
 DIVERGED_FACTOR = 10.0
-# Stalled: the loss rose above the start by more than this factor …
+# Stalled: the loss rose to more than this times the larger of the two, and ended near the constant guess's.
 ROSE_FACTOR = 1.05
-# … and ended at no less than this share of the best constant guess's loss.
-NEAR_GUESS = 0.95
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def status_at_end(last: Evaluation, monitor: DivergenceMonitor, plan: TrainingPl
 def objective_value(objective: str, result: FitResult, plan: TrainingPlan, guess_loss: float) -> float:
     """Return the objective of a finished run, which is finite for every status.
 
-    With a target it is the number of steps that took (the whole budget if it was missed). Otherwise it is the metric
-    `objective` at the last evaluation; a diverged run counts as ten times the loss of the best constant guess, or as
+    With a target it is the number of steps until it was reached (the whole budget if it was missed). Otherwise it is
+    the metric `objective` at the last evaluation; a diverged run counts as ten times the loss of the best constant guess, or as
     an error of 1.
     """
     if plan.target:

@@ -7,7 +7,8 @@ To add a rule:
    `judged_exponent` every report gives verdicts on it. A new kind of parameter is also a field of `Scaling` and of
    `pipeline.analysis.stats.advice.Question`, and an option of `pipeline.advise`.
 2. Add `conf/scaling/NAME.yaml`, so that `scaling=NAME` chooses it.
-3. Add its formula to `LAWS` in `pipeline.analysis.stats.laws`, so that reports fit it to the best LRs.
+3. Add its formula to `LAWS` in `pipeline.analysis.stats.laws`, so that reports fit it to the best LRs; or name it in
+   tests/analysis/test_laws.py as one that is not fitted.
 """
 
 import math

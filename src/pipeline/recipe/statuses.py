@@ -12,4 +12,7 @@ CUT_SHORT = (*CRASHED, "pruned", "running")
 # Neither a result nor a bound on the best LR. `missed`: the budget ended before the target was reached.
 WITHOUT_RESULT = (*CUT_SHORT, "missed")
 
+# A run has learned nothing if its loss is at least this share of the best constant guess's loss.
+NEAR_GUESS = 0.95
+
 STATUSES = (COMPLETE, *FAILED, *WITHOUT_RESULT)

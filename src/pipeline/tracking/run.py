@@ -34,7 +34,7 @@ class TrackedRun:
         parent: MLflow's id of the parent run.
         sweep: the name of the run's sweep, by which the parent is found if its id isn't known.
         find: a query for a run that several processes share, a sweep's parent. The first process creates it.
-        quiet: whether to keep back the warnings that MLflow doesn't answer.
+        quiet: log no warnings about MLflow.
         resumable: keep the spool if the run crashes, so that `tracking.spool.resume` finds it.
 
     Attributes:

@@ -11,7 +11,7 @@ from pipeline.analysis.runs import CONFIRM, Run, published_means
 from pipeline.analysis.stats.curve import Curve, fit_curve
 from pipeline.analysis.stats.results import BatchResult
 
-# Runs within half an octave of the best LR count as runs at it: the margin tolerates more than that.
+# Runs within half an octave of the best LR count as runs at it: the margin usually tolerates more than that.
 NEAR_OCTAVES = 0.5
 # The test loss at the best LR is the mean over this many runs at most.
 MAX_TESTED = 5

@@ -17,8 +17,8 @@ from pipeline.analysis.stats.results import JUDGED_RULES
 
 # Two LRs within this many octaves are the same LR: writing it as text has rounded one of them.
 SAME_LR_OCTAVES = 1e-3
-# If more further seeds than this are needed, their number is not given.
-MAX_MORE_SEEDS = 1000
+# Above this many seeds in all, the number needed is not given.
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Comparison:
         error, freedom: its standard error, and the degrees of freedom of Student's t.
         seeds: the number of pairs, or of runs behind the mean.
         loss: mean objective at the LR.
-        alternatives: how many means the best one was chosen from by these same values.
+        alternatives: from how many means the best was chosen with the values that are tested here; 1 if by other runs.
     """
 
     mean: float
@@ -55,7 +55,7 @@ class Comparison:
     def p_value_above(self, margin: float) -> float:
         """One-sided p-value of the hypothesis that the difference is at most `margin`; small if it is above.
 
-        The lowest of several equal means is lower than its expectation, so the p-value has Bonferroni's correction.
+        Of several equally good LRs, the one that measured lowest looks too good: Bonferroni's correction allows for it.
         """
         return min(1.0, self.alternatives * self._tail(self.mean - margin))
 
@@ -66,13 +66,13 @@ class Comparison:
     def _tail(self, excess: float) -> float:
         """Probability of a mean that exceeds the true difference by `excess` or more."""
         if self.error == 0:
-            # All pairs have the same difference, as counts of steps may: the sign test remains.
+            # All differences are equal, as counts of steps may be, so t is undefined: use the sign test.
             return 0.5**self.seeds if excess > 0 else 1.0
         return float(stats.t.sf(excess / self.error, self.freedom))
 
     def seeds_to_decide(self, margin: float, level: float) -> float:
         """How many seeds in all would move the bound past the margin, with this mean and sd; infinite if too many."""
-        counts = np.arange(2, MAX_MORE_SEEDS + 1)
+        counts = np.arange(2, MAX_SEEDS + 1)
         half = stats.t.ppf(1 - level, counts - 1) * self.sd / np.sqrt(counts)
         enough = np.flatnonzero(half < abs(self.mean - margin))
         return int(counts[enough[0]]) if len(enough) else math.inf

@@ -13,11 +13,11 @@ import numpy as np
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.gaussian_process import WINDOW, draw_curves
 
-# Above the best LR, a run with this many times the lowest loss is close to divergence. From the lowest such LR on, the
-# loss is clipped at this level: a smooth curve through one very bad run would oscillate. (Leaving these runs out lost
-# the upward slope. Clipping at half this level flattened steep curves and moved their minimum.)
+# Above the best LR, a loss of this many times the lowest one means that training nearly diverges. From the first such
+# LR upwards, losses are cut to this level: a smooth curve through one very bad run would oscillate. (Leaving these runs
+# out lost the upward slope. Cutting at half this level flattened steep curves and moved their minimum.)
 NEAR_DIVERGENCE = 3.0
-# Spacing of the grid on which curves are drawn, in octaves: a tenth of the usual interval.
+# Spacing of the grid on which curves are drawn, in octaves; intervals of the best LR are half an octave and wider.
 GRID = 1 / 16
 # The minimum counts as censored if more than this share of the draws has it at an end of the LRs that were tried.
 CENSORED_SHARE = 0.10
@@ -32,7 +32,7 @@ class Curve:
     Attributes:
         octaves: [G] grid of log2 LR, from the lowest to the highest LR that was fitted.
         draws: [D, G] posterior draws of the log loss.
-        reaches_low, reaches_high: whether that end of the grid is the lowest or highest LR that was tried.
+        reaches_low, reaches_high: whether the grid begins (ends) where no lower (higher) LR was tried, or was cut off.
     """
 
     octaves: np.ndarray

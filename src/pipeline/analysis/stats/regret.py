@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.analysis.runs import published_means
 from pipeline.analysis.stats.batch_fit import BatchFit
-from pipeline.analysis.stats.confirmation import MAX_MORE_SEEDS, Comparison, compare
+from pipeline.analysis.stats.confirmation import MAX_SEEDS, Comparison, compare
 from pipeline.analysis.stats.results import RuleResult
 
 
@@ -111,7 +111,7 @@ class Regret:
         if self.draws is not None and not self.is_clipped:
             needed.append(self._more_seeds_for_curve(self.draws, margin, level, breaks))
         most = max(needed, default=math.inf)
-        return None if most > MAX_MORE_SEEDS else max(1, math.ceil(most))
+        return None if most > MAX_SEEDS else max(1, math.ceil(most))
 
     def _more_seeds_for_curve(self, draws: np.ndarray, margin: float, level: float, breaks: bool) -> float:
         """Further seeds until the posterior decides, if its width shrinks with the square root of their number."""

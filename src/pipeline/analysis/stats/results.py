@@ -84,7 +84,7 @@ class BatchResult:
         band_low, band_high: the LRs whose loss is within the margin of the best.
         best_value, test_value: the objective and the test loss at the best LR.
         steps: optimizer steps of its runs.
-        stable_lr, failing_lr: the lowest LR at which any seed failed, and the highest usable LR below it.
+        failing_lr, stable_lr: the lowest LR at which any seed failed, and the highest usable LR below it.
         rules: by name; see `JUDGED_RULES`.
         detectable: octaves by which a rule's LR must be wrong for `breaks` in 80 % of simulations; see `power`.
         noise_scale: gradient noise scale tr Σ / |G|² near the best LR at the last measurement, in examples.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.analysis.stats.confirmation import MAX_MORE_SEEDS
+from pipeline.analysis.stats.confirmation import MAX_SEEDS
 from pipeline.analysis.stats.results import (
     BREAKS_IF_BASE_KNOWN,
     BREAKS_WITHOUT_HOLM,
@@ -109,7 +109,7 @@ def _undecided(answer: Answer) -> list[str]:
     undecided = [cell for cell in answer.batches if cell.rules["linear"].verdict == "undecided"]
     if not undecided:
         return []
-    seeds = {cell.batch: cell.rules["linear"].more_seeds or f"over {MAX_MORE_SEEDS}" for cell in undecided}
+    seeds = {cell.batch: cell.rules["linear"].more_seeds or f"over {MAX_SEEDS}" for cell in undecided}
     needed = ", ".join(f"{count} at {batch}" for batch, count in seeds.items())
     return [
         "Undecided: these runs can't tell whether the difference is within the margin. Further seeds needed at this "

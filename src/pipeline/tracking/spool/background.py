@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from pipeline.tracking.spool.uploader import Uploader
 
 log = logging.getLogger("pipeline.tracking")
-# Seconds between two uploads, so that metrics go out together; after an error, at most this many to the next attempt.
+# Seconds between two uploads, so that metrics go out together.
 SEND_SECONDS = 5.0
+# Longest pause after an error, in seconds.
 RETRY_SECONDS = 30.0
-# Seconds that the end of a run waits for one answer of a server that hangs …
+# Seconds that the end of a run waits for one answer of a server: normally,
 PATIENCE = 15.0
-# … fewer if this process had an error in the last minute, since a sweep's trials would wait one after the other …
+# if this process had an error in so many seconds before, since a sweep's trials would wait one after the other,
 HURRIED_PATIENCE = 4.0
 FAILED_RECENTLY = 60.0
-# … and many for a database in a file, which never hangs: it is busy with other writers.
+# and for a database in a file, which may be busy with other writers, but never hangs.
 FILE_PATIENCE = 180.0
 
 
@@ -58,7 +59,7 @@ class BackgroundUploader:
             return self._run_id
 
     def finish(self) -> bool:
-        """Wait until all is sent, unless MLflow doesn't answer; True if all is sent. Call it when the run has ended."""
+        """After the run's end, wait until all is sent or MLflow doesn't answer; return whether all was sent."""
         failed = self.failure is not None or time.monotonic() - BackgroundUploader._failed_at < FAILED_RECENTLY
         patience = FILE_PATIENCE if sqlite_path(self.target.uri) else HURRIED_PATIENCE if failed else PATIENCE
         with self._changed:

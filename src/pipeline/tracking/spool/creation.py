@@ -33,7 +33,7 @@ def find_run(store: Store, header: Record) -> MlflowRun | None:
 
 def delete_duplicates(store: Store, header: Record, run_id: str) -> None:
     """Delete all of a spool's runs except `run_id`: a slow server may create one for each attempt."""
-    # A query finds a sweep's parent, which belongs to every process of the sweep.
+    # A header with a query is a sweep's parent, which all processes of the sweep share.
     if "find" not in header:
         for run in _search(store, header):
             if run.info.run_id != run_id:
@@ -44,7 +44,7 @@ def create_run(store: Store, header: Record) -> str:
     """Create the run, and return its id.
 
     Raises:
-        LookupError: the trial's sweep isn't in MLflow yet: its spool has to be sent first.
+        LookupError: the trial's sweep isn't in MLflow yet: the sweep's spool has to be sent first.
         RunGoneError: the experiment isn't in MLflow any more.
     """
     tags = dict(header["tags"]) | {"run_key": header["key"]}
@@ -67,7 +67,7 @@ def create_run(store: Store, header: Record) -> str:
 
 
 def reopen_run(store: Store, run_id: str, header: Record) -> None:
-    """Set a run that another process ended to running, with the header's tags."""
+    """Mark a run as running again after another process had ended it, and set the header's tags."""
     store.client.update_run(run_id, status="RUNNING")
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in header["tags"].items()])
 

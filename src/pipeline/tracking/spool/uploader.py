@@ -47,7 +47,7 @@ class Uploader:
         self.artifact_error: Exception | None = None  # why this process could not store one
         if retry_now:
             self._progress.retry_at = 0.0
-        # Each later process tries what an earlier one deferred, and there may be many of them.
+        # Every later process tries again what an earlier one deferred: there may be many, so the pause is long.
         self._pause = LONGEST_PAUSE if self.deferred else FIRST_PAUSE
         self._writer: RunWriter | None = None  # once there is a run
         self._may_exist = not is_new
