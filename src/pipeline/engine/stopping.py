@@ -86,8 +86,8 @@ def objective_value(objective: str, result: FitResult, plan: TrainingPlan, guess
     """Return the objective of a finished run, which is finite for every status.
 
     With a target it is the number of steps until it was reached (the whole budget if it was missed). Otherwise it is
-    the metric `objective` at the last evaluation; a diverged run counts as ten times the loss of the best constant guess, or as
-    an error of 1.
+    the metric `objective` at the last evaluation; a diverged run counts as ten times the loss of the best constant
+    guess, or as an error of 1.
     """
     if plan.target:
         return float(result.steps if result.status == "complete" else plan.total_steps)
