@@ -18,7 +18,7 @@ from tests.lr_study.app import hand_out_tickets
 from tests.ports import free_ports
 
 pytestmark = pytest.mark.cluster
-APP = str(Path(__file__).parents[1] / "hydra_plugins" / "app.py")
+APP = str(Path(__file__).parents[1] / "lr_study" / "app.py")
 SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1,2", "hydra.sweeper.replicate_key=seed", "hydra.sweep.dir=out")
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.array_parallelism=2", "hydra.launcher.cpus_per_task=1")
 RAY = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.workers=2")
