@@ -12,6 +12,7 @@ can't, a driver closes it as FAIL with one of these attributes:
 - `void`: another driver had made a trial for the same slot first. The trial counts nowhere.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,8 +77,10 @@ class StoredStudy:
             SweepRequestError: it exists with other directions.
         """
         try:
-            self.study_id = self._storage.create_new_study(directions, self.name)
-        except DuplicatedStudyError:
+            self.study_id = self._storage.get_study_id_from_name(self.name)
+        except KeyError:
+            with contextlib.suppress(DuplicatedStudyError):  # another driver has just created it
+                self._storage.create_new_study(directions, self.name)
             self.study_id = self._storage.get_study_id_from_name(self.name)
         if self._storage.get_study_directions(self.study_id) != directions:
             raise SweepRequestError(

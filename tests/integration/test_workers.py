@@ -10,6 +10,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from tests.conftest import user_environment
+
 TRAIN = ("-m", "pipeline.train", "budget.epochs=3", "seed=4", "tracking.checkpoints=none")
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", *TRAIN)
 
@@ -57,11 +59,10 @@ def test_a_request_that_workers_cannot_share_is_refused(run_python, tmp_path, re
 
 def started(*command, folder):
     """Start a run and return its process after the third evaluation."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
     process = subprocess.Popen(
         [sys.executable, *command, "budget.epochs=200"],
         cwd=folder,
-        env=clean,
+        env=user_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lr_study import reason_of
 from pipeline.data.splits import Split
 from pipeline.distributed.world import SINGLE_PROCESS, World
 from pipeline.engine.model_traits import convolves, depends_on_batch
@@ -191,8 +192,9 @@ def _device(name: str, world: World) -> torch.device:
             device = torch.device(name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"runtime.device={name}: not usable here ({reason}).\nUse auto or cpu.") from None
+            raise RequestError(
+                f"runtime.device={name}: not usable here ({reason_of(error)}).\nUse auto or cpu."
+            ) from None
     if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or device.index is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lr_study import reason_of
 from pipeline.engine.optimizer_step import Stepper
 from pipeline.engine.stopping import DivergenceMonitor, Evaluation, FitResult
 
@@ -141,6 +142,6 @@ def load_checkpoint(path: Path) -> State | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever torch finds wrong with it
-        log.warning("%s can't be loaded (%s).", path, (str(error) or type(error).__name__).splitlines()[0][:120])
+        log.warning("%s can't be loaded (%s).", path, reason_of(error))
         return None
     return content if isinstance(content, dict) and "evaluations" in content else None

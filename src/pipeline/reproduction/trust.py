@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lr_study import reason_of
 from pipeline.errors import RequestError
 
 # Limits on a logged file, in characters and levels; this project's own have about two thousand, and four.
@@ -29,8 +30,7 @@ def parse_logged(text: str) -> dict[str, Any]:
         _check_structure(text)
         config = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"config/config.yaml can't be read: {reason}.") from None
+        raise RequestError(f"config/config.yaml can't be read: {reason_of(error)}.") from None
     if not isinstance(config, dict):
         raise _not_a_configuration()
     for key, value in _walk(config):

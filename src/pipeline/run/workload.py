@@ -96,7 +96,7 @@ def _check_fit(model: nn.Module, splits: Splits) -> None:
     except RuntimeError as error:
         shape = "×".join(map(str, images.shape[1:]))
         raise RequestError(
-            f"model: images of {shape} do not fit it: {str(error).splitlines()[0]}."
+            f"model: images of {shape} do not fit it: {reason_of(error)}."
             "\nUse another model, or set its input to ${dataset.shape}."
         ) from error
     if tuple(logits.shape) != (count, splits.classes):
