@@ -78,7 +78,7 @@ def record(name: str, only: list[int] | None = None) -> None:
     # come first for each seed.
     tasks = [(configs[batch], seed, done) for seed, batch in itertools.product(range(SEEDS), sorted(configs))]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(available_cores()) as pool, open(partial, "a") as file:
+    with context.Pool(available_cores()) as pool, open(partial, "a", encoding="utf-8") as file:
         for count, rows in enumerate(pool.imap_unordered(_train_all, tasks), start=1):
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
@@ -139,7 +139,7 @@ def _train(config: Config, seed: int, lr: float, index: int) -> dict[str, Any]:
 
 def _rows(partial: Path) -> Iterator[dict[str, Any]]:
     if partial.exists():
-        with open(partial) as file:
+        with open(partial, encoding="utf-8") as file:
             yield from map(json.loads, file)
 
 

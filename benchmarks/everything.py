@@ -38,7 +38,7 @@ def parts(peers: str) -> list[list[str]]:
 def has_bfloat16() -> bool:
     """Return whether this processor computes in bfloat16; False if the system doesn't say."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     words = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}

@@ -42,7 +42,7 @@ def main() -> None:
             seconds, size = time.perf_counter() - started, (Path(folder) / "a.html").stat().st_size
             work = time.process_time() - worked
         # Not from getrusage, where a child process starts with its parent's peak.
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
         memory = int(peak[1]) / 1024 if peak else float("nan")
         took = f"{seconds:.1f} s, {work:.1f} s of processor time, peak memory so far {memory:.0f} MB"
         print(f"== {runs} runs: {took}, page {size / 1e6:.1f} MB")

@@ -40,7 +40,7 @@ IMPORTS = "import torch, mlflow, os; from mlflow import MlflowClient; os._exit(0
 
 # The same, with the process's normal exit.
 TO_THE_END = "import torch, mlflow; from mlflow import MlflowClient"
-SELDOM = "from pipeline.collector import collect_seldom; collect_seldom(); "
+SELDOM = "from pipeline.process.collector import collect_seldom; collect_seldom(); "
 
 
 def seconds(*command: str) -> float:

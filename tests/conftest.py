@@ -4,8 +4,9 @@ A test looks at behaviour from as near as it can. Pure functions are called. A c
 process with `call_command`, or run as a process with `run_python` where its streams, its exit or its workers are what
 is tested. Most of these processes are forks of a server that has imported torch and MLflow (`tests/forkserver.py`);
 a test of start-up, imports, signals or environment variables says `fresh=True` and gets a new interpreter, and so does
-one test of each command. Whatever a command prints goes through `tests.outputs.check`, which fails on a traceback. Where
-a test calls `main` itself, errors reach the test, and pytest fails it for an error in a thread.
+one test of each command. Whatever a command prints goes through `tests.outputs.check`, which fails on a traceback, a
+library's warning or a line over 200 characters, unless the test names it. Where a test calls `main` itself, errors
+reach the test, and pytest fails it for an error in a thread.
 
 Each folder of `tests` is named after the package that it tests; `integration` holds tests of whole commands, with real
 data and a real store, and `cluster` those that need Slurm, Ray and PostgreSQL. `trained` and `swept` are one run and one
@@ -26,7 +27,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,8 +37,8 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from pipeline import config
-from pipeline.collector import collect_seldom
 from pipeline.command import run_command
+from pipeline.process.collector import collect_seldom
 from tests import outputs
 from tests.databases import copy_for_new_stores, make_database
 from tests.forkserver import ForkServer
@@ -128,11 +129,19 @@ def fork_server(empty_database):
 def start_python(tmp_path, request):
     """Start `python *arguments` in the background; it doesn't outlive the test.
 
-    Returns a `subprocess.Popen`, or with `fresh=False` a `ForkedProcess`, which has the same methods.
+    Returns a `subprocess.Popen`, or with `fresh=False` a `ForkedProcess`, which has the same methods. Its `communicate`
+    checks what it printed; see `tests.outputs.check` for `allow`.
     """
     started = []
 
-    def start(*arguments: str, folder: Path = tmp_path, fresh: bool = False, new_session: bool = False, **more: str):
+    def start(
+        *arguments: str,
+        folder: Path = tmp_path,
+        fresh: bool = False,
+        new_session: bool = False,
+        allow: Mapping[str, str] | None = None,
+        **more: str,
+    ):
         environment = user_environment(**more)
         if fresh or more or not hasattr(os, "pidfd_open"):  # many variables are read by imports
             process = subprocess.Popen(
@@ -148,6 +157,14 @@ def start_python(tmp_path, request):
             server: ForkServer = request.getfixturevalue("fork_server")
             process = server.start(arguments, folder, environment, new_session)
         started.append(process)
+        read = process.communicate
+
+        def communicate(timeout: float | None = None) -> tuple[str, str]:
+            said = read(timeout=timeout)
+            outputs.check(*said, allow=allow, folder=folder)
+            return said
+
+        process.communicate = communicate
         return process
 
     yield start
@@ -166,18 +183,16 @@ def run_python(start_python):
     Args:
         fresh: in a new interpreter, and not in a fork that has imported torch and MLflow. So is what has environment
             variables of its own.
-        allow_traceback: why a traceback may be printed; without a reason it fails the test.
+        allow: what this command may print, with the reason; see `tests.outputs.check`.
     """
 
-    def run(*arguments: str, timeout: float = 240, allow_traceback: str = "", **more):
+    def run(*arguments: str, timeout: float = 240, **more):
         process = start_python(*arguments, **more)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        if not allow_traceback:
-            outputs.check(stdout, stderr)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     return run
@@ -198,7 +213,7 @@ def call_command(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             run_command(main)
         said = capsys.readouterr()
-        outputs.check(said.out, said.err)
+        outputs.check(said.out, said.err, folder=tmp_path)
         return SimpleNamespace(code=end.value.code, out=said.out, err=said.err)
 
     return call
@@ -226,7 +241,7 @@ def _finished(made_once, name: str, arguments: Sequence[str]) -> SimpleNamespace
             command, cwd=folder / "work", env=user_environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        outputs.check(done.stdout, done.stderr)
+        outputs.check(done.stdout, done.stderr, folder=folder)
         (folder / "stdout").write_text(done.stdout)
         (folder / "stderr").write_text(done.stderr)
 

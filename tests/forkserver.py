@@ -132,7 +132,7 @@ class ForkServer:
         socket.send_fds(self._control, [json.dumps(request).encode()], [write for _, write in pipes])
         for _, write in pipes:
             os.close(write)
-        return ForkedProcess(*(open(read) for read, _ in pipes))
+        return ForkedProcess(*(open(read, encoding="utf-8") for read, _ in pipes))
 
     def close(self) -> None:
         self._control.close()
@@ -156,7 +156,9 @@ def get_ready(database: Path) -> dict[str, str]:
     assert not COMMANDS & sys.modules.keys()
     Plugins.instance()  # Hydra looks for its plugins
     copy_for_new_stores(database)
-    threads = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+    threads = [
+        Path(f"/proc/self/task/{task}/comm").read_text(encoding="utf-8") for task in os.listdir("/proc/self/task")
+    ]
     assert len(threads) == 1, threads
     sys.path.remove(os.getcwd())  # of `python -m`
     gc.collect()

@@ -1,11 +1,32 @@
-"""What no command may print, whatever it does: the traces of an error that nobody handled."""
+"""What no command may print, whatever it does: an unhandled error, a library's warning, a line that nobody reads."""
 
-# `Exception ignored in` is what Python prints of errors in finalizers, and it prints no `Traceback` for all of them.
-FAULTS = ("Traceback (most recent call last)", "Exception in thread", "Exception ignored in")
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+# By the name under which a test allows it.
+FAULTS = {
+    # `Exception ignored in` is what Python prints of errors in finalizers, and it prints no `Traceback` for all of them.
+    "traceback": re.compile(r"Traceback \(most recent call last\)|Exception in thread|Exception ignored in"),
+    # Of Python's `warnings`, of MLflow's log and of torch's C++ code.
+    "warning": re.compile(r"\w+Warning: |^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d WARNING |^\[W\d+ ", re.MULTILINE),
+    "long line": re.compile(r"^[^\n]{201,}$", re.MULTILINE),
+}
 
 
-def check(*texts: str) -> None:
-    """Fail where a command's output holds an unhandled error."""
+def check(*texts: str, allow: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    """Fail where a command's output holds a fault that the test doesn't name.
+
+    Args:
+        texts: its stdout and stderr.
+        allow: names of faults, each with the reason why this command may print it.
+        folder: where the command ran; its path doesn't count towards a line's length.
+    """
+    unknown = set(allow or ()) - set(FAULTS)
+    assert not unknown, f"no such fault: {unknown}"
     for text in texts:
-        for fault in FAULTS:
-            assert fault not in text, text
+        shown = text if folder is None else text.replace(str(folder), ".")
+        for name, pattern in FAULTS.items():
+            if name not in (allow or ()):
+                found = pattern.search(shown)
+                assert found is None, f"{name}: {found.group()[:300]}\n{text}"

@@ -57,5 +57,5 @@ def test_a_background_process_is_read_line_by_line_and_killed(start_python):
 def test_an_unhandled_error_in_what_is_printed_fails_the_test(run_python, program):
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         run_python("-c", program)
-    assert "ZeroDivisionError" in run_python("-c", program, allow_traceback="it is looked for").stderr
+    assert "ZeroDivisionError" in run_python("-c", program, allow={"traceback": "it is looked for"}).stderr
     outputs.check("an ordinary line")

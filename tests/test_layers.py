@@ -14,7 +14,7 @@ LONGEST_MODULE = 250
 MOST_FILES_AT_THE_TOP = 10
 
 # Each package of `pipeline`, and what it may import of the others. `commands` are the modules at the top, but for those
-# that everything may import: `errors` and `collector`.
+# that everything may import: `errors` and `process`.
 MAY_IMPORT = {
     "recipe": set(),
     "models": set(),
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "reproduction": {"config", "data", "models", "engine", "tracking", "run"},
     "commands": {"recipe", "config", "engine", "tracking", "analysis", "run", "sweep", "reproduction"},
 }
-FOR_ALL = {"errors", "collector"}
+FOR_ALL = {"errors", "process"}
 
 # Which packages may import a framework, anywhere in a file.
 FRAMEWORKS = {

@@ -58,7 +58,7 @@ def seconds(*command: str, folder: str, until: str = "") -> tuple[float, float]:
     """Return how long a command in `folder` takes until it prints a line with `until` on stderr, and to its exit."""
     started = time.perf_counter()
     lines, reached = [], 0.0
-    with open(f"{folder}/stdout", "w") as stdout:
+    with open(f"{folder}/stdout", "w", encoding="utf-8") as stdout:
         process = subprocess.Popen(
             command, cwd=folder, env=clean_environment(), stdout=stdout, stderr=subprocess.PIPE, text=True
         )

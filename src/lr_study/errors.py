@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 from lr_study.masking import mask_passwords
 
 # The most characters of a reason.
-LONGEST_REASON = 240
+LONGEST_REASON = 120
 # What the system said, somewhere in the long texts that network libraries and databases make of it.
 _SYSTEM = re.compile(
     r"Connection refused|timed out|Name or service not known|Network is unreachable|disk is full"
@@ -27,7 +27,7 @@ def reason_of(error: BaseException) -> str:
     """Say in one line why `error` was raised.
 
     Returns:
-        The first line of its innermost cause, without a full stop and without passwords, at most 240 characters; the
+        The first line of its innermost cause, without a full stop and without passwords, at most 120 characters; the
         name of the class where there is no text. Of a longer line only what the system said, if that is in it.
     """
     # A pool of processes adds the worker's traceback as a cause, whose text is many lines.

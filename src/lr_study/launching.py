@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from lr_study.cell_loader import CellLoader
 from lr_study.errors import reason_of
+from lr_study.interruption import raise_if_signalled
 from lr_study.stored_study import StoredStudy
 from lr_study.trial import TrialAddress
 from lr_study.trial_task import TrialTask
@@ -62,10 +63,11 @@ class Launching:
         self._task.jobs = {number: job.address for number, job in numbered}
         self._loader.know([job.stored.cell for job in jobs])
         returned, error = self._launch(jobs, self.next_job, everywhere)
+        raise_if_signalled()
         self.next_job += len(jobs)
         if error is not None:
             log.warning(
-                "The launcher failed (%s). Its unfinished trials are run again, one at a time.", reason_of(error)
+                "The launcher failed (%s).\nIts unfinished trials are run again, one at a time.", reason_of(error)
             )
         for number, job in numbered:
             if not job.stored.is_running(job.address):

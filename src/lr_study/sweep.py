@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lr_study.errors import SweepRequestError, reason_of
 from lr_study.hooks import Hooks, Outcome, Sweep
+from lr_study.interruption import ending_on_signals
 from lr_study.masking import mask_passwords, mask_tree
 from lr_study.process import command_line
 from lr_study.space import Request, read_request
@@ -60,10 +59,10 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     try_out(request, options)
     hooks.check(request.cells)  # last, since an app may build what every cell asks for
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if shared else only_driver(folder, name, url), _terminable():
+    with contextlib.nullcontext() if shared else only_driver(folder, name, url), ending_on_signals():
         # As Hydra's own sweepers do, but without passwords.
         saved = OmegaConf.create(mask_tree(OmegaConf.to_container(config)))
-        (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved))
+        (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved), encoding="utf-8")
         if afresh:
             Path(url).unlink(missing_ok=True)
             open_storage.cache_clear()
@@ -165,17 +164,3 @@ def _without_secrets(config: DictConfig) -> DictConfig:
             for text in copy.hydra.overrides.hydra
         ]
     return copy
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, which a batch system sends before it takes the machine, end the sweep in order: exit code 143."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

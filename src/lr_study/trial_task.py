@@ -20,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from lr_study.interruption import raise_if_signalled
 from lr_study.masking import mask_passwords
 from lr_study.process import is_alive, is_this_process, repeating, this_process
 from lr_study.storage import open_storage, write_with_retries
@@ -69,6 +70,7 @@ class TrialTask:
         except (TrialPruned, OptunaTrialPruned):
             pruned = True
         except (Exception, SystemExit) as caught:
+            raise_if_signalled()  # it is no fault of the trial, whatever a library made of it
             error = mask_passwords("".join(traceback.format_exception_only(caught)).strip())
             trial.set_attributes(traceback=mask_passwords(traceback.format_exc(limit=-8)))
         except TrialAbandoned:

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     advice = advise(question, _analyse_evidence(options, question.from_batch))
     if options.json:
         try:
-            Path(options.json).write_text(json.dumps(asdict(advice), indent=2) + "\n")
+            Path(options.json).write_text(json.dumps(asdict(advice), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise RequestError(f"--json={options.json}: it can't be written ({error.strerror}).") from None
     print_advice(advice, options.sweep or options.table)

@@ -1,12 +1,11 @@
 """What every command does around its work: exit codes, errors in one or two lines, common options.
 
-Exit codes: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted; 143 terminated.
+Exit codes: 0 done; 1 the work failed; 2 the request was wrong; 129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM.
 """
 
 import argparse
 import os
 import re
-import signal
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -16,33 +15,54 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_study import SweepFailedError
+from lr_study.interruption import ending_on_signals, raise_if_signalled
 from lr_study.masking import mask_passwords
-from pipeline.collector import collect_seldom
 from pipeline.errors import RequestError, RunError, request_error_behind
+from pipeline.process import streams
+from pipeline.process.collector import collect_seldom
 from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
     """Run `main` and leave the process with the exit code that says how it went."""
+    streams.make_safe()
     # Without this Hydra prints up to 14 lines and exits with 1; with it, its errors reach the `except` below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # MLflow must not report usage over the network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(143))
     collect_seldom()
+    code: str | int | None = 0
     try:
-        main()
+        with ending_on_signals():
+            _run(main)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    except SystemExit as ended:
+        code = ended.code
+    sys.stdout.flush()
+    if not code and (lost := streams.write_error()) is not None:
+        print(f"The output could not be written: {lost.strerror}.", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _run(main: Callable[[], object]) -> None:
+    """Run `main`, and raise SystemExit with a message printed for each error that has one."""
+    try:
+        main()
     except (SweepFailedError, RunError) as error:
         print(mask_passwords(str(error)), file=sys.stderr)
         sys.exit(1)
     except (HydraException, OmegaConfBaseException, RequestError, ValueError) as error:
+        raise_if_signalled()
         if (message := request_message(error)) is None:
             raise
         exit_with_request_error(message)
-    sys.exit(0)
+    except Exception:
+        raise_if_signalled()  # a library may have turned the signal into another error
+        raise
+    raise_if_signalled()
 
 
 def add_store_arguments(parser: argparse.ArgumentParser) -> None:

@@ -100,7 +100,7 @@ def _file_of(path: str, workload: str) -> Path:
 
 def _write(path: Path, text: str) -> None:
     with _writable(path):
-        path.write_text(f"{text}\n")
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

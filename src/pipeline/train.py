@@ -10,6 +10,7 @@ from lr_study import Trial, TrialPruned, current_trial
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import Config, conf_dir, register, resolve
 from pipeline.config.checks import check_request
+from pipeline.process import streams
 from pipeline.run import worker
 
 register()
@@ -18,7 +19,9 @@ register()
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def main(cfg: DictConfig) -> float:
     """Train once, as `cfg` says, and return the objective."""
-    register()  # a sweep's worker process unpickles this function without running the line above
+    # A sweep's worker process unpickles this function, and runs neither the line above nor `run_command`.
+    register()
+    streams.make_safe()
     trial = current_trial()
     rank = 0
     try:

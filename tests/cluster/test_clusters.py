@@ -102,7 +102,7 @@ def test_under_slurm_a_trial_can_be_two_workers(tmp_path, run_python, slurm):
 def test_a_killed_worker_costs_its_own_trial_and_no_other(tmp_path, run_python, request, launcher):
     overrides, environment = launched(request, launcher)
     request_ = (APP, "-m", *SEARCH, *overrides, "hydra.sweeper.n_trials=6", "fails=kill")
-    done = run_python(*request_, allow_traceback="Ray reports a killed worker with one", **environment)
+    done = run_python(*request_, allow={"traceback": "Ray reports a killed worker with one"}, **environment)
     assert done.returncode == 0, done.stderr
     trials = journal_trials(tmp_path / "out" / "optuna.journal")
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE] * 2

@@ -22,7 +22,7 @@ def measure(command: Sequence[str], folder: Path, every: float = 0.5) -> Measure
     """Run `command` in `folder`, sampling memory `every` so many seconds."""
     log = folder / "output.log"
     started, peak = time.monotonic(), 0
-    with open(log, "w") as output:
+    with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
             peak = max(peak, sum(pss(pid) for pid in descendants(process.pid)))
@@ -48,7 +48,7 @@ def descendants(root: int) -> set[int]:
 def pss(pid: int) -> int:
     """Proportional set size in bytes: shared pages are divided among those who share them."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0

@@ -35,7 +35,7 @@ def test_the_main_job_answers_in_three_minutes_and_two_gigabytes(main_job, tmp_p
     assert all("noise_scale/trace" in run.data.metrics for run in runs if run.data.tags["status"] == "complete")
     (parent,) = store.client.search_runs([store.experiment_id], "tags.pipeline = 'sweep'")
     report = store.client.download_artifacts(parent.info.run_id, "report/report.json", str(tmp_path))
-    with open(report) as file:
+    with open(report, encoding="utf-8") as file:
         answer = json.load(file)
     best = {cell["batch"]: cell["best_lr"] for cell in answer["batches"]}
     assert list(best) == [4, 8, 16, 32, 64, 128, 256]

@@ -165,7 +165,7 @@ def test_a_forged_configuration_runs_no_code(uri, tmp_path):
     store = open_existing_store(uri, "lr-batch")
     real = id_of(uri, "tags.pipeline = 'run'")
     path = store.client.download_artifacts(real, "config/config.yaml", str(tmp_path))
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     mark = tmp_path / "ran"
     attacks = (
         text.replace("_target_: pipeline.models.MLP", f"_target_: os.system\n  _args_: ['touch {mark}']"),
@@ -185,7 +185,9 @@ def text(tracked):
     """The configuration of the one run."""
     uri = f"sqlite:///{tracked}/mlruns/mlflow.db"
     store = open_existing_store(uri, "lr-batch")
-    return Path(store.client.download_artifacts(id_of(uri, "tags.pipeline = 'run'"), "config/config.yaml")).read_text()
+    return Path(store.client.download_artifacts(id_of(uri, "tags.pipeline = 'run'"), "config/config.yaml")).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_no_variable_of_the_environment_is_sent_to_the_store_by_what_it_says(uri, text, tracked, monkeypatch):

@@ -89,7 +89,9 @@ def test_the_artifacts_hold_config_environment_curves_and_best_checkpoint(traine
 def test_the_machine_is_tracked_by_the_model_of_its_processor(trained, tmp_path):
     store, (run,) = runs(trained.folder)
     path = store.client.download_artifacts(run.info.run_id, "environment/machine.json", str(tmp_path))
-    assert json.loads(Path(path).read_text())["cpu"] == run.data.tags["device"] == environment.cpu_model()
+    assert (
+        json.loads(Path(path).read_text(encoding="utf-8"))["cpu"] == run.data.tags["device"] == environment.cpu_model()
+    )
 
 
 def test_a_run_that_fails_while_it_is_described_is_not_left_open(composed, tmp_path, monkeypatch):

@@ -168,7 +168,7 @@ def test_a_worker_that_fails_says_so_and_ends_the_run(run_python, tmp_path):
         "    return Failing(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
     )
     request = (*TRAIN, "model=custom", "model._target_=mine.make", "runtime.workers=2")
-    done = run_python(*request, allow_traceback="the model's own error")
+    done = run_python(*request, allow={"traceback": "the model's own error"})
     assert done.returncode == 1
     assert "MemoryError: none left" in done.stderr
     assert "Worker 1 of 2 failed (exit code 1)" in done.stderr
@@ -185,13 +185,13 @@ def test_torchrun_gives_the_same_run(run_python, tmp_path):
     assert two.data.params["runtime.workers"] == "2"
     for key in ("train/loss", "val/loss", "test/loss"):
         assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
-    refused = run_python(*TORCHRUN, "seed=-1", allow_traceback="torchrun's own")
+    refused = run_python(*TORCHRUN, "seed=-1", allow={"traceback": "torchrun's own"})
     assert refused.returncode == 1, "torchrun's own code"
     assert refused.stderr.count("seed=-1: it must be 0 or more.") == 1
-    refused = run_python(*TORCHRUN, "runtime.workers=3", allow_traceback="torchrun's own")
+    refused = run_python(*TORCHRUN, "runtime.workers=3", allow={"traceback": "torchrun's own"})
     assert "runtime.workers=3, and torchrun started 2." in refused.stderr
     sweep = (*TORCHRUN[:3], "-m", "pipeline.train", "-m", "seed=0,1")
-    refused = run_python(*sweep, allow_traceback="torchrun's own")
+    refused = run_python(*sweep, allow={"traceback": "torchrun's own"})
     assert "torchrun" in refused.stderr
     assert "runtime.workers=2" in refused.stderr
     assert len(tracked(tmp_path)) == 2

@@ -71,14 +71,14 @@ def took_ticket(folder: Path) -> bool:
 
 def note_process(count: int) -> None:
     log = Path("pids.log")
-    with open(log, "a") as file:
+    with open(log, "a", encoding="utf-8") as file:
         file.write(f"{os.getpid()}\n")
-    wait_until(lambda: len(set(log.read_text().split())) >= count, f"{count} processes")
+    wait_until(lambda: len(set(log.read_text(encoding="utf-8").split())) >= count, f"{count} processes")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="app_config")
 def main(cfg) -> float:
-    with open(cfg.log, "a") as log:
+    with open(cfg.log, "a", encoding="utf-8") as log:
         log.write(f"{cfg.size} {cfg.method.name} {cfg.seed} {cfg.x!r}\n")
     if cfg.tickets:
         wait_until(lambda: took_ticket(Path(cfg.tickets)), "a ticket")

@@ -37,7 +37,7 @@ class Watching(Hooks):
 
 def resident():
     """Memory that this process holds now, in bytes."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

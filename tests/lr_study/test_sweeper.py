@@ -153,7 +153,7 @@ def test_a_killed_worker_loses_its_own_trial_and_no_other(sweep):
 
 def test_a_sweep_whose_trials_all_fail_stops_after_its_first_wave(sweep):
     options = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=50", "fails=always")
-    done = sweep(*options, allow_traceback="the app leaves its errors to Hydra")
+    done = sweep(*options, allow={"traceback": "the app leaves its errors to Hydra"})
     assert done.returncode == 1
     assert "this seed is unlucky" in done.stderr
     assert len(runs(sweep.folder)) == 2
@@ -184,7 +184,7 @@ def test_a_second_driver_of_the_same_sweep_is_refused(sweep, tmp_path):
     overrides = ("x=interval(0.0,4.0)", "hydra.sweeper.n_trials=4", "tickets=tickets")
     with driver_of(tmp_path, *overrides) as first:
         wait_until(lambda: count_runs(tmp_path) == 1, "the first driver's first trial")
-        second = sweep(*overrides, allow_traceback="the app leaves its errors to Hydra")
+        second = sweep(*overrides, allow={"traceback": "the app leaves its errors to Hydra"})
         hand_out_tickets(tmp_path / "tickets", 4)
         assert first.wait(timeout=240) == 0
     assert second.returncode != 0
@@ -204,7 +204,7 @@ def test_a_second_driver_of_the_same_sweep_is_refused(sweep, tmp_path):
 )
 def test_a_wrong_request_is_refused_before_anything_is_written(sweep, override, message):
     options = (*override.split(), "hydra.sweeper.n_trials=3")
-    done = sweep(*options, allow_traceback="the app leaves its errors to Hydra")
+    done = sweep(*options, allow={"traceback": "the app leaves its errors to Hydra"})
     assert done.returncode != 0
     assert message in done.stderr
     assert list(sweep.folder.iterdir()) == []

@@ -43,7 +43,7 @@ def test_a_dirty_trees_difference_and_commit_are_logged(repository, tmp_path):
     assert run.is_sent
     client = open_store(target.uri, target.experiment).client
     assert client.get_run(run.id).data.tags["mlflow.source.git.commit"] == run_git(repository, "rev-parse", "HEAD")
-    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text()
+    difference = Path(client.download_artifacts(run.id, "source/git.diff", str(tmp_path))).read_text(encoding="utf-8")
     assert "-width = 1\n+width = 2\n" in difference
     assert "+class Net: ...\n" in difference
 

@@ -283,7 +283,7 @@ def test_the_command_trains_to_the_end_without_a_server_and_sync_sends_the_run_l
     done = run_python(*request)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("can't be written") == 1
-    assert "to send it later" in done.stdout
+    assert "To send it later" in done.stdout
     away = run_python("-m", "pipeline.sync", "--tracking-uri", server.uri)
     assert away.returncode == 1
     assert "could not be sent" in away.stderr

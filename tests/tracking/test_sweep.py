@@ -46,7 +46,7 @@ def trial(target, value, model=None, status="complete"):
 
 def model_of(store, run_id, folder):
     folder.mkdir()
-    return Path(store.client.download_artifacts(run_id, "model/MLmodel", str(folder))).read_text()
+    return Path(store.client.download_artifacts(run_id, "model/MLmodel", str(folder))).read_text(encoding="utf-8")
 
 
 def test_the_model_of_the_best_trial_that_has_one_is_copied_to_the_sweep(own_target, store, parent, tmp_path):

@@ -112,7 +112,7 @@ def write_table(runs: Sequence[Run], path: Path) -> None:
     """Write `runs` as the CSV that `read_table` reads."""
     others = sorted({key for run in runs for key in run.other})
     columns = [key for key in asdict(runs[0]) if key != "other"] + others
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for run in runs:

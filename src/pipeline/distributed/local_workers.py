@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.popen_spawn_posix  # noqa: F401  (else imported in the middle of a run)
 import os
 import signal
 import sys

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.serialization.config  # noqa: F401  (else torch.save imports it in the middle of a run)
 from torch import Tensor
 
 from lr_study import reason_of

@@ -52,13 +52,12 @@ class Reporter:
 
     def done(self, result: FitResult, run: TrackedRun) -> None:
         """Print how the run has ended, and where it is tracked."""
-        uri = mask_passwords(run.target.uri)
-        where = (
-            f"MLflow run {run.id} in {uri} (browse: make ui)"
-            if run.is_sent
-            else f"what MLflow at {uri} lacks is kept in {run.spool.path} (to send it later: {run.target.sync_command})"
-        )
-        self.console.print(f"{result.status} after {result.steps} steps; {where}")
+        ended, uri = f"{result.status} after {result.steps} steps", mask_passwords(run.target.uri)
+        if run.is_sent:
+            self.console.print(f"{ended}; MLflow run {run.id} in {uri} (browse: make ui)")
+            return
+        self.console.print(f"{ended}; what MLflow at {uri} lacks is kept in {run.spool.path}")
+        self.console.print(f"To send it later: {run.target.sync_command}")
 
 
 def announce(config: Config, steps: int) -> None:

@@ -14,6 +14,7 @@ from pipeline.config import Config, as_dict, flatten
 from pipeline.data.stream import in_order
 from pipeline.engine import Evaluation, load_checkpoint
 from pipeline.engine.runtime import device_name
+from pipeline.process import imports
 from pipeline.run.workload import Workload
 from pipeline.tracking.environment import cpu_model, find_or
 from pipeline.tracking.run import TrackedRun
@@ -82,6 +83,7 @@ def draw_run_curves(run: TrackedRun, evaluations: Sequence[Evaluation]) -> None:
     """Store the run's curves as a figure."""
     if not evaluations:
         return
+    imports.wait()
     from pipeline.analysis.figures.learning_curves import save_learning_curves
 
     rows = [{"epoch": e.epoch, **e.metrics} for e in evaluations]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
 from pipeline.analysis.runs import CONFIRM
-from pipeline.collector import collect_as_usual
 from pipeline.config import Config, as_dict, as_yaml
 from pipeline.config.checks import check_request
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
+from pipeline.process.collector import collect_as_usual
 from pipeline.run import progress, recording, worker
 from pipeline.run.workload import Workload, build_workload
 from pipeline.tracking.run import TrackedRun, config_digest

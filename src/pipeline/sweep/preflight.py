@@ -1,9 +1,9 @@
 """Builds what a sweep's configurations ask for, before the first trial, and says what can't be built.
 
 The sweep's driver imports no torch, so other processes build. With hydra/launcher=cores these are the launcher's own
-worker processes, a share of the configurations each: they have torch and the data set loaded when their first trial
-comes. Elsewhere it is `python -m pipeline.sweep.preflight`, which reads the configurations as a JSON list on stdin and
-prints a JSON string, the first refusal, or null.
+worker processes, a share of the configurations each: they have torch, MLflow and the data set loaded when their first
+trial comes. Elsewhere it is `python -m pipeline.sweep.preflight`, which reads the configurations as a JSON list on
+stdin and prints a JSON string, the first refusal, or null.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lr_study.worker_processes import TARGET, workers
-from pipeline.collector import collect_seldom
 from pipeline.config import Config, as_dict, from_dict
 from pipeline.errors import RequestError
+from pipeline.process.collector import collect_seldom
+from pipeline.tracking.loading import load_mlflow
 
 
 def check_buildable(configs: Sequence[Config], launcher: Mapping[str, Any]) -> None:
@@ -37,26 +37,22 @@ def _ask_workers(configs: Sequence[Config], launcher: Mapping[str, Any]) -> list
     # Every worker gets one at least: trials run on all of them, and a second build beside the first costs no time.
     shares = [configs[i::count] or configs[:1] for i in range(count)]
     answers = workers(launcher["n_jobs"], "generator")(delayed(build_and_import)(share) for share in shares)
-    _import_tracking(configs[0].tracking.uri)  # the driver needs it too, and would only wait now
+    _load_mlflow(configs[0].tracking.uri)  # the driver needs it too, and would only wait now
     return list(answers)
 
 
 def build_and_import(configs: Sequence[Config]) -> str | None:
-    """The first refusal or None; goes on importing, in a thread, what a first trial needs beside the build."""
+    """The first refusal or None; also imports MLflow, which a first trial would wait for."""
     collect_seldom()
     message = first_refusal(configs)
     if message is None:
-        uri = configs[0].tracking.uri
-        threading.Thread(target=_import_tracking, args=[uri], name="importing MLflow", daemon=True).start()
+        _load_mlflow(configs[0].tracking.uri)
     return message
 
 
-def _import_tracking(uri: str) -> None:
-    with contextlib.suppress(ImportError):  # the trial itself says what is missing
-        import pipeline.tracking.spool.uploader  # noqa: F401
-        from pipeline.tracking.store import import_for
-
-        import_for(uri)
+def _load_mlflow(uri: str) -> None:
+    with contextlib.suppress(Exception):  # the first trial meets it again, and says what is missing
+        load_mlflow(uri)
 
 
 def _ask_process(configs: Sequence[Config]) -> str | None:
@@ -64,7 +60,8 @@ def _ask_process(configs: Sequence[Config]) -> str | None:
         [sys.executable, "-m", "pipeline.sweep.preflight"],
         input=json.dumps([as_dict(config) for config in configs]),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         # This process's import path: the working directory is on it.
         env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
         check=False,

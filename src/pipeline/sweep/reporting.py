@@ -28,8 +28,8 @@ def write_report(store: Store, sweep: str, parent_id: str) -> dict[str, Answer]:
         for name, (answer, runs) in answers.items():
             folder, title = Path(scratch) / workload_file_name(name), f"{sweep} {name}".strip()
             save_figures(answer, runs, folder)
-            (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n")
-            (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url))
+            (folder / "report.json").write_text(json.dumps(to_json(answer), indent=2) + "\n", encoding="utf-8")
+            (folder / "report.html").write_text(render_page(answer, runs, title, store.run_url), encoding="utf-8")
             descriptions.append(f"## {name}\n\n{to_markdown(answer)}" if name else to_markdown(answer))
             # MLflow's names of metrics may not hold `=`.
             metric = "best_lr/" + re.sub(r"[^\w. /-]+", ":", name) if name else "best_lr"

@@ -68,7 +68,7 @@ def cpu_model() -> str:
 def _cpuinfo() -> dict[str, str]:
     """Read what Linux says of the first processor; on large machines, to read about all takes seconds."""
     try:
-        with open(CPUINFO, errors="replace") as file:
+        with open(CPUINFO, encoding="utf-8", errors="replace") as file:
             lines = list(itertools.takewhile(str.strip, file))
     except OSError:
         return {}

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from lr_study.masking import mask_passwords
 from pipeline.errors import RunError
+from pipeline.process import imports
 from pipeline.tracking import environment, git
 from pipeline.tracking.spool.background import BackgroundUploader
 from pipeline.tracking.spool.spool import Record, Spool
@@ -144,6 +145,7 @@ class TrackedRun:
             example: images, a NumPy array [n, channels, height, width] of float32.
             output: the network's output for them, [n, classes].
         """
+        imports.wait()
         import mlflow.pytorch
         from mlflow.models import infer_signature
 

@@ -57,12 +57,6 @@ class Store:
         return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
-def import_for(uri: str) -> None:
-    """Import now what MLflow imports when it opens the store at `uri`: 0.6 s for a database."""
-    if not is_server(uri):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-
 @functools.lru_cache(maxsize=4)
 def open_store(uri: str, experiment: str) -> Store:
     """Connect to the store at `uri`, and create database and experiment if they are missing.

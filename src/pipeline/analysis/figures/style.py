@@ -66,7 +66,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
     figure.savefig(png)
     figure.set_layout_engine("none")  # saving the PNG has laid it out; with fifty panels a second time takes seconds
-    svg.write_text(to_svg(figure))
+    svg.write_text(to_svg(figure), encoding="utf-8")
     return [png, svg]
 
 

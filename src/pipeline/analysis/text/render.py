@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 from pipeline.analysis.text.summary import summary
+from pipeline.process.streams import in_encoding
 
 COLORS = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
 
@@ -22,7 +23,8 @@ def print_answer(answer: Answer, title: str) -> None:
         is_number = position < len(head) - len(JUDGED_RULES)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows(answer):
-        table.add_row(*(Text(cell, style=COLORS.get(cell.partition(" ")[0], "")) for cell in row))
+        cells = (in_encoding(cell, console.encoding) for cell in row)
+        table.add_row(*(Text(cell, style=COLORS.get(cell.partition(" ")[0], "")) for cell in cells))
     console.print(table)
     for line in summary(answer):
         console.print(line)

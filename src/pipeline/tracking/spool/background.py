@@ -1,5 +1,6 @@
 """The thread that sends a run's spool to MLflow during the run, so that training never waits for MLflow."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
+from pipeline.process import imports
+from pipeline.tracking.loading import load_mlflow
 from pipeline.tracking.spool.progress import Progress
 from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.target import TrackingTarget, sqlite_path
@@ -48,6 +51,7 @@ class BackgroundUploader:
         self._is_sent = False
         self._stopping = False
         self._changed = threading.Condition()
+        imports.begin()
         # A daemon, so that a server that hangs can't keep the process alive.
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -73,12 +77,17 @@ class BackgroundUploader:
         return self._is_sent
 
     def _work(self) -> None:
+        try:
+            # In this thread, since it takes a second or two: training goes on meanwhile.
+            with contextlib.suppress(Exception):  # the first attempt meets it again, and says what is missing
+                load_mlflow(self.target.uri)
+        finally:
+            imports.end()
         pause, sent_others = SEND_SECONDS, False
         while True:
             stopping = self._stopping
             try:
                 if self._uploader is None:
-                    # Imported here, since it takes a second: training goes on meanwhile.
                     from pipeline.tracking.spool.uploader import Uploader
 
                     self._uploader = Uploader(self.spool, self.target.uri, self._is_new)

@@ -22,7 +22,7 @@ class Progress:
     def load(cls, spool: Spool) -> "Progress":
         """Read the progress of `spool`."""
         try:
-            saved = json.loads(spool.path.with_suffix(".sent").read_text())
+            saved = json.loads(spool.path.with_suffix(".sent").read_text(encoding="utf-8"))
             if "aside" in saved:  # as earlier versions named it
                 saved["deferred"] = saved.pop("aside")
             return cls(**saved)
@@ -40,7 +40,7 @@ class Progress:
             deferred=[position for position in self.deferred if position < spool.size],
         )
         try:
-            arriving.write_text(json.dumps(dataclasses.asdict(on_disk)))
+            arriving.write_text(json.dumps(dataclasses.asdict(on_disk)), encoding="utf-8")
             os.replace(arriving, sent)
         except OSError:
             arriving.unlink(missing_ok=True)

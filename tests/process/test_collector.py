@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import atexit, gc
 atexit.register(lambda: print("left alone at the end:", gc.get_freeze_count() > 0))
-from pipeline.collector import collect_as_usual, collect_seldom
+from pipeline.process.collector import collect_as_usual, collect_seldom
 usual = gc.get_threshold()
 class Cycle:
     count = 0

@@ -1,0 +1,1 @@
+"""How a process of this project behaves: its streams, its imports, its garbage collector."""
