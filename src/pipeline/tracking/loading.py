@@ -2,10 +2,11 @@
 
 import importlib
 
-from pipeline.tracking.target import is_server
+from pipeline.tracking.target import TrackingTarget, is_server, sqlite_path
 
-# Of a database: 0.6 s.
-OF_DATABASES = ("mlflow.store.tracking.sqlalchemy_workspace_store", "alembic.command")
+OF_EVERY_STORE = ("pipeline.tracking.spool.uploader", "pipeline.tracking.spool.recovery")
+# 0.6 s
+OF_DATABASES = ("mlflow.store.tracking.sqlalchemy_workspace_store", "alembic.command", "alembic.config")
 
 
 def load_mlflow(uri: str) -> None:
@@ -15,10 +16,18 @@ def load_mlflow(uri: str) -> None:
         ImportError: MLflow, or the driver of a database, is missing.
         sqlalchemy.exc.ArgumentError: `uri` is no address.
     """
-    importlib.import_module("pipeline.tracking.spool.uploader")
+    for name in OF_EVERY_STORE if is_server(uri) else OF_EVERY_STORE + OF_DATABASES:
+        importlib.import_module(name)
     if not is_server(uri):
-        for name in OF_DATABASES:
-            importlib.import_module(name)
         from sqlalchemy.engine import make_url
 
         make_url(uri).get_dialect().import_dbapi()
+
+
+def create_database(target: TrackingTarget) -> None:
+    """Create the SQLite file of `target` if there is none, for which MLflow imports its migrations."""
+    path = sqlite_path(target.uri)
+    if path is not None and not path.exists():
+        from pipeline.tracking.store import open_store
+
+        open_store(target.uri, target.experiment)

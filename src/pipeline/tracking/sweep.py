@@ -12,6 +12,7 @@ from mlflow.utils import get_results_from_paginated_fn
 
 from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
+from pipeline.process import imports
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
 from pipeline.tracking.store import Store, store_errors
@@ -31,6 +32,7 @@ class ParentRun(TrackedRun):
         """Log the trials' common params, the sweep's cells and the environment, unless the sweep is resumed."""
         self.log_params(params, if_new=True)
         self.log_text(json.dumps(cells, indent=2), "config/cells.json", if_new=True)
+        imports.wait()  # Python imports a parser to read what is installed
         self.log_environment(if_new=True)
 
     def end(self, status: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
 from pipeline.process import imports
-from pipeline.tracking.loading import load_mlflow
+from pipeline.tracking.loading import create_database, load_mlflow
 from pipeline.tracking.spool.progress import Progress
 from pipeline.tracking.spool.spool import Spool
 from pipeline.tracking.target import TrackingTarget, sqlite_path
@@ -81,6 +81,7 @@ class BackgroundUploader:
             # In this thread, since it takes a second or two: training goes on meanwhile.
             with contextlib.suppress(Exception):  # the first attempt meets it again, and says what is missing
                 load_mlflow(self.target.uri)
+                create_database(self.target)
         finally:
             imports.end()
         pause, sent_others = SEND_SECONDS, False
