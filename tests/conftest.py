@@ -21,6 +21,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import contextlib
+import functools
 import gc
 import shutil
 import signal
@@ -144,27 +145,14 @@ def start_python(tmp_path, request):
     ):
         environment = user_environment(**more)
         if fresh or more or not hasattr(os, "pidfd_open"):  # many variables are read by imports
-            process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=new_session,
+            process = outputs.CheckedPython(
+                *arguments, folder=folder, allow=allow, env=environment, start_new_session=new_session
             )
         else:
             server: ForkServer = request.getfixturevalue("fork_server")
-            process = server.start(arguments, folder, environment, new_session)
+            check = functools.partial(outputs.check, allow=allow, folder=folder)
+            process = server.start(arguments, folder, environment, new_session, check)
         started.append(process)
-        read = process.communicate
-
-        def communicate(timeout: float | None = None) -> tuple[str, str]:
-            said = read(timeout=timeout)
-            outputs.check(*said, allow=allow, folder=folder)
-            return said
-
-        process.communicate = communicate
         return process
 
     yield start

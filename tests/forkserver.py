@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -53,9 +53,16 @@ COMMANDS = {f"pipeline.{name}" for name in ("train", "report", "advise", "reprod
 
 
 class ForkedProcess:
-    """A fork, with the part of `subprocess.Popen` that tests use; its streams are text."""
+    """A fork, with the part of `subprocess.Popen` that tests use; its streams are text, which `check` looks at."""
 
-    def __init__(self, status: IO[str], stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+    def __init__(
+        self,
+        status: IO[str],
+        stdout: IO[str] | None,
+        stderr: IO[str] | None,
+        check: Callable[..., None] = lambda *texts: None,
+    ) -> None:
+        self._check = check
         self._status = status
         self.stdout, self.stderr = stdout, stderr
         self.pid = int(status.readline())
@@ -88,6 +95,7 @@ class ForkedProcess:
         for stream in streams:
             stream.close()
         stdout, stderr = (texts[s].result() if s in texts else "" for s in (self.stdout, self.stderr))
+        self._check(stdout, stderr)
         return stdout, stderr
 
     def send_signal(self, number: int) -> None:
@@ -119,7 +127,12 @@ class ForkServer:
             )
 
     def start(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], new_session: bool = False
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        new_session: bool = False,
+        check: Callable[..., None] = lambda *texts: None,
     ) -> ForkedProcess:
         """Run what `python *arguments` runs, in `folder`; arguments start with -m, -c or a program's path."""
         request = {
@@ -132,7 +145,7 @@ class ForkServer:
         socket.send_fds(self._control, [json.dumps(request).encode()], [write for _, write in pipes])
         for _, write in pipes:
             os.close(write)
-        return ForkedProcess(*(open(read, encoding="utf-8") for read, _ in pipes))
+        return ForkedProcess(*(open(read, encoding="utf-8") for read, _ in pipes), check)
 
     def close(self) -> None:
         self._control.close()

@@ -1,8 +1,11 @@
 """What no command may print, whatever it does: an unhandled error, a library's warning, a line that nobody reads."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # By the name under which a test allows it.
 FAULTS = {
@@ -30,3 +33,18 @@ def check(*texts: str, allow: Mapping[str, str] | None = None, folder: Path | No
             if name not in (allow or ()):
                 found = pattern.search(shown)
                 assert found is None, f"{name}: {found.group()[:300]}\n{text}"
+
+
+class CheckedPython(subprocess.Popen[str]):
+    """`python *arguments` as a process in `folder`, whose `communicate` checks what it printed; see `check`."""
+
+    def __init__(self, *arguments: str, folder: Path, allow: Mapping[str, str] | None = None, **options: Any) -> None:
+        self._folder, self._allow = folder, allow
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+        super().__init__([sys.executable, *arguments], cwd=folder, **streams | options)
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        """Read both streams to their end, wait, and check."""
+        said = super().communicate(input, timeout)
+        check(*(text for text in said if text is not None), allow=self._allow, folder=self._folder)
+        return said

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
+TESTS = Path(__file__).resolve().parent
 LONGEST_MODULE = 250
 MOST_FILES_AT_THE_TOP = 10
 
@@ -143,3 +144,20 @@ def test_the_command_line_imports_neither_torch_nor_mlflow_nor_optuna():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert loaded.isdisjoint({"torch", "torchvision", "mlflow", "optuna", "sklearn", "scipy", "matplotlib"})
+
+
+def test_every_test_of_a_command_looks_at_what_it_prints():
+    """`subprocess` itself starts other programs alone; the commands start through `tests.outputs` or the fixtures."""
+    for path in sorted(TESTS.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("subprocess.run", "subprocess.Popen"):
+                continue
+            call = ast.unparse(node)
+            if "'pipeline." in call or "APP" in call or "pipeline.{" in call:
+                function = next(
+                    f
+                    for f in ast.walk(ast.parse(source))
+                    if isinstance(f, ast.FunctionDef) and f.lineno <= node.lineno <= f.end_lineno
+                )
+                assert "outputs.check(" in ast.unparse(function), f"{path}:{node.lineno}"

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from lr_study.storage import open_storage
 from pipeline.tracking.store import open_existing_store
+from tests import outputs
 from tests.cluster import servers
 from tests.lr_study.app import hand_out_tickets
 from tests.ports import free_ports
@@ -46,14 +47,7 @@ def drivers_of(url):
 
 
 def start(*command, folder, **environment):
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return outputs.CheckedPython(*command, folder=folder, env=os.environ | environment, stderr=subprocess.STDOUT)
 
 
 def ended(drivers, url, seconds=600):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import outputs
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -27,6 +29,7 @@ def measure(command: Sequence[str], folder: Path, every: float = 0.5) -> Measure
         while process.poll() is None:
             peak = max(peak, sum(pss(pid) for pid in descendants(process.pid)))
             time.sleep(every)
+    outputs.check(log.read_text(encoding="utf-8"), folder=folder)
     return Measured(process.returncode, log.read_text(), time.monotonic() - started, peak)
 
 

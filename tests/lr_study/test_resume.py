@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lr_study.storage import open_storage
+from tests import outputs
 from tests.lr_study.app import hand_out_tickets, wait_until
 from tests.lr_study.inprocess import multirun, table, trials_of
 from tests.lr_study.test_sweeper import count_runs
@@ -135,7 +136,9 @@ def kill_again_and_again(folder, command, shares):
             os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
     hand_out_tickets(folder / "tickets", 100)
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=240)
+    outputs.check(done.stdout, done.stderr, folder=folder)
+    return done
 
 
 @pytest.mark.long
@@ -186,12 +189,8 @@ def started(folder, *overrides):
     """Start a driver in the background, on a database in `folder`."""
     common = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed")
     storage = f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"
-    return subprocess.Popen(
-        [sys.executable, APP, "-m", *common, storage, *SEARCH, *overrides],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+    return outputs.CheckedPython(
+        APP, "-m", *common, storage, *SEARCH, *overrides, folder=folder, stdout=subprocess.DEVNULL
     )
 
 

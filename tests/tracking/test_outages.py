@@ -17,6 +17,7 @@ from pipeline.tracking.spool.background import BackgroundUploader
 from pipeline.tracking.spool.recovery import upload_unsent
 from pipeline.tracking.spool.spool import list_spools
 from pipeline.tracking.target import TrackingTarget
+from tests import outputs
 from tests.tracking.servers import Server
 
 pytestmark = pytest.mark.long  # servers take ten seconds to start
@@ -388,12 +389,7 @@ def test_a_full_disk_loses_nothing_while_the_server_answers(server, tmp_path):
 
 def test_a_full_disk_under_database_and_spool_fails_the_run_and_keeps_what_was_written(run_python, tmp_path):
     with small_disk(tmp_path / "mlruns") as fill:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.train", "budget.epochs=60"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = outputs.CheckedPython("-m", "pipeline.train", "budget.epochs=60", folder=tmp_path)
         spool = tmp_path / "mlruns" / "spool"
         while not any('"metrics"' in path.read_text() for path in spool.glob("*.jsonl")):
             assert process.poll() is None
