@@ -94,7 +94,7 @@ def test_the_command_that_a_run_prints_sends_it(make_target, tmp_path, monkeypat
     run = SimpleNamespace(target=target, spool=spool, is_sent=False, id=None)
     Reporter(total_steps=5).done(SimpleNamespace(status="complete", steps=5), run)
     said = capsys.readouterr().out
-    command = said[said.index("python -m pipeline.sync") : said.rindex(")")]
+    command = said[said.index("python -m pipeline.sync") :].strip()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     sync.main(shlex.split(command)[3:])
     assert list(runs(target)) == ["a"]
