@@ -17,7 +17,8 @@ from pipeline.distributed.torchrun import torchrun_rank
 from pipeline.errors import RequestError
 from pipeline.run import worker
 from pipeline.sweep.preflight import check_buildable
-from pipeline.tracking.target import TrackingTarget, check_location
+from pipeline.tracking.check import check_target
+from pipeline.tracking.target import TrackingTarget
 
 if TYPE_CHECKING:
     from lr_study.space import Cell
@@ -50,7 +51,7 @@ class SweepHooks(Hooks):
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
         for config in configs:
             check_request(config)
-        check_location(configs[0].tracking.uri)
+        check_target(TrackingTarget(configs[0].tracking.uri, configs[0].tracking.experiment))
         check_buildable(configs, cells[0].config.hydra.launcher)
         warn_linear_adam(configs[0])
 
@@ -73,8 +74,14 @@ class SweepHooks(Hooks):
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
         )
         self._started_at = time.monotonic()
+        parent = self._parent.id
+        try:
+            self._parent.check_accepted()
+        except RequestError:
+            self._parent.end("failed")
+            raise
         # While MLflow is away the parent has no id yet: the trials find it later, by the sweep's name.
-        return {"sweep.name": sweep.name, "sweep.parent": self._parent.id or "null"}
+        return {"sweep.name": sweep.name, "sweep.parent": parent or "null"}
 
     def wave_done(self, progress: Progress) -> None:
         """Show the progress: on a terminal by rewriting one line, elsewhere with a line now and then."""
@@ -122,7 +129,7 @@ class SweepHooks(Hooks):
     @contextlib.contextmanager
     def _or_later(self, otherwise: str) -> Iterator[None]:
         """Where MLflow is away, leave the block and say what has to wait: the trials themselves are recorded."""
-        from pipeline.tracking.store import StoreUnavailableError
+        from pipeline.tracking.faults import StoreUnavailableError
 
         try:
             yield
@@ -131,8 +138,9 @@ class SweepHooks(Hooks):
 
     def _store_with_all_records(self) -> "Store":
         """The store, once all that the trials recorded is in it; StoreUnavailableError if it can't be sent now."""
+        from pipeline.tracking.faults import store_errors
         from pipeline.tracking.spool.recovery import upload_unsent
-        from pipeline.tracking.store import open_store, store_errors
+        from pipeline.tracking.store import open_store
 
         with store_errors(self._target.uri):
             store = open_store(self._target.uri, self._target.experiment)
@@ -142,13 +150,13 @@ class SweepHooks(Hooks):
                 time.sleep(0.1)
                 sent = upload_unsent(self._target.spool, self._target.uri)
             if sent.failed:
-                raise ConnectionError(sent.failed[0][1])
+                raise sent.failed[0][1]
         return store
 
     def _report(self, store: "Store") -> None:
         from pipeline.analysis.text.render import print_answer
         from pipeline.sweep.reporting import write_report
-        from pipeline.tracking.store import StoreUnavailableError
+        from pipeline.tracking.faults import StoreUnavailableError
         from pipeline.tracking.sweep import copy_best_model, read_runs
 
         if (parent := self._parent.id) is None:

@@ -12,9 +12,10 @@ from mlflow.utils import get_results_from_paginated_fn
 
 from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
+from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
-from pipeline.tracking.store import Store, store_errors
+from pipeline.tracking.store import Store
 from pipeline.tracking.target import TrackingTarget
 
 RUNS_PER_PAGE = 1000
