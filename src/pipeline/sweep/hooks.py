@@ -65,7 +65,12 @@ class SweepHooks(Hooks):
         self._parent = ParentRun(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
-        self._parent.describe(common, [cell.name for cell in sweep.cells])
+        with contextlib.ExitStack() as until_open:
+            until_open.push(self._parent)  # an error in this block closes the run
+            self._parent.describe(common, [cell.name for cell in sweep.cells])
+            parent_id = self._parent.id
+            self._parent.check_accepted()
+            until_open.pop_all()
         self._keeps_model = config.tracking.log_model == "best"
         direction = sweep.config.hydra.sweeper.direction
         self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
@@ -74,14 +79,8 @@ class SweepHooks(Hooks):
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
         )
         self._started_at = time.monotonic()
-        parent = self._parent.id
-        try:
-            self._parent.check_accepted()
-        except RequestError:
-            self._parent.end("failed")
-            raise
         # While MLflow is away the parent has no id yet: the trials find it later, by the sweep's name.
-        return {"sweep.name": sweep.name, "sweep.parent": parent or "null"}
+        return {"sweep.name": sweep.name, "sweep.parent": parent_id or "null"}
 
     def wave_done(self, progress: Progress) -> None:
         """Show the progress: on a terminal by rewriting one line, elsewhere with a line now and then."""

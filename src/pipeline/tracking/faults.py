@@ -16,8 +16,8 @@ from pipeline.tracking.target import sqlite_path, sqlite_uri
 
 # MLflow's own words where the revision of a database's tables is not the one that the installed MLflow works with.
 _OTHER_SCHEMA = re.compile(r"database schema \(found version (\w+)")
-# MLflow's codes for the answers 401 and 403.
-_NO_ACCESS = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+# MLflow's codes for a server's answers that refuse access, and HTTP's.
+_NO_ACCESS = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
 # What SQLite, PostgreSQL, MySQL and OpenSSL say, and what mends it.
 _LASTING = {
     r"file is not a database": "Move that file away, or choose another tracking.uri.",
@@ -75,9 +75,9 @@ def lasting_fault(error: BaseException, uri: str) -> RequestError | None:
     if match := _OTHER_SCHEMA.search(text):
         return other_schema(uri, match.group(1))
     shown = mask_passwords(uri)
-    if getattr(error, "error_code", None) in _NO_ACCESS:
+    if (status := _NO_ACCESS.get(getattr(error, "error_code", ""))) is not None:
         return RequestError(
-            f"{shown}: the server refuses access ({reason_of(error)})."
+            f"{shown}: the server refuses access ({status})."
             "\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, as it asks for."
         )
     if isinstance(error, ModuleNotFoundError):

@@ -54,6 +54,7 @@ def create_run(store: Store, header: Record) -> str:
     elif "sweep" in header:
         parent = find_sweep(store, header["sweep"])
         if parent is None:
+            check_active(store.client.get_experiment(store.experiment_id), store.uri)
             raise LookupError(f"sweep {header['sweep']} isn't in MLflow yet")
         tags["mlflow.parentRunId"] = parent.info.run_id
     try:
