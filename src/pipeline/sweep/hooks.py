@@ -57,11 +57,15 @@ class SweepHooks(Hooks):
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Open the sweep's parent run; returns the overrides that tell each trial its id and the sweep's name."""
-        from pipeline.tracking.sweep import ParentRun
+        from pipeline.tracking.faults import StoreUnavailableError
+        from pipeline.tracking.sweep import ParentRun, check_known
 
         config = _task_config(sweep.cells[0].config)
         self._name = sweep.name
         self._target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
+        if sweep.finished_trials:
+            with contextlib.suppress(StoreUnavailableError):  # the report says what is missing
+                check_known(self._target, sweep.name, sweep.finished_trials)
         self._parent = ParentRun(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
@@ -121,7 +125,7 @@ class SweepHooks(Hooks):
         try:
             if outcome.status == "complete":
                 with self._or_later("The report has to wait: run the same command again then"):
-                    self._report(self._store_with_all_records())
+                    self._report(self._store_with_all_records(), outcome.progress)
         finally:
             self._parent.end(outcome.status)
 
@@ -152,7 +156,7 @@ class SweepHooks(Hooks):
                 raise sent.failed[0][1]
         return store
 
-    def _report(self, store: "Store") -> None:
+    def _report(self, store: "Store", progress: Progress) -> None:
         from pipeline.analysis.text.render import print_answer
         from pipeline.sweep.reporting import write_report
         from pipeline.tracking.faults import StoreUnavailableError
@@ -160,7 +164,8 @@ class SweepHooks(Hooks):
 
         if (parent := self._parent.id) is None:
             raise StoreUnavailableError("MLflow has no run of the sweep yet.")
-        for name, answer in write_report(store, self._name, parent).items():
+        finished = progress.finished - progress.failed
+        for name, answer in write_report(store, self._name, parent, finished).items():
             print_answer(answer, f"{self._name} {name}".strip())
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:

@@ -114,21 +114,31 @@ def open_for_reading(uri: str) -> MlflowClient:
     Raises:
         RequestError: there is no such database, MLflow can't use it, or it can't be reached; `uri` is no address.
     """
+    with read_errors(uri):
+        client = open_client(uri)
+    if client is None:
+        raise RequestError(
+            f"{sqlite_path(uri)}: no tracking database there.\nRun something first (make study), or set tracking.uri."
+        )
+    return client
+
+
+def open_client(uri: str) -> MlflowClient | None:
+    """Return a client for the store at `uri`, or None for a database file that isn't there; nothing is created.
+
+    Raises:
+        RequestError: MLflow can't use the database, or `uri` is no address.
+        Exception: a database can't be reached now.
+    """
     _silence_mlflow()
     path = sqlite_path(uri)
-    if path is None:
-        check_address(uri)
-        with read_errors(uri):
-            if not is_server(uri):
-                _connect(uri).close()  # MLflow itself would try for 90 s before it gave up
-            return MlflowClient(tracking_uri=uri)
-    if not path.is_file():
-        raise RequestError(
-            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
-        )
-    check_database(path)
-    with read_errors(uri):
-        return _sqlite_client(path)
+    if path is not None:
+        check_database(path)
+        return _sqlite_client(path) if path.is_file() else None
+    check_address(uri)
+    if not is_server(uri):
+        _connect(uri).close()  # MLflow itself would try for 90 s before it gave up
+    return MlflowClient(tracking_uri=uri)
 
 
 @contextlib.contextmanager
