@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "analysis": {"recipe"},
     "tracking": {"recipe", "analysis"},  # for the statuses and the table of runs
     "run": {"recipe", "config", "data", "distributed", "engine", "tracking", "analysis"},
-    "sweep": {"config", "distributed", "tracking", "analysis", "engine", "run"},
+    "sweep": {"recipe", "config", "distributed", "tracking", "analysis", "engine", "run"},
     "reproduction": {"config", "data", "models", "engine", "tracking", "run"},
     "commands": {"recipe", "config", "engine", "tracking", "analysis", "run", "sweep", "reproduction"},
 }

@@ -14,12 +14,14 @@ from rich.table import Table
 
 from pipeline.command import printable, run_command
 from pipeline.config import Config
+from pipeline.config.checks import check_request
 from pipeline.errors import RequestError
 from pipeline.recipe.statuses import CUT_SHORT
 from pipeline.reproduction.environment_diff import diff_data, diff_environment
 from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, diff_metrics
 from pipeline.reproduction.restore import restore_config
-from pipeline.tracking.target import DEFAULT_URI
+from pipeline.tracking.check import check_target
+from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
 
 if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On the run's own machine and versions the numbers must be equal bit for bit.
     tolerance = options.tolerance if options.tolerance is not None else 0.0 if rounds_alike else TOLERANCE
 
+    check_request(config)
+    check_target(TrackingTarget(uri, logged.experiment))
     from pipeline.run.training import run_training
 
     with no_local_artifacts(uri, options.trust):

@@ -8,11 +8,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
 from pipeline.command import run_command
 from pipeline.errors import RequestError, RunError
+from pipeline.tracking.faults import lasting_fault
 from pipeline.tracking.spool.spool import list_spools
-from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
+from pipeline.tracking.target import DEFAULT_URI, TrackingTarget, sqlite_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{sent.other_store} record(s) are for another store: give its --tracking-uri, or --all to send them here."
         )
     if sent.failed:
-        file, reason = sent.failed[0]
-        raise RunError(f"{len(sent.failed)} run(s) could not be sent, and are kept: {file.name} ({reason}).")
+        file, error = sent.failed[0]
+        what = f"{len(sent.failed)} run(s) could not be sent, and are kept: {file.name}"
+        if (fault := lasting_fault(error, uri)) is not None:
+            raise RequestError(f"{what}.\n{fault}")
+        raise RunError(f"{what} ({reason_of(error)}).")
     if sent.partial:
         file, reason = sent.partial[0]
         raise RunError(
@@ -67,7 +72,7 @@ def _default_uri(spool: Path | None) -> str:
     beside = None if spool is None else spool.absolute().parent / "mlflow.db"
     # A folder that was named is probably not for the database of the working directory.
     if beside is not None and (beside.exists() or not named):
-        return f"sqlite:///{beside}"
+        return sqlite_uri(beside)
     return named or DEFAULT_URI
 
 

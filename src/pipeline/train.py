@@ -12,6 +12,8 @@ from pipeline.config import Config, conf_dir, register, resolve
 from pipeline.config.checks import check_request
 from pipeline.process import streams
 from pipeline.run import worker
+from pipeline.tracking.check import check_target
+from pipeline.tracking.target import TrackingTarget
 
 register()
 
@@ -48,7 +50,10 @@ def train(config: Config, trial: Trial | None = None) -> float:
         RequestError: the request can't be carried out; nothing was written.
         TrialPruned: the sweep's pruner ended the trial.
     """
-    from pipeline.run.training import run_training
+    check_request(config)
+    if trial is None:  # a sweep has checked the place of all its trials
+        check_target(TrackingTarget(config.tracking.uri, config.tracking.experiment))
+    from pipeline.run.training import run_training  # imports torch: what is refused is refused before
 
     run, objective = run_training(config, trial)
     if trial is not None:

@@ -10,8 +10,9 @@ import pytest
 
 from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
+from pipeline.tracking.check import check_location
 from pipeline.tracking.store import open_existing_store, open_store
-from pipeline.tracking.target import check_location, is_server, sqlite_path
+from pipeline.tracking.target import is_server, sqlite_path
 
 
 def uri(folder):

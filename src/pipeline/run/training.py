@@ -1,4 +1,4 @@
-"""One training run from its configuration to its end in MLflow: check, build, open, train, log."""
+"""One training run from its configuration to its end in MLflow: build, open, train, log."""
 
 import contextlib
 import logging
@@ -8,7 +8,6 @@ from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
 from pipeline.analysis.runs import CONFIRM
 from pipeline.config import Config, as_dict, as_yaml
-from pipeline.config.checks import check_request
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
 from pipeline.process.collector import collect_as_usual
@@ -16,7 +15,7 @@ from pipeline.run import progress, recording, worker
 from pipeline.run.workload import Workload, build_workload
 from pipeline.tracking.run import TrackedRun, config_digest
 from pipeline.tracking.spool.resume import claim_resumable
-from pipeline.tracking.target import TrackingTarget, check_location
+from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.run")
 
@@ -27,15 +26,15 @@ def run_training(
     more_tags: Mapping[str, str] | None = None,
     last_evaluation: int | None = None,
 ) -> tuple[TrackedRun, float]:
-    """Check, train and track one run, which may be a sweep's `trial`; returns it, closed, and its objective.
+    """Train and track one run, which may be a sweep's `trial`; returns it, closed, and its objective.
+
+    The caller has checked the values in `config`, and the place of the run's records.
 
     It ends after `last_evaluation`, as a pruned trial does, or at the budget's end.
 
     Raises:
         RequestError: the request can't be carried out; nothing was written.
     """
-    check_request(config)
-    check_location(config.tracking.uri)
     in_sweep = trial is not None
     workload = build_workload(config, in_sweep, World(0, config.runtime.workers))
     total_steps = workload.plan.total_steps

@@ -17,7 +17,8 @@ from pipeline.distributed.torchrun import torchrun_rank
 from pipeline.errors import RequestError
 from pipeline.run import worker
 from pipeline.sweep.preflight import check_buildable
-from pipeline.tracking.target import TrackingTarget, check_location
+from pipeline.tracking.check import check_target
+from pipeline.tracking.target import TrackingTarget
 
 if TYPE_CHECKING:
     from lr_study.space import Cell
@@ -50,21 +51,30 @@ class SweepHooks(Hooks):
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
         for config in configs:
             check_request(config)
-        check_location(configs[0].tracking.uri)
+        check_target(TrackingTarget(configs[0].tracking.uri, configs[0].tracking.experiment))
         check_buildable(configs, cells[0].config.hydra.launcher)
         warn_linear_adam(configs[0])
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Open the sweep's parent run; returns the overrides that tell each trial its id and the sweep's name."""
-        from pipeline.tracking.sweep import ParentRun
+        from pipeline.tracking.faults import StoreUnavailableError
+        from pipeline.tracking.sweep import ParentRun, check_known
 
         config = _task_config(sweep.cells[0].config)
         self._name = sweep.name
         self._target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
+        if sweep.finished_trials:
+            with contextlib.suppress(StoreUnavailableError):  # the report says what is missing
+                check_known(self._target, sweep.name, sweep.finished_trials)
         self._parent = ParentRun(self._target, sweep.name)
         swept = {key for cell in sweep.cells for key in cell.choices} | {"optimizer.lr", "sweep.parent"}
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
-        self._parent.describe(common, [cell.name for cell in sweep.cells])
+        with contextlib.ExitStack() as until_open:
+            until_open.push(self._parent)  # an error in this block closes the run
+            self._parent.describe(common, [cell.name for cell in sweep.cells])
+            parent_id = self._parent.id
+            self._parent.check_accepted()
+            until_open.pop_all()
         self._keeps_model = config.tracking.log_model == "best"
         direction = sweep.config.hydra.sweeper.direction
         self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
@@ -74,7 +84,7 @@ class SweepHooks(Hooks):
         )
         self._started_at = time.monotonic()
         # While MLflow is away the parent has no id yet: the trials find it later, by the sweep's name.
-        return {"sweep.name": sweep.name, "sweep.parent": self._parent.id or "null"}
+        return {"sweep.name": sweep.name, "sweep.parent": parent_id or "null"}
 
     def wave_done(self, progress: Progress) -> None:
         """Show the progress: on a terminal by rewriting one line, elsewhere with a line now and then."""
@@ -115,14 +125,14 @@ class SweepHooks(Hooks):
         try:
             if outcome.status == "complete":
                 with self._or_later("The report has to wait: run the same command again then"):
-                    self._report(self._store_with_all_records())
+                    self._report(self._store_with_all_records(), outcome.progress)
         finally:
             self._parent.end(outcome.status)
 
     @contextlib.contextmanager
     def _or_later(self, otherwise: str) -> Iterator[None]:
         """Where MLflow is away, leave the block and say what has to wait: the trials themselves are recorded."""
-        from pipeline.tracking.store import StoreUnavailableError
+        from pipeline.tracking.faults import StoreUnavailableError
 
         try:
             yield
@@ -131,8 +141,9 @@ class SweepHooks(Hooks):
 
     def _store_with_all_records(self) -> "Store":
         """The store, once all that the trials recorded is in it; StoreUnavailableError if it can't be sent now."""
+        from pipeline.tracking.faults import store_errors
         from pipeline.tracking.spool.recovery import upload_unsent
-        from pipeline.tracking.store import open_store, store_errors
+        from pipeline.tracking.store import open_store
 
         with store_errors(self._target.uri):
             store = open_store(self._target.uri, self._target.experiment)
@@ -142,18 +153,19 @@ class SweepHooks(Hooks):
                 time.sleep(0.1)
                 sent = upload_unsent(self._target.spool, self._target.uri)
             if sent.failed:
-                raise ConnectionError(sent.failed[0][1])
+                raise sent.failed[0][1]
         return store
 
-    def _report(self, store: "Store") -> None:
+    def _report(self, store: "Store", progress: Progress) -> None:
         from pipeline.analysis.text.render import print_answer
         from pipeline.sweep.reporting import write_report
-        from pipeline.tracking.store import StoreUnavailableError
+        from pipeline.tracking.faults import StoreUnavailableError
         from pipeline.tracking.sweep import copy_best_model, read_runs
 
         if (parent := self._parent.id) is None:
             raise StoreUnavailableError("MLflow has no run of the sweep yet.")
-        for name, answer in write_report(store, self._name, parent).items():
+        finished = progress.finished - progress.failed
+        for name, answer in write_report(store, self._name, parent, finished).items():
             print_answer(answer, f"{self._name} {name}".strip())
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:

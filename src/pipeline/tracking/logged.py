@@ -12,9 +12,10 @@ from mlflow.exceptions import MlflowException
 
 from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError
+from pipeline.tracking.faults import read_errors
 from pipeline.tracking.remote import check_not_local, no_local_artifacts
 from pipeline.tracking.run import config_digest
-from pipeline.tracking.store import NOT_FOUND, open_for_reading, read_errors
+from pipeline.tracking.store import NOT_FOUND, open_for_reading
 from pipeline.tracking.target import is_server
 
 COMMIT = "mlflow.source.git.commit"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lr_study.masking import mask_passwords
-from pipeline.errors import RunError
+from pipeline.errors import RequestError, RunError
 from pipeline.process import imports
 from pipeline.tracking import environment, git
 from pipeline.tracking.spool.background import BackgroundUploader
@@ -29,7 +29,8 @@ class TrackedRun:
     """An open run. What is logged is written to a spool at once; a thread sends it to MLflow.
 
     Nothing here waits for MLflow, except `id` and `close`. Use it as a context manager: an exception closes the run as
-    FAILED, an interruption as KILLED.
+    FAILED, an interruption as KILLED. Where MLflow takes no run until the user does something, logging raises
+    RequestError.
 
     Args:
         parent: MLflow's id of the parent run.
@@ -80,6 +81,7 @@ class TrackedRun:
         self.spool = spool
         self.status = "complete"
         self.is_sent = False
+        self._is_quiet = quiet
         self.history: dict[str, dict[int, float]] = {}
         before = () if is_new else (record for record, _ in spool.read() if "metrics" in record)
         self._logged_before = {(key, record["step"]) for record in before for key in record["metrics"]}
@@ -98,10 +100,22 @@ class TrackedRun:
     ) -> None:
         if kind is None:
             self.close(self.status, "FINISHED")
+            self.check_accepted()
         elif issubclass(kind, Exception):
             self.close("failed", "FAILED")
         else:
             self.close("interrupted", "KILLED")
+
+    def check_accepted(self) -> None:
+        """Raise RequestError where MLflow is known to take no run until the user does something. Nothing waits for it.
+
+        A sweep's trials go on: the sweep itself is refused, or says so at its end.
+        """
+        if self._uploader.refusal is not None and not self._is_quiet:
+            raise RequestError(
+                f"{self._uploader.refusal}\nThe run is recorded in {self.spool.path.parent}."
+                f" Once that is done, this sends it: {self.target.sync_command}"
+            )
 
     def log_params(self, params: Mapping[str, Any], if_new: bool = False) -> None:
         """Log flat parameters; with `if_new`, only if this run's process created the run in MLflow."""
@@ -196,6 +210,7 @@ class TrackedRun:
             )
 
     def _record(self, record: Record, if_new: bool = False) -> None:
+        self.check_accepted()
         self.spool.append(record | {"if_new": True} if if_new else record)
 
 

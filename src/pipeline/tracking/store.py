@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
 
 # Set before MLflow is imported, which would otherwise reach out, and spend more time on it.
@@ -26,10 +26,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from pipeline.errors import RequestError, RunError
-from pipeline.tracking.target import check_address, is_server, server_page, sqlite_path
+from pipeline.errors import RequestError
+from pipeline.tracking.check import check_address, check_experiment
+from pipeline.tracking.database_file import check_database
+from pipeline.tracking.faults import deleted_experiment, read_errors
+from pipeline.tracking.target import artifact_folder, is_server, server_page, sqlite_path
 
 # Seconds that a writer waits for another one's transaction; SQLite's own default is five.
 BUSY_TIMEOUT = 120
@@ -37,10 +41,6 @@ BUSY_TIMEOUT = 120
 LONGEST_FOLDER = 50
 # MLflow's error code for a run or an experiment that isn't there.
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
-
-
-class StoreUnavailableError(RunError):
-    """MLflow can't be read or written now; it answered before."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +63,42 @@ def open_store(uri: str, experiment: str) -> Store:
 
     Processes that meet an incomplete SQLite database each try to complete it, and break it for good; readers and
     MLflow's own UI do so too. So the database is created in a file of another name, under a lock, and then renamed.
+
+    Raises:
+        RequestError: the database is damaged or of another version, or the experiment was deleted.
     """
-    _silence_migrations()
-    path = sqlite_path(uri)
-    if path is not None:
+    _silence_mlflow()
+    path, artifacts = sqlite_path(uri), artifact_folder(uri)
+    if path is not None and artifacts is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        artifacts = path.parent / "artifacts"
+        check_database(path)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 arriving = path.with_suffix(f".arriving-{os.getpid()}")
-                _experiment_id(MlflowClient(tracking_uri=f"sqlite:///{arriving}"), experiment, artifacts)
+                _create_tables(arriving, artifacts)
+                _experiment_id(_sqlite_client(arriving), experiment, artifacts, uri)
                 os.replace(arriving, path)
             client = _sqlite_client(path)
-            return Store(client, _experiment_id(client, experiment, artifacts), uri)
+            return Store(client, _experiment_id(client, experiment, artifacts, uri), uri)
     check_address(uri)
     with contextlib.nullcontext() if is_server(uri) else _database_lock(uri):
         client = MlflowClient(tracking_uri=uri)
-        folder = None if is_server(uri) else Path("mlruns/artifacts").absolute()
-        return Store(client, _experiment_id(client, experiment, folder), uri)
+        return Store(client, _experiment_id(client, experiment, artifacts, uri), uri)
 
 
 def open_existing_store(uri: str, experiment: str) -> Store:
     """Connect for reading: nothing is created.
 
     Raises:
-        RequestError: there is no such database or experiment, or the store can't be read.
+        RequestError: there is no such database or experiment, it was deleted, or the store can't be read.
     """
+    check_experiment(experiment)
     with read_errors(uri):
         client = open_for_reading(uri)
         found = client.get_experiment_by_name(experiment)
     if found is None:
         raise RequestError(f"{mask_passwords(uri)}: it has no experiment {experiment}.\nName another: --experiment.")
+    check_active(found, uri)
     return Store(client, found.experiment_id, uri)
 
 
@@ -101,48 +106,33 @@ def open_for_reading(uri: str) -> MlflowClient:
     """Return a client for the store at `uri`; nothing is created.
 
     Raises:
-        RequestError: there is no such database, `uri` is no address, or a database can't be reached.
+        RequestError: there is no such database, MLflow can't use it, or it can't be reached; `uri` is no address.
     """
-    _silence_migrations()
-    path = sqlite_path(uri)
-    if path is None:
-        check_address(uri)
-        with read_errors(uri):
-            if not is_server(uri):
-                _connect(uri).close()  # MLflow itself would try for 90 s before it gave up
-            return MlflowClient(tracking_uri=uri)
-    if not path.is_file():
+    with read_errors(uri):
+        client = open_client(uri)
+    if client is None:
         raise RequestError(
-            f"{path}: no tracking database there.\nRun something first (make study), or set tracking.uri."
+            f"{sqlite_path(uri)}: no tracking database there.\nRun something first (make study), or set tracking.uri."
         )
-    return _sqlite_client(path)
+    return client
 
 
-@contextlib.contextmanager
-def read_errors(uri: str) -> Iterator[None]:
-    """Turn any error inside the block into a RequestError that says why the store at `uri` can't be read."""
-    try:
-        yield
-    except RequestError:
-        raise
-    except Exception as error:  # of requests, urllib3, SQLAlchemy, a database's driver, MLflow …
-        raise RequestError(
-            f"{mask_passwords(uri)}: MLflow can't be read there ({reason_of(error)})."
-            "\nStart its server, or name another store: --tracking-uri."
-        ) from None
+def open_client(uri: str) -> MlflowClient | None:
+    """Return a client for the store at `uri`, or None for a database file that isn't there; nothing is created.
 
-
-@contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Turn any error inside the block into a StoreUnavailableError that says why the store at `uri` can't be used."""
-    try:
-        yield
-    except (RequestError, StoreUnavailableError):
-        raise
-    except Exception as error:  # of requests, urllib3, SQLAlchemy, MLflow, a cloud's client …
-        raise StoreUnavailableError(
-            f"MLflow at {mask_passwords(uri)} can't be used now ({reason_of(error)})."
-        ) from error
+    Raises:
+        RequestError: MLflow can't use the database, or `uri` is no address.
+        Exception: a database can't be reached now.
+    """
+    _silence_mlflow()
+    path = sqlite_path(uri)
+    if path is not None:
+        check_database(path)
+        return _sqlite_client(path) if path.is_file() else None
+    check_address(uri)
+    if not is_server(uri):
+        _connect(uri).close()  # MLflow itself would try for 90 s before it gave up
+    return MlflowClient(tracking_uri=uri)
 
 
 @contextlib.contextmanager
@@ -164,14 +154,43 @@ def _connect(uri: str) -> sqlalchemy.Connection:
     return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect()
 
 
+def _create_tables(path: Path, artifacts: Path) -> None:
+    """Create MLflow's tables, and its experiment `Default`, in a new SQLite file.
+
+    MLflow's client would take the working directory as the place of that experiment's artifacts, and put its name into
+    the SQL as it is, quotes and colons too.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(_sqlite_address(path), artifacts.as_uri())
+
+
 def _sqlite_client(path: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{path}?timeout={BUSY_TIMEOUT}")
+    return MlflowClient(tracking_uri=_sqlite_address(path))
 
 
-def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+def _sqlite_address(path: Path) -> str:
+    """Return the address by which MLflow opens the database file at `path`, which may have any name.
+
+    SQLite's own form of an address, `file:PATH`, can express each. Its slashes are quoted too: MLflow takes what stands
+    before a slash for a folder, and creates it.
+    """
+    database = f"file:{quote(os.fsencode(path), safe='')}"
+    url = sqlalchemy.URL.create("sqlite", database=database, query={"uri": "true", "timeout": str(BUSY_TIMEOUT)})
+    return url.render_as_string()
+
+
+def check_active(experiment: Experiment, uri: str) -> None:
+    """Raise RequestError for an experiment that was deleted: MLflow finds it by its name, and takes no runs for it."""
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise deleted_experiment(uri, experiment.name, experiment.experiment_id)
+
+
+def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None, uri: str) -> str:
     """Find or create the experiment; its artifacts lie in a folder of `artifacts`, or where the server puts them."""
     found = client.get_experiment_by_name(name)
     if found is not None:
+        check_active(found, uri)
         return found.experiment_id
     location = None if artifacts is None else (artifacts / folder_name(name)).as_uri()
     try:
@@ -197,7 +216,8 @@ def folder_name(experiment: str) -> str:
     return f"{plain}-{hashlib.sha256(experiment.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
 
 
-def _silence_migrations() -> None:
-    """Keep back what MLflow logs for a new database, and for each of its migrations."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils"):
+def _silence_mlflow() -> None:
+    """Keep back what MLflow logs for a new database and for its migrations, and the errors that it raises as well."""
+    for name in ("alembic", "mlflow.tracking", "mlflow.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

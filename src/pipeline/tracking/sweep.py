@@ -10,12 +10,15 @@ from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.utils import get_results_from_paginated_fn
 
+from lr_study.masking import mask_passwords
 from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
 from pipeline.process import imports
+from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
-from pipeline.tracking.store import Store, store_errors
+from pipeline.tracking.spool.spool import list_spools, read_header
+from pipeline.tracking.store import Store, open_client
 from pipeline.tracking.target import TrackingTarget
 
 RUNS_PER_PAGE = 1000
@@ -38,6 +41,32 @@ class ParentRun(TrackedRun):
     def end(self, status: str) -> None:
         """Close the run as `complete`, `failed` or `interrupted`."""
         self.close(status, {"complete": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
+
+
+def check_known(target: TrackingTarget, sweep: str, finished: int) -> None:
+    """Refuse to go on with a sweep, of which so many trials have `finished`, where MLflow has none of its runs.
+
+    They are looked for by the sweep's name, not by the store's address, which may change (a tunnel's port, say).
+
+    Raises:
+        RequestError: neither MLflow nor a spool that waits for it has a run of the sweep.
+        StoreUnavailableError: MLflow can't be asked now.
+    """
+    headers = [(path, read_header(path)) for path in list_spools(target.spool)]
+    waiting = [(path, header) for path, header in headers if header.get("tags", {}).get("sweep") == sweep]
+    if any(target.matches(header["store"], path.parent) for path, header in waiting):
+        return
+    with store_errors(target.uri):
+        client = open_client(target.uri)
+        found = None if client is None else client.get_experiment_by_name(target.experiment)
+        query = f"tags.sweep = '{_quoted(sweep)}'"
+        if client and found and client.search_runs([found.experiment_id], query, max_results=1):
+            return
+    raise RequestError(
+        f"sweep {sweep}: {finished} of its trials have finished, and the experiment {target.experiment} in MLflow at"
+        f" {mask_passwords(target.uri)} has no run of it."
+        "\nUse the tracking.uri and tracking.experiment that it began with, or another sweep.name to begin anew."
+    )
 
 
 def find_parent(store: Store, sweep: str) -> MlflowRun | None:

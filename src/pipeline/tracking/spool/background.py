@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from lr_study.errors import reason_of
 from lr_study.masking import mask_passwords
+from pipeline.errors import RequestError
 from pipeline.process import imports
+from pipeline.tracking.faults import lasting_fault
 from pipeline.tracking.loading import create_database, load_mlflow
 from pipeline.tracking.spool.progress import Progress
 from pipeline.tracking.spool.spool import Spool
@@ -35,7 +37,8 @@ class BackgroundUploader:
     """Sends `spool` until MLflow has all of it, or until the run has ended and MLflow doesn't answer.
 
     At the end it releases the spool's lock. `is_new` says that this process has just created the spool; `quiet` keeps
-    back the warnings that MLflow doesn't answer. `failure` is why the last attempt failed, or None.
+    back the warnings that MLflow doesn't answer. `failure` is why the last attempt failed, or None. `refusal` is a
+    failure that can't pass by itself, where MLflow has nothing of the run yet; no warning is given of it.
     """
 
     _failed_at = -float("inf")  # in this process, by any of its runs
@@ -44,6 +47,7 @@ class BackgroundUploader:
         self.spool = spool
         self.target = target
         self.failure: Exception | None = None
+        self.refusal: RequestError | None = None
         self._is_new = is_new
         self._warns = self._warns_of_artifacts = not quiet
         self._uploader: Uploader | None = None
@@ -95,10 +99,12 @@ class BackgroundUploader:
                 self._is_sent = self._uploader.send()
                 failure, pause = None, SEND_SECONDS
             except Exception as error:
-                failure, pause = error, 1.0 if self.failure is None else min(2 * pause, RETRY_SECONDS)
+                failure = lasting_fault(error, self.target.uri) or error
+                pause = 1.0 if self.failure is None else min(2 * pause, RETRY_SECONDS)
                 BackgroundUploader._failed_at = time.monotonic()
             with self._changed:
                 self._run_id, self.failure = self._uploader.run_id if self._uploader else None, failure
+                self.refusal = failure if isinstance(failure, RequestError) and self._run_id is None else None
                 self._changed.notify_all()
             self._warn_once()
             if self._is_sent or stopping:
@@ -114,19 +120,21 @@ class BackgroundUploader:
             self.spool.release()
 
     def _warn_once(self) -> None:
-        place = mask_passwords(self.target.uri)
-        if self.failure is not None and self._warns:
+        place, folder = mask_passwords(self.target.uri), self.spool.path.parent
+        if self.failure is not None and self.refusal is None and self._warns:
             self._warns = False
-            log.warning(
-                "MLflow at %s can't be written (%s).\nThe run goes on, recorded in %s; it is sent when MLflow answers.",
-                *(place, reason_of(self.failure), self.spool.path.parent),
-            )
+            if isinstance(self.failure, RequestError):
+                then = f"Once that is done, this sends it: {self.target.sync_command}"
+                log.warning("%s\nThe run goes on, recorded in %s. %s", self.failure, folder, then)
+            else:
+                then = f"The run goes on, recorded in {folder}; it is sent when MLflow answers."
+                log.warning("MLflow at %s can't be written (%s).\n%s", place, reason_of(self.failure), then)
         error = self._uploader.artifact_error if self._uploader else None
         if error is not None and self._warns_of_artifacts:
             self._warns_of_artifacts = False
             log.warning(
                 "MLflow at %s answers, but not all artifacts can be stored (%s).\nThey are kept in %s, and sent later.",
-                *(place, reason_of(error), self.spool.path.parent),
+                *(place, reason_of(error), folder),
             )
 
     def _send_others(self) -> None:

@@ -5,7 +5,7 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.tracking.spool.spool import Record
-from pipeline.tracking.store import NOT_FOUND, Store
+from pipeline.tracking.store import NOT_FOUND, Store, check_active
 
 
 class RunGoneError(Exception):
@@ -46,6 +46,7 @@ def create_run(store: Store, header: Record) -> str:
     Raises:
         LookupError: the trial's sweep isn't in MLflow yet: the sweep's spool has to be sent first.
         RunGoneError: the experiment isn't in MLflow any more.
+        RequestError: the experiment was deleted, and can be restored.
     """
     tags = dict(header["tags"]) | {"run_key": header["key"]}
     if "parent" in header:
@@ -53,6 +54,7 @@ def create_run(store: Store, header: Record) -> str:
     elif "sweep" in header:
         parent = find_sweep(store, header["sweep"])
         if parent is None:
+            check_active(store.client.get_experiment(store.experiment_id), store.uri)
             raise LookupError(f"sweep {header['sweep']} isn't in MLflow yet")
         tags["mlflow.parentRunId"] = parent.info.run_id
     try:
@@ -61,6 +63,7 @@ def create_run(store: Store, header: Record) -> str:
         )
     except MlflowException as error:
         if error.error_code != NOT_FOUND:
+            check_active(store.client.get_experiment(store.experiment_id), store.uri)
             raise
         raise RunGoneError(f"experiment {header['experiment']} isn't in MLflow any more") from error
     return str(run.info.run_id)

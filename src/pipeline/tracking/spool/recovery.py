@@ -12,7 +12,7 @@ from pipeline.tracking.target import TrackingTarget
 
 @dataclass
 class UploadSummary:
-    """What became of a folder of spools: ids of runs, numbers of spools, or (file, reason)."""
+    """What became of a folder of spools: ids of runs, numbers of spools, or (file, reason or error)."""
 
     runs: list[str] = field(default_factory=list)  # whose spools are in MLflow now
     closed: int = 0  # of these, had died and were closed as lost
@@ -20,7 +20,7 @@ class UploadSummary:
     resumable: int = 0  # in MLflow, but kept for resume=auto
     other_store: int = 0  # for another store than the given one
     partial: list[tuple[Path, str]] = field(default_factory=list)  # in MLflow except for some artifacts
-    failed: list[tuple[Path, str]] = field(default_factory=list)  # could not be sent
+    failed: list[tuple[Path, Exception]] = field(default_factory=list)  # could not be sent
 
 
 def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: bool = False) -> UploadSummary:
@@ -41,7 +41,7 @@ def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: boo
             else:
                 summary.other_store += 1
         except Exception as error:  # the other spools are sent all the same
-            summary.failed.append((path, reason_of(error)))
+            summary.failed.append((path, error))
         finally:
             spool.release()
     return summary

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils import validation
 
 from pipeline.tracking.spool.creation import RunGoneError
 from pipeline.tracking.spool.spool import Record, Spool
-from pipeline.tracking.store import NOT_FOUND, Store
+from pipeline.tracking.store import NOT_FOUND, Store, check_active
 
 log = logging.getLogger("pipeline.tracking")
 # MLflow's answers to a request that it will never take, however often it is repeated.
@@ -77,13 +77,16 @@ class RunWriter:
 
         Raises:
             RunGoneError, RunDeletedError: MLflow will take nothing more for this run.
+            RequestError: it will once the run's experiment, which was deleted, is restored.
         """
         if not isinstance(error, MlflowException) or error.error_code not in REFUSALS:
             return False
         # An answer without JSON comes from a proxy on the way to MLflow, which somebody may mend.
         if error.error_code == "BAD_REQUEST" and not isinstance(error, RestException):
             return False
-        if self.get_run().info.lifecycle_stage == "deleted":
+        run = self.get_run()
+        if run.info.lifecycle_stage == LifecycleStage.DELETED:
+            check_active(self.store.client.get_experiment(run.info.experiment_id), self.store.uri)
             raise RunDeletedError(f"run {self.run_id} was deleted")
         return True
 
