@@ -43,6 +43,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     import optuna
 
     from lr_study.build import directions_of, try_out
+    from lr_study.damage import naming_damage, refuse_damaged
     from lr_study.lease import only_driver
     from lr_study.storage import check_storage, is_database, open_storage, prepare_journal
     from lr_study.trial_task import TrialTask
@@ -57,10 +58,12 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     if not shared:
         url = os.path.abspath(url)  # workers may have another working directory
     check_storage(url)
+    if not afresh:
+        refuse_damaged(url)
     try_out(request, options)
     hooks.check(request.cells)  # last, since an app may build what every cell asks for
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if shared else only_driver(folder, name, url), _terminable():
+    with contextlib.nullcontext() if shared else only_driver(folder, name, url), _terminable(), naming_damage(url):
         # As Hydra's own sweepers do, but without passwords.
         saved = OmegaConf.create(mask_tree(OmegaConf.to_container(config)))
         (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved))

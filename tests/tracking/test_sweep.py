@@ -31,9 +31,9 @@ def parent(own_target):
         parent.end("complete")
 
 
-def trial(target, value, model=None, status="complete"):
+def trial(target, value, model=None, status="complete", number=0):
     """Log a trial of the sweep with this `value` and `model`."""
-    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "0"}
+    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": str(number)}
     with TrackedRun(target, "trial", tags) as run:
         told = {"batch": 64, "optimizer.lr": 0.1, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
         run.log_params(told)
@@ -138,6 +138,12 @@ def test_a_server_that_goes_away_during_a_report_gives_a_message_of_one_line(own
         read_runs(store, "s")
 
 
+def test_a_trial_that_was_run_again_counts_once_with_its_latest_run(own_target, store):
+    for number, value in ((0, 0.1), (1, 0.2), (1, 0.3)):
+        trial(own_target, value, number=number)
+    assert [run.value for run in read_runs(store, "s")[0]] == [0.1, 0.3]
+
+
 @pytest.fixture
 def written(monkeypatch):
     """Replace the report; the arguments of each call."""
@@ -150,7 +156,7 @@ def written(monkeypatch):
 def test_the_report_is_written_even_if_models_are_missing(own_target, hooks, written, caplog, models, said):
     caplog.set_level(logging.INFO)
     for value, model in enumerate(models):
-        trial(own_target, value, model)
+        trial(own_target, value, model, number=value)
     hooks._keeps_model = True
     hooks.ended(COMPLETE)
     assert len(written) == 1

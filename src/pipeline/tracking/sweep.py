@@ -66,7 +66,9 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
-    return [_as_run(child) for child in ended], {child.info.run_id: child.data.params for child in ended}
+    # The latest of each trial: where a damaged journal was cut back, Optuna gives the trials after the cut again.
+    latest = {(child.data.tags["study"], child.data.tags["trial"]): child for child in ended}.values()
+    return [_as_run(child) for child in latest], {child.info.run_id: child.data.params for child in latest}
 
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
