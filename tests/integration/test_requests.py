@@ -93,7 +93,13 @@ REFUSED_SWEEPS = [
     ("hydra.sweeper.widenings=-1", ["widenings=-1"]),
     ("hydra.sweeper.workers=0", ["workers=0"]),
     ("hydra.sweeper.direction=down", ["direction=down", "minimize or maximize"]),
+    ("hydra.sweeper.direction=maximize", ["direction=maximize", "the lower it is the better"]),
+    ("optimizer.lr=0.1,0.2 hydra.sweeper.direction=[maximize]", ["direction=['maximize']", "Leave this key out"]),
     ("hydra.sweeper.direction=[minimize,minimize]", ["no pruner works with 2 objectives"]),
+    (
+        "hydra.sweeper.direction=[minimize,minimize] hydra/sweeper/pruner=none hydra/sweeper/sampler=random",
+        ["direction=['minimize', 'minimize']", "one objective"],
+    ),
     ("hydra.sweeper.storage=/proc/version", ["/proc/version"]),
     ("hydra.sweeper.storage=/etc", ["/etc", "folder"]),
     ("hydra.sweeper.storage=/etc/passwd", ["/etc/passwd", "not an Optuna journal"]),

@@ -55,7 +55,6 @@ def test_the_model_of_the_best_trial_that_has_one_is_copied_to_the_sweep(own_tar
     assert copy_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
     assert model_of(store, parent.id, tmp_path / "best") == "second"
     assert store.client.get_run(parent.id).data.tags["model_of"] == runs[2].run_id
-    assert copy_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
 
 
 def test_a_sweep_whose_trials_have_no_model_gets_none(own_target, store, parent):
@@ -80,7 +79,7 @@ def test_best_lrs_are_logged_again_only_if_they_changed(store, parent, tmp_path)
 def hooks(own_target, parent):
     hooks = SweepHooks()
     hooks._target, hooks._name, hooks._parent = own_target, "s", parent
-    hooks._keeps_model, hooks._maximizes = False, False
+    hooks._keeps_model = False
     return hooks
 
 

@@ -48,6 +48,12 @@ class SweepHooks(Hooks):
         configs = [_task_config(cell.config) for cell in cells]
         if configs[0].resume is not None:
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
+        direction = cells[0].config.hydra.sweeper.direction
+        if direction not in ("minimize", ["minimize"]):
+            raise RequestError(
+                f"hydra.sweeper.direction={direction}: a run has one objective, and the lower it is the better."
+                "\nLeave this key out."
+            )
         for config in configs:
             check_request(config)
         check_location(configs[0].tracking.uri)
@@ -66,8 +72,6 @@ class SweepHooks(Hooks):
         common = {key: value for key, value in flatten(as_dict(config)).items() if key not in swept}
         self._parent.describe(common, [cell.name for cell in sweep.cells])
         self._keeps_model = config.tracking.log_model == "best"
-        direction = sweep.config.hydra.sweeper.direction
-        self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
         log.info(
             "sweep %s: %d cell(s), %d trials, %d of them done",
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
@@ -158,7 +162,7 @@ class SweepHooks(Hooks):
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:
             with self._or_later("The best trial's model has to wait: run the same command again then"):
-                kept = copy_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
+                kept = copy_best_model(store, parent, read_runs(store, self._name)[0])
                 if kept is None:
                     log.warning("No trial stored a model, so the sweep's run has none.")
                     return

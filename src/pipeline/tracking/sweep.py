@@ -150,14 +150,14 @@ def log_report(
         store.client.log_artifacts(run_id, folder, "report")
 
 
-def copy_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
+def copy_best_model(store: Store, run_id: str, runs: Sequence[Run]) -> tuple[str, int] | None:
     """Copy to the parent run `run_id` the model of the best of a sweep's `runs` that stored one.
 
     Returns:
         The id of that run, and the number of better runs, which stored no model; None if no run stored one.
     """
     finished = [run for run in runs if run.status == "complete" and run.run_id is not None and run.value == run.value]
-    ranked = sorted(finished, key=lambda run: run.value, reverse=maximize)
+    ranked = sorted(finished, key=lambda run: run.value)
     with store_errors(store.uri):
         for better, run in enumerate(ranked):
             assert run.run_id is not None
