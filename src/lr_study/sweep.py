@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from lr_study.cell_loader import replicate_values
 from lr_study.errors import SweepRequestError, reason_of
 from lr_study.hooks import Hooks, Outcome, Sweep
 from lr_study.masking import mask_passwords, mask_tree
@@ -37,6 +38,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     config = _without_secrets(config)
     options = config.hydra.sweeper
     request = read_request(config, context.config_loader, arguments)
+    replicates = replicate_values(context.config_loader, config, request)
     hooks: Hooks = Hooks() if options.hooks is None else instantiate(options.hooks)
 
     # Optuna takes half a second to import, too long for a request that is refused before this.
@@ -61,7 +63,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     if not afresh:
         refuse_damaged(url)
     try_out(request, options)
-    hooks.check(request.cells)  # last, since an app may build what every cell asks for
+    hooks.check(request.cells, replicates)  # last, since an app may build what every cell asks for
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext() if shared else only_driver(folder, name, url), _terminable(), naming_damage(url):
         # As Hydra's own sweepers do, but without passwords.

@@ -5,7 +5,8 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
 
@@ -35,7 +36,7 @@ class SweepHooks(Hooks):
 
     _reported_at = 0.0  # when the last line of progress was logged
 
-    def check(self, cells: Sequence["Cell"]) -> None:
+    def check(self, cells: Sequence["Cell"], replicates: Sequence[Any]) -> None:
         """Refuse the sweep where any cell can't be trained: values, tracking target, data, model, optimizer."""
         if (place := torchrun_rank()) is not None:
             rank, size = place
@@ -54,7 +55,9 @@ class SweepHooks(Hooks):
                 f"hydra.sweeper.direction={direction}: a run has one objective, and the lower it is the better."
                 "\nLeave this key out."
             )
-        for config in configs:
+        key = cells[0].config.hydra.sweeper.replicate_key
+        repeated = [replace(configs[0], **{key: value}) for value in replicates if key in vars(configs[0])]
+        for config in [*configs, *repeated]:
             check_request(config)
         check_location(configs[0].tracking.uri)
         check_buildable(configs, cells[0].config.hydra.launcher)
