@@ -4,11 +4,11 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lr_study import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
 from lr_study.worker_processes import dismiss_workers
@@ -21,7 +21,7 @@ from pipeline.sweep.preflight import check_buildable
 from pipeline.tracking.target import TrackingTarget, check_location
 
 if TYPE_CHECKING:
-    from lr_study.space import Cell
+    from lr_study.space import Cell, Dimension
     from pipeline.tracking.store import Store
 
 log = logging.getLogger("pipeline.sweep")
@@ -46,7 +46,7 @@ class SweepHooks(Hooks):
                 "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
                 f"runtime.workers={size}: each trial starts its own."
             )
-        configs = [_task_config(cell.config) for cell in cells]
+        configs = [_task_config(cell.config, cell.dimensions) for cell in cells]
         if configs[0].resume is not None:
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
         direction = cells[0].config.hydra.sweeper.direction
@@ -174,9 +174,15 @@ class SweepHooks(Hooks):
                 log.info("Model of %s, run %s: runs:/%s/model.", which, run, parent)
 
 
-def _task_config(config: DictConfig) -> Config:
-    """A cell's resolved configuration, without Hydra's own node."""
+def _task_config(config: DictConfig, dimensions: Iterable["Dimension"] = ()) -> Config:
+    """A cell's resolved configuration, without Hydra's own node.
+
+    It has the keys that trials add, as `+optimizer.eps=interval(1e-9,1e-6)`, at the lowest value in `dimensions`.
+    """
     with open_dict(config):
         copy = config.copy()
         copy.pop("hydra", None)
+    for dimension in dimensions:
+        if dimension.key.startswith("+"):
+            OmegaConf.update(copy, dimension.key.lstrip("+"), dimension.low, force_add=True)
     return resolve(copy)
