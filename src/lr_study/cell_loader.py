@@ -4,6 +4,7 @@ Composing takes 0.1 s, most of what a short trial costs beside its training; and
 only.
 """
 
+import contextlib
 import os
 import pickle
 from collections.abc import Iterable
@@ -14,8 +15,9 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from lr_study.space import Cell
+from lr_study.space import Cell, Request
 
 # The most bytes of composed cells that travel to the workers with each job.
 MOST_BYTES = 1_000_000
@@ -63,6 +65,27 @@ class CellLoader:
         if name.startswith("__"):  # looked up by pickle, before there is a loader
             raise AttributeError(name)
         return getattr(self._loader, name)
+
+
+def replicate_values(loader: ConfigLoader, master_config: DictConfig, request: Request) -> list[Any]:
+    """The values that the replicate key takes in turn, each of its key's type; none where there are no replicates.
+
+    Raises:
+        HydraException, OmegaConfBaseException: one of them can't be the value of its key.
+    """
+    key, cell = master_config.hydra.sweeper.replicate_key, request.cells[0]
+    texts = [f"{key}={replicate}" for replicate in request.replicates if replicate is not None]
+    config, values = cell.config.copy(), []
+    for text, override in zip(texts, OverridesParser.create().parse_overrides(texts), strict=True):
+        with contextlib.suppress(OmegaConfBaseException):
+            if _is_value(override, config):
+                OmegaConf.update(config, key, override.value())
+                values.append(OmegaConf.select(config, key))
+                continue
+        # Hydra can do more, and says best what is wrong.
+        composed = loader.load_sweep_config(master_config, [*(given for _, given in cell.overrides), text])
+        values.append(OmegaConf.select(composed, key))
+    return values
 
 
 def _with_values(config: DictConfig, overrides: list[str]) -> DictConfig | None:

@@ -71,8 +71,13 @@ class FixedTrial:
 class Hooks:
     """Methods that the sweeper calls in its own process. An exception in one of them ends the sweep."""
 
-    def check(self, cells: Sequence[Cell]) -> None:
-        """Raise to refuse the request. Nothing has been written yet."""
+    def check(self, cells: Sequence[Cell], replicates: Sequence[Any]) -> None:
+        """Raise to refuse the request. Nothing has been written yet.
+
+        Args:
+            cells: whose configurations are composed.
+            replicates: the values that `hydra.sweeper.replicate_key` takes in turn, in all cells.
+        """
 
     def started(self, sweep: Sweep) -> Mapping[str, str]:
         """Return overrides for every job. Called before the first trial."""

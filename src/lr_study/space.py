@@ -26,6 +26,12 @@ class Dimension:
     log: bool
     integer: bool
 
+    def __str__(self) -> str:
+        """As Hydra writes it: `tag(log,interval(0.01,1.0))`."""
+        kind = int if self.integer else float
+        interval = f"interval({kind(self.low)},{kind(self.high)})"
+        return f"tag(log,{interval})" if self.log else interval
+
 
 @dataclass(frozen=True)
 class Cell:

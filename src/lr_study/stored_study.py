@@ -1,7 +1,8 @@
 """A cell's study in Optuna's storage, as a driver reads and writes it.
 
-User attributes of a study: `cell`, `choices` and `config` (what it searches), `sweep` (its name), `widened` (how its
-intervals have grown), and `driver:ID` for each lease (see `lr_study.lease`). `lr_study.history` has those of a trial.
+User attributes of a study: `cell`, `choices`, `config` and `intervals` (what it searches), `sweep` (its name),
+`widened` (how its intervals have grown), and `driver:ID` for each lease (see `lr_study.lease`). `lr_study.history` has
+those of a trial.
 
 A trial starts as RUNNING. Its own process closes it as COMPLETE, PRUNED or FAIL (with `error`). Where that process
 can't, a driver closes it as FAIL with one of these attributes:
@@ -57,12 +58,17 @@ class StoredStudy:
         self.abandoned: list[Abandoned] = []
         self._storage = storage
         self._sweep = sweep
+        self._intervals = {dimension.key.lstrip("+"): str(dimension) for dimension in cell.dimensions}
         self._live_drivers: dict[str, bool] = {}
 
     def check_same(self, attributes: Mapping[str, Any], may_change: Sequence[str]) -> None:
-        """Raise SweepRequestError if the existing study, with these attributes, has another configuration."""
-        mine = self.cell.identity
-        different = difference(attributes.get("config", mine), mine, may_change)
+        """Raise SweepRequestError if the existing study, with these attributes, has another configuration.
+
+        What older versions did not record is taken to be the same.
+        """
+        mine, intervals = self.cell.identity, self._intervals
+        theirs = {**attributes.get("intervals", intervals), **attributes.get("config", mine)}
+        different = difference(theirs, {**intervals, **mine}, may_change)
         if different:
             shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
             raise SweepRequestError(
@@ -88,7 +94,13 @@ class StoredStudy:
             )
         found = self._storage.get_study_user_attrs(self.study_id)
         cell = self.cell
-        mine = {"cell": cell.name, "choices": dict(cell.choices), "config": cell.identity, "sweep": self._sweep}
+        mine = {
+            "cell": cell.name,
+            "choices": dict(cell.choices),
+            "config": cell.identity,
+            "intervals": self._intervals,
+            "sweep": self._sweep,
+        }
         for key, value in mine.items():
             if key not in found:
                 self.set_attribute(key, value)

@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from lr_study.cell_loader import replicate_values
 from lr_study.errors import SweepRequestError, reason_of
 from lr_study.hooks import Hooks, Outcome, Sweep
 from lr_study.interruption import ending_on_signals
@@ -36,12 +37,14 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     config = _without_secrets(config)
     options = config.hydra.sweeper
     request = read_request(config, context.config_loader, arguments)
+    replicates = replicate_values(context.config_loader, config, request)
     hooks: Hooks = Hooks() if options.hooks is None else instantiate(options.hooks)
 
     # Optuna takes half a second to import, too long for a request that is refused before this.
     import optuna
 
     from lr_study.build import directions_of, try_out
+    from lr_study.damage import naming_damage, refuse_damaged
     from lr_study.lease import only_driver
     from lr_study.storage import check_storage, is_database, open_storage, prepare_journal
     from lr_study.trial_task import TrialTask
@@ -56,10 +59,13 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     if not shared:
         url = os.path.abspath(url)  # workers may have another working directory
     check_storage(url)
+    if not afresh:
+        refuse_damaged(url)
     try_out(request, options)
-    hooks.check(request.cells)  # last, since an app may build what every cell asks for
+    hooks.check(request.cells, replicates)  # last, since an app may build what every cell asks for
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if shared else only_driver(folder, name, url), ending_on_signals():
+    alone = contextlib.nullcontext() if shared else only_driver(folder, name, url)
+    with alone, ending_on_signals(), naming_damage(url):
         # As Hydra's own sweepers do, but without passwords.
         saved = OmegaConf.create(mask_tree(OmegaConf.to_container(config)))
         (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved), encoding="utf-8")

@@ -110,6 +110,8 @@ def _two_lines(message: str) -> str:
     if match := re.search(r"Key '(.+?)' (?:is not in struct|not in '(\w+)')", message):
         full = key or match.group(1)
         return f"{full}: there is no such key.\nSee the keys there are: python -m pipeline.train --cfg job."
+    if match := re.search(r"Missing mandatory value: ([\w.]+)", message):
+        return f"{match.group(1)} is not set, and has no default.\nSet it: {match.group(1)}=VALUE."
     if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", message):
         return f"{key or 'value'}={match.group(1)}: it must be of type {match.group(2)}."
     if key and (match := re.search(r"Error merging override (\S+?)=(.*)", lines[0])):

@@ -80,6 +80,20 @@ def test_an_unknown_key_is_refused(composed):
             composed(override)
 
 
+def test_a_key_that_was_added_is_refused_but_as_an_argument_of_data_set_model_or_optimizer(composed):
+    resolved = resolve(composed("+dataset.more=1", "+model.more=2", "+optimizer.more={deep:3}"))
+    assert (resolved.dataset["more"], resolved.model["more"], resolved.optimizer["more"]) == (1, 2, {"deep": 3})
+    for override in ("+foo=1", "+scaling.foo=1", "+noise_scale.foo=1", "+sweep.foo=1", "+report.foo={epochs:1}"):
+        with pytest.raises(RequestError, match=r"foo: there is no such key\.\n"):
+            resolve(composed(override))
+
+
+def test_a_deleted_key_takes_the_schemas_default_or_is_named(composed):
+    assert resolve(composed("~seed", "~report")) == resolve(composed())
+    with pytest.raises(RequestError, match=r"batch is not set.*\n.*batch=VALUE"):
+        resolve(composed("~batch"))
+
+
 def test_a_missing_value_is_named_with_the_way_to_set_it(composed):
     with pytest.raises(RequestError, match=r"dataset\.root is not set.*\n.*dataset\.root=VALUE"):
         resolve(composed("dataset=image_folder"))

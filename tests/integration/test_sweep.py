@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 
 import optuna
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from lr_study.storage import open_storage
-from pipeline import advise, report
+from pipeline import advise, report, train
 from pipeline.errors import RequestError
 from pipeline.tracking.store import open_existing_store
 from tests import outputs
@@ -181,6 +182,20 @@ def test_the_same_command_again_trains_nothing_and_answers_at_once(swept, run_py
     assert (len(parents), len(children)) == (1, len(before))
     assert f"{len(before)} trials, {len(before)} of them done" in done.stderr
     assert done.stdout == swept.stdout
+
+
+def test_another_interval_for_the_same_sweep_is_refused_with_the_difference(swept, call_command, tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(swept.folder / "mlruns" / "optuna.journal", tmp_path / "mlruns")
+    _, (parent,), _ = tracked(swept.folder)
+    done = call_command(train.main, *SWEEP[2:], "optimizer.lr=tag(log,interval(0.01,1.0))")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        f"The sweep {parent.data.tags['sweep']} exists with another configuration: "
+        "optimizer.lr: tag(log,interval(0.0015625,1.6)), now tag(log,interval(0.01,1.0)).",
+        "Go back to that configuration, or give this sweep another name.",
+    ]
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
 
 
 @pytest.mark.long  # half a minute each

@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from lr_study.cell_loader import CellLoader
-from lr_study.space import read_request
+from lr_study.cell_loader import CellLoader, replicate_values
+from lr_study.space import Request, read_request
 from pipeline import config
 from tests.lr_study import app  # noqa: F401  (its configuration)
 
@@ -79,3 +79,11 @@ def test_an_unknown_key_is_refused_as_hydra_refuses_it(swept):
     overrides = [*(text for _, text in cells[0].overrides), "nope=1"]
     with pytest.raises(Exception, match="nope"):
         short.load_sweep_config(master, overrides)
+
+
+def test_replicates_are_checked_without_composing(swept):
+    _, master, cells, _ = swept
+    master = OmegaConf.merge(master, {"hydra": {"sweeper": {"replicate_key": "seed"}}})
+    request = Request(cells, tuple(str(seed) for seed in range(300)))
+    assert replicate_values(None, master, request) == list(range(300))  # composing would fail
+    assert replicate_values(None, master, Request(cells, (None,))) == []

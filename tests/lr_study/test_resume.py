@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lr_study.errors import SweepRequestError
 from lr_study.storage import open_storage
 from tests import outputs
 from tests.lr_study.app import hand_out_tickets, wait_until
@@ -108,13 +109,78 @@ def test_more_trials_are_added_later_with_the_next_numbers(tmp_path, finished):
 
 
 def test_another_configuration_under_the_same_name_is_refused_with_the_difference(tmp_path, finished):
-    from lr_study.errors import SweepRequestError
-
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     with pytest.raises(SweepRequestError, match=r"sleep: 0\.0, now 0\.5"):
         multirun(tmp_path, *SEARCH, "sleep=0.5")
     assert len(trials_of(tmp_path)) == 7
     multirun(tmp_path, *SEARCH, "sleep=0.5", "hydra.sweeper.may_change=[sleep]")
+
+
+@pytest.mark.parametrize(
+    ("asked", "now"),
+    [
+        ("x=tag(log,interval(0.25,8.0))", r"tag\(log,interval\(0\.25,8\.0\)\)"),
+        ("x=interval(0.125,8.0)", r"interval\(0\.125,8\.0\)"),
+        ("x=tag(log,int(interval(1,8)))", r"tag\(log,interval\(1,8\)\)"),
+    ],
+)
+def test_another_interval_or_scale_under_the_same_name_is_refused_with_the_difference(tmp_path, finished, asked, now):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "out" / "optuna.journal").read_bytes()
+    with pytest.raises(SweepRequestError, match=rf"x: tag\(log,interval\(0\.125,8\.0\)\), now {now}"):
+        multirun(tmp_path, asked, *SEARCH[1:])
+    assert (tmp_path / "out" / "optuna.journal").read_bytes() == before
+
+
+def test_a_key_that_is_searched_now_and_had_a_value_before_is_refused_with_the_difference(tmp_path, finished):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(SweepRequestError, match=r"sleep: 0\.0, now interval\(0\.0,0\.1\)"):
+        multirun(tmp_path, *SEARCH, "sleep=interval(0,0.1)")
+
+
+def test_an_interval_written_in_another_way_is_the_same(tmp_path, finished):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    multirun(tmp_path, "x=tag(log, interval(1.25e-1, 8))", *SEARCH[1:])
+    assert table(tmp_path) == table(finished)
+
+
+def test_an_interval_that_was_widened_is_no_difference(tmp_path):
+    search = ("x=tag(log,interval(1.0,2.0))", "size=100", "hydra.sweeper.widenings=3")
+    multirun(tmp_path, *search, "hydra.sweeper.n_trials=10")
+    assert max(t.params["x"] for t in trials_of(tmp_path)) > 2
+    multirun(tmp_path, *search, "hydra.sweeper.n_trials=11")
+    assert len(trials_of(tmp_path)) == 11
+
+
+def test_a_study_of_an_older_version_without_its_intervals_is_resumed_and_gets_them(tmp_path, finished):
+    journal = tmp_path / "out" / "optuna.journal"
+    journal.parent.mkdir()
+    lines = [
+        line for line in lines_of_a_dead_process(finished / "out" / "optuna.journal") if b'"intervals"' not in line
+    ]
+    journal.write_bytes(b"".join(lines))
+    multirun(tmp_path, *SEARCH)
+    assert table(tmp_path) == table(finished)
+    with pytest.raises(SweepRequestError, match=r"now interval\(0\.125,8\.0\)"):
+        multirun(tmp_path, "x=interval(0.125,8.0)", *SEARCH[1:])
+
+
+@pytest.mark.parametrize(
+    ("option", "trials"),
+    [
+        ("hydra/sweeper/sampler=random", 9),
+        ("hydra/sweeper/pruner=median", 9),
+        ("hydra.sweeper.seed=5", 9),
+        ("hydra.sweeper.widenings=2", 9),
+        ("hydra.sweeper.max_failure_rate=1", 5),  # fewer than before: nothing is run, and nothing forgotten
+    ],
+)
+def test_what_chooses_the_next_trials_may_change_when_a_sweep_is_resumed(tmp_path, finished, option, trials):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    multirun(tmp_path, *SEARCH, option, f"hydra.sweeper.n_trials={trials}")
+    rows = table(tmp_path)
+    assert len(rows) == max(7, trials)
+    assert {slot: rows[slot] for slot in range(7)} == table(finished)
 
 
 def kill_again_and_again(folder, command, shares):

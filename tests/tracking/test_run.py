@@ -121,7 +121,8 @@ def test_the_environment_is_recorded(target, store):
 
 
 def child(target, parent, sweep, batch, lr, status="complete"):
-    tags = {"pipeline": "trial", "sweep": sweep, "cell": f"batch={batch},model=mlp"}
+    cell = f"batch={batch},model=mlp"
+    tags = {"pipeline": "trial", "sweep": sweep, "cell": cell, "study": f"{sweep}/{cell}", "trial": "0"}
     with TrackedRun(target, "child", tags, parent=parent) as run:
         params = {"batch": batch, "optimizer.lr": lr, "seed": 3, "objective": "val/loss", "budget.kind": "epochs"}
         run.log_params(params | {"dataset.guess_loss": 2.3})

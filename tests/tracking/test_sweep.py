@@ -31,9 +31,9 @@ def parent(own_target):
         parent.end("complete")
 
 
-def trial(target, value, model=None, status="complete"):
+def trial(target, value, model=None, status="complete", number=0):
     """Log a trial of the sweep with this `value` and `model`."""
-    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "0"}
+    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": str(number)}
     with TrackedRun(target, "trial", tags) as run:
         told = {"batch": 64, "optimizer.lr": 0.1, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
         run.log_params(told)
@@ -55,7 +55,6 @@ def test_the_model_of_the_best_trial_that_has_one_is_copied_to_the_sweep(own_tar
     assert copy_best_model(store, parent.id, runs) == (runs[2].run_id, 1)
     assert model_of(store, parent.id, tmp_path / "best") == "second"
     assert store.client.get_run(parent.id).data.tags["model_of"] == runs[2].run_id
-    assert copy_best_model(store, parent.id, runs, maximize=True) == (runs[1].run_id, 0)
 
 
 def test_a_sweep_whose_trials_have_no_model_gets_none(own_target, store, parent):
@@ -80,7 +79,7 @@ def test_best_lrs_are_logged_again_only_if_they_changed(store, parent, tmp_path)
 def hooks(own_target, parent):
     hooks = SweepHooks()
     hooks._target, hooks._name, hooks._parent = own_target, "s", parent
-    hooks._keeps_model, hooks._maximizes = False, False
+    hooks._keeps_model = False
     return hooks
 
 
@@ -138,6 +137,12 @@ def test_a_server_that_goes_away_during_a_report_gives_a_message_of_one_line(own
         read_runs(store, "s")
 
 
+def test_a_trial_that_was_run_again_counts_once_with_its_latest_run(own_target, store):
+    for number, value in ((0, 0.1), (1, 0.2), (1, 0.3)):
+        trial(own_target, value, number=number)
+    assert [run.value for run in read_runs(store, "s")[0]] == [0.1, 0.3]
+
+
 @pytest.fixture
 def written(monkeypatch):
     """Replace the report; the arguments of each call."""
@@ -150,7 +155,7 @@ def written(monkeypatch):
 def test_the_report_is_written_even_if_models_are_missing(own_target, hooks, written, caplog, models, said):
     caplog.set_level(logging.INFO)
     for value, model in enumerate(models):
-        trial(own_target, value, model)
+        trial(own_target, value, model, number=value)
     hooks._keeps_model = True
     hooks.ended(COMPLETE)
     assert len(written) == 1

@@ -1,6 +1,7 @@
 """From `conf/` to a resolved configuration. Imports neither torch nor mlflow: `--help` and `--cfg` answer at once."""
 
-from dataclasses import asdict
+import difflib
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,51 @@ def resolve(cfg: DictConfig) -> Config:
     """The configuration with every interpolation resolved.
 
     Raises:
-        RequestError: a mandatory value is missing, or a rule refused its input.
+        RequestError: a key is unknown, a mandatory value is missing, or a rule refused its input.
     """
+    _check_keys(cfg, Config, cfg)
     try:
         config = OmegaConf.to_object(cfg)
     except MissingMandatoryValue as error:
-        key = error.full_key
-        raise RequestError(f"{key} is not set, and has no default.\nSet it: {key}=VALUE.") from None
+        raise _not_set(error.full_key) from None
     except OmegaConfBaseException as error:
         if (request_error := request_error_behind(error)) is None:
             raise
         raise request_error from None
     assert isinstance(config, Config)
     return config
+
+
+def _check_keys(node: DictConfig, schema: type[Any], root: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that `+KEY=…` has added beside those of the schema, and deleted ones that have no default there.
+
+    `dataset`, `model` and `optimizer` may have any key: these are arguments of what their `_target_` names.
+    """
+    known = {field.name: field for field in fields(schema)}
+    given = {str(key) for key in node}
+    for name in sorted(given - known.keys()):
+        raise _unknown(prefix, name, root)
+    for name, field in known.items():
+        if name not in given or OmegaConf.is_missing(node, name):
+            if field.default is MISSING and field.default_factory is MISSING:
+                raise _not_set(f"{prefix}{name}")
+        elif isinstance(field.type, type) and is_dataclass(field.type):
+            _check_keys(node[name], field.type, root, f"{prefix}{name}.")
+
+
+def _unknown(prefix: str, name: str, root: DictConfig) -> RequestError:
+    tree: Any = OmegaConf.to_container(root)
+    # Without the group's name, which would be near to all keys of the group.
+    others = {key.removeprefix(prefix): key for key in flatten(tree) if key != f"{prefix}{name}"}
+    near = difflib.get_close_matches(name, others, 1)
+    hint = f" Did you mean {others[near[0]]}?" if near else ""
+    return RequestError(
+        f"{prefix}{name}: there is no such key.{hint}\nSee the keys there are: python -m pipeline.train --cfg job."
+    )
+
+
+def _not_set(key: str | None) -> RequestError:
+    return RequestError(f"{key} is not set, and has no default.\nSet it: {key}=VALUE.")
 
 
 def as_dict(config: Config) -> dict[str, Any]:

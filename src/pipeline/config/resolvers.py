@@ -6,6 +6,7 @@ line replaces them: nothing is scaled twice.
 
 import hashlib
 import json
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -39,23 +40,28 @@ def scaled_lr(octaves: float = 0, *, _root_: DictConfig) -> float:
     scaled_betas(_root_=_root_)  # refuses a batch for which no β exists: it must not get an LR either
     if octaves:
         check_positive("search.octaves", _root_.search.octaves)
-    return scale_lr(Scaling(**_root_.scaling), optimizer.base_lr, _root_.batch) * 2 ** float(octaves)
+    return scale_lr(_scaling(_root_), optimizer.base_lr, _root_.batch) * 2 ** float(octaves)
+
+
+def _scaling(root: DictConfig) -> Scaling:
+    """The group `scaling`, without keys that it doesn't have: these are refused once all is composed."""
+    return Scaling(**{field.name: root.scaling[field.name] for field in fields(Scaling)})
 
 
 def scaled_betas(*, _root_: DictConfig) -> ListConfig:
     """`${scaled_betas:}`: Adam's betas by the configured rule (OmegaConf can't resolve a plain list in place)."""
     betas = _root_.optimizer.get("base_betas", ())
-    return ListConfig(list(scale_betas(Scaling(**_root_.scaling), betas, _root_.batch)))
+    return ListConfig(list(scale_betas(_scaling(_root_), betas, _root_.batch)))
 
 
 def scaled_eps(*, _root_: DictConfig) -> float:
     """`${scaled_eps:}`: Adam's epsilon by the configured rule."""
-    return scale_eps(Scaling(**_root_.scaling), _root_.optimizer.base_eps, _root_.batch)
+    return scale_eps(_scaling(_root_), _root_.optimizer.base_eps, _root_.batch)
 
 
 def scaled_weight_decay(*, _root_: DictConfig) -> float:
     """`${scaled_weight_decay:}`: weight decay by `scaling.weight_decay`."""
-    return scale_weight_decay(Scaling(**_root_.scaling), _root_.optimizer.base_weight_decay, _root_.batch)
+    return scale_weight_decay(_scaling(_root_), _root_.optimizer.base_weight_decay, _root_.batch)
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

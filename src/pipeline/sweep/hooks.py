@@ -4,10 +4,11 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lr_study import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
 from lr_study.worker_processes import dismiss_workers
@@ -21,7 +22,7 @@ from pipeline.tracking.check import check_target
 from pipeline.tracking.target import TrackingTarget
 
 if TYPE_CHECKING:
-    from lr_study.space import Cell
+    from lr_study.space import Cell, Dimension
     from pipeline.tracking.store import Store
 
 log = logging.getLogger("pipeline.sweep")
@@ -36,7 +37,7 @@ class SweepHooks(Hooks):
 
     _reported_at = 0.0  # when the last line of progress was logged
 
-    def check(self, cells: Sequence["Cell"]) -> None:
+    def check(self, cells: Sequence["Cell"], replicates: Sequence[Any]) -> None:
         """Refuse the sweep where any cell can't be trained: values, tracking target, data, model, optimizer."""
         if (place := torchrun_rank()) is not None:
             rank, size = place
@@ -46,10 +47,18 @@ class SweepHooks(Hooks):
                 "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
                 f"runtime.workers={size}: each trial starts its own."
             )
-        configs = [_task_config(cell.config) for cell in cells]
+        configs = [_task_config(cell.config, cell.dimensions) for cell in cells]
         if configs[0].resume is not None:
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
-        for config in configs:
+        direction = cells[0].config.hydra.sweeper.direction
+        if direction not in ("minimize", ["minimize"]):
+            raise RequestError(
+                f"hydra.sweeper.direction={direction}: a run has one objective, and the lower it is the better."
+                "\nLeave this key out."
+            )
+        key = cells[0].config.hydra.sweeper.replicate_key
+        repeated = [replace(configs[0], **{key: value}) for value in replicates if key in vars(configs[0])]
+        for config in [*configs, *repeated]:
             check_request(config)
         check_target(TrackingTarget(configs[0].tracking.uri, configs[0].tracking.experiment))
         check_buildable(configs, cells[0].config.hydra.launcher)
@@ -76,8 +85,6 @@ class SweepHooks(Hooks):
             self._parent.check_accepted()
             until_open.pop_all()
         self._keeps_model = config.tracking.log_model == "best"
-        direction = sweep.config.hydra.sweeper.direction
-        self._maximizes = (direction if isinstance(direction, str) else direction[0]) == "maximize"
         log.info(
             "sweep %s: %d cell(s), %d trials, %d of them done",
             *(sweep.name, len(sweep.cells), sweep.total_trials, sweep.finished_trials),
@@ -170,7 +177,7 @@ class SweepHooks(Hooks):
         log.info("Figures, page and table: MLflow run %s, artifacts in report/ (make ui).", parent)
         if self._keeps_model:
             with self._or_later("The best trial's model has to wait: run the same command again then"):
-                kept = copy_best_model(store, parent, read_runs(store, self._name)[0], self._maximizes)
+                kept = copy_best_model(store, parent, read_runs(store, self._name)[0])
                 if kept is None:
                     log.warning("No trial stored a model, so the sweep's run has none.")
                     return
@@ -179,9 +186,15 @@ class SweepHooks(Hooks):
                 log.info("Model of %s, run %s: runs:/%s/model.", which, run, parent)
 
 
-def _task_config(config: DictConfig) -> Config:
-    """A cell's resolved configuration, without Hydra's own node."""
+def _task_config(config: DictConfig, dimensions: Iterable["Dimension"] = ()) -> Config:
+    """A cell's resolved configuration, without Hydra's own node.
+
+    It has the keys that trials add, as `+optimizer.eps=interval(1e-9,1e-6)`, at the lowest value in `dimensions`.
+    """
     with open_dict(config):
         copy = config.copy()
         copy.pop("hydra", None)
+    for dimension in dimensions:
+        if dimension.key.startswith("+"):
+            OmegaConf.update(copy, dimension.key.lstrip("+"), dimension.low, force_add=True)
     return resolve(copy)

@@ -97,7 +97,9 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
-    return [_as_run(child) for child in ended], {child.info.run_id: child.data.params for child in ended}
+    # The latest of each trial: where a damaged journal was cut back, Optuna gives the trials after the cut again.
+    latest = {(child.data.tags["study"], child.data.tags["trial"]): child for child in ended}.values()
+    return [_as_run(child) for child in latest], {child.info.run_id: child.data.params for child in latest}
 
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
@@ -179,14 +181,14 @@ def log_report(
         store.client.log_artifacts(run_id, folder, "report")
 
 
-def copy_best_model(store: Store, run_id: str, runs: Sequence[Run], maximize: bool = False) -> tuple[str, int] | None:
+def copy_best_model(store: Store, run_id: str, runs: Sequence[Run]) -> tuple[str, int] | None:
     """Copy to the parent run `run_id` the model of the best of a sweep's `runs` that stored one.
 
     Returns:
         The id of that run, and the number of better runs, which stored no model; None if no run stored one.
     """
     finished = [run for run in runs if run.status == "complete" and run.run_id is not None and run.value == run.value]
-    ranked = sorted(finished, key=lambda run: run.value, reverse=maximize)
+    ranked = sorted(finished, key=lambda run: run.value)
     with store_errors(store.uri):
         for better, run in enumerate(ranked):
             assert run.run_id is not None
