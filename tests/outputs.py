@@ -23,12 +23,12 @@ def check(*texts: str, allow: Mapping[str, str] | None = None, folder: Path | No
     Args:
         texts: its stdout and stderr.
         allow: names of faults, each with the reason why this command may print it.
-        folder: where the command ran; its path doesn't count towards a line's length.
+        folder: where the command ran; its path and that above it don't count towards a line's length.
     """
     unknown = set(allow or ()) - set(FAULTS)
     assert not unknown, f"no such fault: {unknown}"
     for text in texts:
-        shown = text if folder is None else text.replace(str(folder), ".")
+        shown = text if folder is None else text.replace(str(folder), ".").replace(str(folder.parent), "..")
         for name, pattern in FAULTS.items():
             if name not in (allow or ()):
                 found = pattern.search(shown)

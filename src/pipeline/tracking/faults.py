@@ -5,7 +5,6 @@ import functools
 import re
 import shlex
 from collections.abc import Iterator
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,6 +89,8 @@ def lasting_fault(error: BaseException, uri: str) -> RequestError | None:
 
 def other_schema(uri: str, revision: str | None) -> RequestError:
     """Say what to do with a database whose tables have another revision than the installed MLflow works with."""
+    from importlib.metadata import version  # of many modules, which every command would import
+
     shown, installed = mask_passwords(uri), version("mlflow")
     if revision in schema_revisions():
         return RequestError(
@@ -121,7 +122,9 @@ def schema_revisions() -> dict[str, str | None]:
     folder = Path(spec.origin if spec and spec.origin else "").parent / "store" / "db_migrations" / "versions"
     found: dict[str, str | None] = {}
     for file in folder.glob("*.py"):
-        values = dict(re.findall(r"^(revision|down_revision) = [\"']?(\w+)", file.read_text(), re.MULTILINE))
+        values = dict(
+            re.findall(r"^(revision|down_revision) = [\"']?(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        )
         if "revision" in values:
             found[values["revision"]] = values.get("down_revision")
     return found

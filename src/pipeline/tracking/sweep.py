@@ -98,8 +98,14 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
     # The latest of each trial: where a damaged journal was cut back, Optuna gives the trials after the cut again.
-    latest = {(child.data.tags["study"], child.data.tags["trial"]): child for child in ended}.values()
+    latest = {_trial_of(child): child for child in ended}.values()
     return [_as_run(child) for child in latest], {child.info.run_id: child.data.params for child in latest}
+
+
+def _trial_of(child: MlflowRun) -> tuple[str, ...]:
+    """The address of a run's trial in Optuna; of a run that names none, its own id."""
+    tags = child.data.tags
+    return (tags["study"], tags["trial"]) if "study" in tags else (child.info.run_id,)
 
 
 def _children(store: Store, sweep: str) -> list[MlflowRun]:
