@@ -67,7 +67,9 @@ def _run(main: Callable[[], object]) -> None:
 
 def add_store_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that name MLflow's store and experiment."""
-    parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help="MLflow experiment (default: %(default)s)")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    wanted = f"MLflow experiment (default: MLFLOW_EXPERIMENT_NAME or {DEFAULT_EXPERIMENT})"
+    parser.add_argument("--experiment", default=name, help=wanted)
     uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
     parser.add_argument("--tracking-uri", default=uri, help="MLflow's store (default: MLFLOW_TRACKING_URI or mlruns/)")
 

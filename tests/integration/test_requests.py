@@ -137,6 +137,10 @@ REFUSED_SWEEPS = [
     ("hydra.sweeper.storage='postgresql://me:hunter2@h:abc/x'", ["no database URL"]),
     ("hydra.sweeper.storage='oracle+nothing://me:hunter2@h/x'", ["no database URL|needs the package"]),
     ("hydra.sweeper.storage='://'", ["no database URL"]),
+    ("sweep.name='postgresql://u:hunter2@h/x'", ["sweep.name='postgresql://u:***@h/x'", "none of"]),
+    ("sweep.name=..", ["sweep.name='..'", "a folder"]),
+    ("sweep.name=", ["sweep.name=''", "1 to 255 bytes"]),
+    ("hydra.sweeper.name=mine", ["hydra.sweeper.name=mine", "sweep.name=NAME"]),
 ]
 
 

@@ -5,14 +5,21 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lr_study import Sweep
 from lr_study.masking import mask_passwords
+from pipeline import advise, report, train
 from pipeline.errors import RequestError
-from pipeline.tracking.check import check_location
+from pipeline.sweep.hooks import SweepHooks
+from pipeline.tracking.check import check_location, check_sweep_name
+from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_existing_store, open_store
-from pipeline.tracking.target import is_server, sqlite_path
+from pipeline.tracking.sweep import find_parent
+from pipeline.tracking.target import is_server, sqlite_path, warn_of_unused_variables
 
 
 def uri(folder):
@@ -150,3 +157,65 @@ def test_the_database_file_is_found_in_the_uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sqlite_path("sqlite:///mlruns/mlflow.db?timeout=3") == tmp_path / "mlruns" / "mlflow.db"
     assert sqlite_path("http://localhost") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "a\\b", "a'b", 'a"b', "a$b", "a\nb", "a\x1b[2J", "caf\udce9", " a", "a.", "é" * 128], ids=range(11)
+)
+def test_a_name_that_no_folder_can_have_or_mlflow_can_not_search_for_is_no_sweeps_name(name):
+    with pytest.raises(RequestError, match="it can't be a sweep's name") as refused:
+        check_sweep_name(name)
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["digits-mlp-sgd-7dd7d025", "100% of a,b [c] {d} (e) = f; é #!&", "true", "é" * 127])
+def test_any_other_name_is_found_again_in_mlflow_and_reaches_the_trials(
+    own_target, composed, monkeypatch, tmp_path, name
+):
+    check_sweep_name(name)
+    monkeypatch.chdir(tmp_path)
+    config = composed(f"tracking.uri={own_target.uri}", "tracking.experiment=tests")
+    cell = SimpleNamespace(name="batch=64", config=config, choices={}, dimensions=[])
+    options = SimpleNamespace(hydra=SimpleNamespace(sweeper=SimpleNamespace(direction="minimize")))
+    hooks = SweepHooks()
+    overrides = hooks.started(Sweep(name, options, [cell], total_trials=1, finished_trials=0))
+    texts = [f"{key}={value}" for key, value in overrides.items()]
+    told = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(texts)}
+    assert told == {"sweep.name": name, "sweep.parent": hooks._parent.id}
+    found = find_parent(open_store(own_target.uri, "tests"), name)
+    assert found.info.run_id == hooks._parent.id
+    hooks._parent.end("complete")
+
+
+def test_the_experiment_of_the_environment_is_used_and_the_command_lines_wins(
+    composed, call_command, own_target, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert composed().tracking.experiment == "mine"
+    assert composed("tracking.experiment=given").tracking.experiment == "given"
+    evidence = ("--sweep", "s", "--from-batch", "32", "--from-lr", "0.1", "--to-batch", "64")
+    for main, asked in ((report.main, ("s",)), (advise.main, evidence)):
+        assert "it has no experiment mine." in call_command(main, *asked).err
+        assert "it has no experiment given." in call_command(main, *asked, "--experiment", "given").err
+
+
+def test_an_empty_experiment_of_the_environment_is_refused(call_command, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    done = call_command(train.main)
+    assert (done.code, "MLFLOW_EXPERIMENT_NAME" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_NAME"])
+def test_a_variable_of_mlflow_that_has_no_effect_is_named_once_in_a_command_and_not_by_its_trials(
+    own_target, monkeypatch, caplog, name
+):
+    monkeypatch.setenv(name, "7")
+    warn_of_unused_variables.cache_clear()
+    for quiet in (True, False, False):
+        with TrackedRun(own_target, "run", {}, quiet=quiet):
+            pass
+        if quiet:
+            assert caplog.text == ""
+    (warning,) = caplog.records
+    assert warning.getMessage().startswith(f"{name}: set, but not used here.")
+    warn_of_unused_variables.cache_clear()

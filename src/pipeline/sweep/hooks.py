@@ -18,7 +18,7 @@ from pipeline.distributed.torchrun import torchrun_rank
 from pipeline.errors import RequestError
 from pipeline.run import worker
 from pipeline.sweep.preflight import check_buildable
-from pipeline.tracking.check import check_target
+from pipeline.tracking.check import check_sweep_name, check_target
 from pipeline.tracking.target import TrackingTarget
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ class SweepHooks(Hooks):
                 f"runtime.workers={size}: each trial starts its own."
             )
         configs = [_task_config(cell.config, cell.dimensions) for cell in cells]
+        name = cells[0].config.hydra.sweeper.name
+        if name != configs[0].sweep.name:
+            raise RequestError(
+                f"hydra.sweeper.name={name}: a sweep has one name, and it is {configs[0].sweep.name}."
+                "\nGive it with sweep.name=NAME alone."
+            )
+        check_sweep_name(name)
         if configs[0].resume is not None:
             raise RequestError("resume is for single runs.\nLeave it out: the same command again resumes a sweep.")
         direction = cells[0].config.hydra.sweeper.direction
@@ -91,7 +98,7 @@ class SweepHooks(Hooks):
         )
         self._started_at = time.monotonic()
         # While MLflow is away the parent has no id yet: the trials find it later, by the sweep's name.
-        return {"sweep.name": sweep.name, "sweep.parent": parent_id or "null"}
+        return {"sweep.name": f"'{sweep.name}'", "sweep.parent": parent_id or "null"}
 
     def wave_done(self, progress: Progress) -> None:
         """Show the progress: on a terminal by rewriting one line, elsewhere with a line now and then."""

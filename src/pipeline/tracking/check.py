@@ -13,6 +13,8 @@ from pipeline.tracking.target import TrackingTarget, artifact_folder, is_server,
 
 # Characters of an experiment's name in MLflow.
 LONGEST_EXPERIMENT = 500
+# Characters that a sweep's name can't have.
+FORBIDDEN = frozenset("/\\'\"$")
 # The longest suffix that a database file gets, while it is created.
 ARRIVING = ".arriving-4194304"
 # Bytes of a path that SQLite takes, which leaves room for `-journal` at its end, and of a name in a file system.
@@ -37,6 +39,17 @@ def check_experiment(name: str) -> None:
         raise RequestError(
             f"experiment {name[:60]!r}: a name has 1 to {LONGEST_EXPERIMENT} printable characters, and not only blanks."
             "\nGive it with tracking.experiment=NAME, --experiment NAME or MLFLOW_EXPERIMENT_NAME."
+        )
+
+
+def check_sweep_name(name: str) -> None:
+    """Raise RequestError for a name that can't be that of a folder, or that MLflow can't search for."""
+    plain = name.isprintable() and name == name.strip(" .") and not FORBIDDEN.intersection(name)
+    if not (name and plain and len(os.fsencode(name)) <= LONGEST_NAME):
+        raise RequestError(
+            f"sweep.name={mask_passwords(name)[:100]!r}: it can't be a sweep's name, which also names a folder."
+            f"\nIt has 1 to {LONGEST_NAME} bytes, none of {' '.join(sorted(FORBIDDEN))}, no control characters,"
+            " and neither a blank nor a full stop at an end."
         )
 
 

@@ -18,7 +18,7 @@ from pipeline.process import imports
 from pipeline.tracking import environment, git
 from pipeline.tracking.spool.background import BackgroundUploader
 from pipeline.tracking.spool.spool import Record, Spool
-from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.target import TrackingTarget, warn_of_unused_variables
 
 PARAMS_PER_RECORD = 100
 # Seconds that `id` waits for MLflow to create the run.
@@ -77,6 +77,8 @@ class TrackedRun:
         return run
 
     def _open(self, target: TrackingTarget, spool: Spool, is_new: bool, quiet: bool) -> None:
+        if not quiet:
+            warn_of_unused_variables()
         self.target = target
         self.spool = spool
         self.status = "complete"

@@ -33,7 +33,13 @@ from pipeline.errors import RequestError
 from pipeline.tracking.check import check_address, check_experiment
 from pipeline.tracking.database_file import check_database
 from pipeline.tracking.faults import deleted_experiment, read_errors
-from pipeline.tracking.target import artifact_folder, is_server, server_page, sqlite_path
+from pipeline.tracking.target import (
+    artifact_folder,
+    is_server,
+    server_page,
+    sqlite_path,
+    warn_of_unused_variables,
+)
 
 # Seconds that a writer waits for another one's transaction; SQLite's own default is five.
 BUSY_TIMEOUT = 120
@@ -93,6 +99,7 @@ def open_existing_store(uri: str, experiment: str) -> Store:
         RequestError: there is no such database or experiment, it was deleted, or the store can't be read.
     """
     check_experiment(experiment)
+    warn_of_unused_variables()
     with read_errors(uri):
         client = open_for_reading(uri)
         found = client.get_experiment_by_name(experiment)

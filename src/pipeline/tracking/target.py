@@ -1,5 +1,7 @@
 """Where runs are tracked: addresses, and the files that belong to them. Imports no mlflow."""
 
+import functools
+import logging
 import os
 import shlex
 from dataclasses import dataclass
@@ -8,9 +10,12 @@ from urllib.parse import quote, unquote_to_bytes
 
 from lr_study.masking import mask_passwords
 
+log = logging.getLogger("pipeline.tracking")
 # The defaults; conf/tracking/local.yaml has the same.
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 DEFAULT_EXPERIMENT = "lr-batch"
+# Variables that name a run or an experiment to MLflow's own functions for logging, and have no effect here.
+UNUSED_VARIABLES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_NAME")
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,13 @@ def server_page(uri: str) -> str:
     page, _, query = uri.partition("?")
     # An @ after the ? means that the ? is a part of a password.
     return without_user(uri if "@" in query else page).partition("?")[0].rstrip("/")
+
+
+@functools.cache
+def warn_of_unused_variables() -> None:
+    """Warn, once in a process, of variables that MLflow's users expect to have an effect."""
+    if names := [name for name in UNUSED_VARIABLES if os.environ.get(name)]:
+        log.warning(
+            "%s: set, but not used here. Each run is a new one, and MLFLOW_EXPERIMENT_NAME chooses its experiment.",
+            ", ".join(names),
+        )
