@@ -18,6 +18,8 @@ from pipeline.tracking.store import Store, store_errors
 from pipeline.tracking.target import TrackingTarget
 
 RUNS_PER_PAGE = 1000
+# What a row of the table is made from.
+NEEDED_PARAMS = {"batch", "objective", "optimizer.lr", "seed"}
 
 
 class ParentRun(TrackedRun):
@@ -63,7 +65,7 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
         hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
         raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
     # A trial that was killed before it logged its params says nothing.
-    ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
+    ended = [child for child in children if child.data.tags.get("status") and child.data.params.keys() >= NEEDED_PARAMS]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
     return [_as_run(child) for child in ended], {child.info.run_id: child.data.params for child in ended}
@@ -101,6 +103,7 @@ def _as_run(child: MlflowRun) -> Run:
         run_id=child.info.run_id,
         phase=tags.get("phase", "search"),
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
+        reason=tags.get("error", ""),
     )
 
 
@@ -177,7 +180,8 @@ def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: st
     query = f"tags.sweep = '{_quoted(sweep)}' AND tags.study = '{_quoted(study)}' AND tags.trial = '{trial}'"
     with store_errors(store.uri):
         for run in store.client.search_runs([store.experiment_id], query):
-            store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
+            tags = {"status": status} | ({"error": "its process died"} if status == "failed" else {})
+            store.client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
             store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
 
 
