@@ -88,6 +88,17 @@ def test_a_thin_table_gets_a_report_of_what_cannot_be_said(tmp_path, capsys, row
     assert {item["answer"] for item in answer["questions"]} == {"This sweep cannot tell."}
 
 
+def test_failed_runs_of_anybodys_table_are_counted_without_a_reason(tmp_path, capsys):
+    rows = "64,0.1,0.5,0,complete\n64,0.2,,0,failed\n128,0.1,,,failed\n"
+    page = tmp_path / "a.html"
+    report.main(["--table", write(tmp_path / "runs.csv", HEADER + rows), "--html", str(page)])
+    said = " ".join(capsys.readouterr().out.split())
+    sentence = "2 of 3 runs failed with an error, and say nothing about their LR: no reason is known (batch 64, LR 0.2, seed 0; batch 128, LR 0.1)."
+    assert sentence in said
+    assert "No run failed" not in said
+    assert sentence in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"), [(["--html", "x.html"], "no runs to draw"), (["--base-batch", "63"], "16, 32, 64, 128")]
 )

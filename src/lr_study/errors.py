@@ -30,9 +30,7 @@ def reason_of(error: BaseException) -> str:
         The first line of its innermost cause, without a full stop and without passwords, at most 120 characters; the
         name of the class where there is no text. Of a longer line only what the system said, if that is in it.
     """
-    # A pool of processes adds the worker's traceback as a cause, whose text is many lines.
-    while error.__cause__ is not None and not type(error.__cause__).__name__.endswith("RemoteTraceback"):
-        error = error.__cause__
+    error = _innermost(error)
     text = str(error).strip()
     if not text:
         return type(error).__name__
@@ -42,3 +40,16 @@ def reason_of(error: BaseException) -> str:
         return line
     said = _SYSTEM.search(line)
     return said.group() if said else line[: LONGEST_REASON - 1] + "…"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return `ValueError: why` in one line: the class of its innermost cause, and the reason."""
+    kind, reason = type(_innermost(error)).__name__, reason_of(error)
+    return kind if reason == kind else f"{kind}: {reason}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    # A pool of processes adds the worker's traceback as a cause, whose text is many lines.
+    while error.__cause__ is not None and not type(error.__cause__).__name__.endswith("RemoteTraceback"):
+        error = error.__cause__
+    return error

@@ -51,6 +51,45 @@ def test_where_linear_is_exactly_true_it_holds_and_the_others_break():
     assert answer.breaks_at is None
 
 
+def failed(number, reason="ValueError: too few examples", **more):
+    return [Run(1, 0.1 * 2**i, math.nan, i, "failed", reason=reason, **more) for i in range(number)]
+
+
+def test_runs_that_an_error_ended_are_counted_and_named_with_the_error():
+    answer = analyse([*table(linear), *failed(2)], AnalysisSettings(configured_base=64))
+    said = summary(answer)
+    assert (
+        "2 of 282 runs failed with an error, and say nothing about their LR: ValueError: too few examples"
+        " (batch 1, LR 0.1, seed 0; batch 1, LR 0.2, seed 1)."
+    ) in said
+    first, second = to_json(answer)["failed_runs"]
+    assert first == {
+        **{"batch": 1, "lr": 0.1, "seed": 0, "phase": "search", "run_id": None},
+        "reason": "ValueError: too few examples",
+    }
+    assert second["seed"] == 1
+    assert not any("failed with an error" in line for line in summary(analyse(table(linear))))
+    assert to_json(analyse(table(linear)))["failed_runs"] == []
+
+
+def test_of_many_errors_and_many_runs_the_first_are_named_and_the_rest_counted():
+    runs = [run for number in range(5) for run in failed(6, f"KeyError: {number}")]
+    (said,) = (line for line in summary(analyse([*table(linear), *runs])) if "failed with an error" in line)
+    assert said.startswith("30 of 310 runs failed")
+    assert (
+        "KeyError: 0 (batch 1, LR 0.1, seed 0; batch 1, LR 0.2, seed 1; batch 1, LR 0.4, seed 2; 3 more); Key" in said
+    )
+    assert said.endswith(
+        "KeyError: 2 (batch 1, LR 0.1, seed 0; batch 1, LR 0.2, seed 1; batch 1, LR 0.4, seed 2; 3 more); 2 more."
+    )
+
+
+def test_runs_that_only_an_error_ended_are_no_evidence_about_large_learning_rates():
+    answer = analyse([*table(linear), *failed(2)], AnalysisSettings(configured_base=64))
+    breaks = next(item for item in answer.questions if "break convergence" in item.question)
+    assert breaks.evidence == "No run diverged or fell back to a constant guess: the LRs don't reach that far."
+
+
 def test_between_the_fitted_curve_and_the_end_of_what_was_tried_the_regret_is_a_lower_bound():
     far = [Run(1024, float(2**x), 0.2 * math.exp(0.03 * (x - math.log2(1.6)) ** 2), 0) for x in np.linspace(-4, 0, 9)]
     answer = analyse([*table(linear), *far], AnalysisSettings(configured_base=64))

@@ -15,10 +15,12 @@ def test_a_written_table_reads_back_the_same(tmp_path):
             64, 0.1, 0.5, 1, "complete", 0.4, 0.1, 0.6, 100, "abc", "confirm", 0.1, 5, 30.0, -0.5, {"optimizer": "sgd"}
         ),
         Run(64, 0.8, math.nan, 2, "diverged", other={"optimizer": "sgd"}),
+        Run(64, 0.9, math.nan, 2, "failed", other={"optimizer": "sgd"}, reason='KeyError: "a", b'),
     ]
     write_table(runs, tmp_path / "runs.csv")
-    first, second = read_table(tmp_path / "runs.csv")
+    first, second, third = read_table(tmp_path / "runs.csv")
     assert first == runs[0]
+    assert (third.status, third.reason, third.other) == ("failed", 'KeyError: "a", b', {"optimizer": "sgd"})
     assert math.isnan(second.value)
     assert second.failed
 

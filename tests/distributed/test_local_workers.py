@@ -128,7 +128,7 @@ def test_if_the_main_thread_does_not_react_the_run_is_closed_and_the_process_end
     monkeypatch.setattr(local_workers.os, "_exit", lambda code: done.append((code, time.monotonic())))
     with pytest.raises(RunError, match=r"failed \(exit code 7\)"):
         wait_for_one_that_is_gone(config, done.append)
-    said, (code, ended) = done
-    assert said.startswith("Worker 1 of 2 failed (exit code 7)")
+    error, (code, ended) = done
+    assert str(error).startswith("Worker 1 of 2 failed (exit code 7)")
     assert code == 1
     assert time.monotonic() - ended > 3, "by itself it was noticed only when the connections were closed"

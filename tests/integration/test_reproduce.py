@@ -180,6 +180,26 @@ def test_a_forged_configuration_runs_no_code(uri, tmp_path):
     assert not mark.exists()
 
 
+def test_a_forged_configuration_has_no_data_set_written_where_it_says(uri, text, tmp_path):
+    names = ("name", "source", "root", "classes", "shape", "split_seed", "val_examples", "augment")
+    values = ("fashion_mnist", "FashionMNIST", str(tmp_path / "written"), 10, [1, 28, 28], 0, 10_000, False)
+    images = {"_target_": "pipeline.data.torchvision_images"}
+    there = images | dict(zip(names, values, strict=True)) | {"device": "cpu"}
+    for key, value in (
+        ("model.extra", there),
+        ("optimizer.params", [there]),
+        ("dataset.name", there),
+        ("dataset", images | {"_args_": list(values)}),
+    ):
+        forged = OmegaConf.create(text)
+        OmegaConf.update(forged, key, value, merge=False)
+        run_id = logged(uri, OmegaConf.to_yaml(forged))
+        open_existing_store(uri, "forged").client.log_metric(run_id, "train/loss", 1.0, step=1)
+        with pytest.raises(RequestError, match=r"not here|by name"):
+            reproduce.main([run_id])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def text(tracked):
     """The configuration of the one run."""

@@ -5,10 +5,12 @@ import os
 import shlex
 import shutil
 import signal
+from pathlib import Path
 
 import optuna
 import psutil
 import pytest
+from torch import nn
 
 from lr_study.storage import open_storage
 from pipeline import advise, report, train
@@ -196,6 +198,56 @@ def test_another_interval_for_the_same_sweep_is_refused_with_the_difference(swep
         "Go back to that configuration, or give this sweep another name.",
     ]
     assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+
+
+class Breaks(nn.Module):
+    """The second one of a process can't be built, and the third fails in training."""
+
+    built = 0
+
+    def __init__(self):
+        super().__init__()
+        Breaks.built += 1
+        if Breaks.built == 2:
+            raise ValueError("no room for it")
+        self.layer, self.fails, self.passes = nn.Linear(64, 10), Breaks.built == 3, 0
+
+    def forward(self, images):
+        self.passes += 1
+        if self.fails and self.passes > 10:
+            raise KeyError("lost")
+        return self.layer(images.flatten(1))
+
+
+def test_trials_that_raise_are_counted_and_named_in_the_report_wherever_they_raise(call_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.sweep.hooks.check_buildable", lambda *arguments: None)
+    monkeypatch.setattr(Breaks, "built", 0)
+    model = ("model=custom", "model._target_=tests.integration.test_sweep.Breaks")
+    done = call_command(
+        train.main,
+        *("-m", "optimizer.lr=0.1,0.2,0.3,0.4", "budget.epochs=1", "sweep.name=s", "hydra/launcher=basic", *model),
+    )
+    assert done.code == 0, done.err
+    assert "4/4 trials, 2 failed" in done.err
+    said = (
+        "2 of 4 runs failed with an error, and say nothing about their LR: ValueError: no room for it"
+        " (batch 64, LR 0.2, seed 0); KeyError: 'lost' (batch 64, LR 0.3, seed 0)."
+    )
+    assert said in " ".join(done.out.split())
+    store, (parent,), children = tracked(tmp_path)
+    assert said in parent.data.tags["mlflow.note.content"]
+    failed = {run.data.params["optimizer.lr"]: run for run in children if run.data.tags["status"] == "failed"}
+    assert {lr: run.data.tags["error"] for lr, run in failed.items()} == {
+        "0.2": "ValueError: no room for it",
+        "0.3": "KeyError: 'lost'",
+    }
+    assert {run.info.status for run in failed.values()} == {"FAILED"}
+    folder = store.client.download_artifacts(parent.info.run_id, "report", str(tmp_path))
+    answer = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
+    assert [(run["lr"], run["reason"]) for run in answer["failed_runs"]] == [
+        (0.2, "ValueError: no room for it"),
+        (0.3, "KeyError: 'lost'"),
+    ]
 
 
 @pytest.mark.long  # half a minute each

@@ -3,7 +3,7 @@
 import pytest
 
 from lr_study import reason_of
-from lr_study.errors import LONGEST_REASON
+from lr_study.errors import LONGEST_REASON, describe_error
 
 
 def raised(error, cause=None):
@@ -35,6 +35,22 @@ LONG = "x" * 500
 )
 def test_the_reason_is_one_short_line_of_the_innermost_cause_without_passwords(error, reason):
     assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (raised(RuntimeError("outer"), KeyError("inner")), "KeyError: 'inner'"),
+        (ValueError("too large.\nAnd more."), "ValueError: too large"),
+        (AssertionError(), "AssertionError"),
+        (
+            ConnectionError("no answer from http://me:hunter2@host"),
+            "ConnectionError: no answer from http://me:***@host",
+        ),
+    ],
+)
+def test_an_error_is_described_by_its_class_and_reason(error, described):
+    assert describe_error(error) == described
 
 
 def test_a_password_that_would_be_cut_in_half_is_masked_first():

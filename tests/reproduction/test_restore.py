@@ -122,6 +122,34 @@ def test_what_does_not_fit_the_schema_is_refused(logged, changed):
         restore_config(logged(changed), URI)
 
 
+@pytest.mark.parametrize(
+    ("group", "changed", "says"),
+    [
+        ("model", {"_recursive_": "x"}, "model._recursive_=x: it must be true or false"),
+        ("dataset", {"_partial_": "x"}, "dataset._partial_=x: it must be true or false"),
+        ("optimizer", {"_partial_": 1}, "optimizer._partial_=1: it must be true or false"),
+        ("model", {"_convert_": "foo"}, "model._convert_=foo: it must be none, partial, object or all"),
+        ("model", {"_args_": "x"}, "model._args_=x: it must be a list"),
+        ("model", {"_target_": {}}, "model._target_={}: it must be the name of a class or function"),
+        (
+            "model",
+            {"_args_": [{"a": {"_target_": "torch.nn.Linear", "_recursive_": None}}]},
+            "model._args_.0.a._recursive_=None: it must be true or false",
+        ),
+    ],
+)
+def test_a_wrong_value_of_a_key_of_instantiate_is_refused(logged, composed, group, changed, says):
+    node = getattr(resolve(composed()), group) | changed
+    with pytest.raises(RequestError) as refused:
+        restore_config(logged({group: node}), URI)
+    assert says in str(refused.value)
+
+
+def test_a_value_that_no_run_can_have_is_refused_as_on_the_command_line(logged):
+    with pytest.raises(RequestError, match="batch=0: a number of examples"):
+        restore_config(logged({"batch": 0}), URI)
+
+
 def root_of(run, *trusted):
     return restore_config(run, URI, trusted).dataset["root"]
 

@@ -35,17 +35,52 @@ def test_every_choice_of_the_project_is_trusted(group):
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("group", "target"),
     [
-        "torch.optim.RMSprop",
-        "torch.nn.Linear",
-        "torch.nn.Sequential",
-        "torchvision.models.resnet50",
-        "pipeline.models.MLP",
+        ("optimizer", "torch.optim.RMSprop"),
+        ("model", "torch.nn.Linear"),
+        ("model", "torch.nn.Sequential"),
+        ("model", "torchvision.models.resnet50"),
+        ("model", "pipeline.models.MLP"),
     ],
 )
-def test_layers_optimizers_and_torchvisions_models_are_trusted(target):
-    check_trusted({"model": {"_target_": target}})
+def test_layers_optimizers_and_torchvisions_models_are_trusted(group, target):
+    check_trusted({group: {"_target_": target}})
+
+
+def test_layers_are_trusted_inside_of_layers():
+    layer = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}
+    check_trusted({"model": {"_target_": "torch.nn.Sequential", "_args_": [layer, {"b": layer}]}})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": {"_target_": "pipeline.models.MLP", "extra": {"_target_": "pipeline.data.torchvision_images"}}},
+        {"model": {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "pipeline.data.image_folder"}]}},
+        {"optimizer": {"_target_": "torch.optim.SGD", "params": {"_target_": "pipeline.data.digits"}}},
+        {"optimizer": {"_target_": "torch.optim.SGD", "params": [{"_target_": "torch.nn.Linear"}]}},
+        {"dataset": {"_target_": "pipeline.data.digits", "name": {"_target_": "pipeline.data.torchvision_images"}}},
+        {"dataset": {"_target_": "pipeline.data.digits", "shape": [{"_target_": "torchvision.models.resnet50"}]}},
+        {"dataset": {"_target_": "pipeline.models.MLP"}},
+        {"model": {"_target_": "torch.optim.SGD"}},
+        {"schedule": {"_target_": "torch.nn.Linear"}},
+    ],
+)
+def test_what_is_listed_is_built_in_its_own_place_alone(config):
+    with pytest.raises(RequestError, match=r"alone, not here\.\nIf you know it and trust it here, too: --trust"):
+        check_trusted(config)
+
+
+def test_what_the_user_trusts_is_built_in_any_place():
+    check_trusted({"model": {"_target_": "torch.optim.SGD"}}, ["torch.optim.SGD"])
+
+
+def test_arguments_of_a_data_set_have_names_which_its_checks_go_by():
+    dataset = {"_target_": "pipeline.data.torchvision_images", "_args_": ["imagenet", "ImageNet", "/etc"]}
+    with pytest.raises(RequestError, match=r"dataset\._args_=.*has its data set's arguments by name"):
+        check_trusted({"dataset": dataset})
+    check_trusted({"dataset": dataset | {"_target_": "mine.images"}}, ["mine.images"])
 
 
 @pytest.mark.parametrize(

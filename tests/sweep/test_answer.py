@@ -18,3 +18,12 @@ def test_a_run_is_stalled_by_what_its_own_workload_learned(monkeypatch):
         "optimizer=adamw": ["complete", "stalled"],
         "optimizer=sgd": ["complete"],
     }
+
+
+def test_runs_that_failed_before_their_data_set_was_there_stand_beside_the_others(monkeypatch):
+    failed, complete = Run(64, 0.1, float("nan"), 0, "failed", run_id="a"), Run(64, 0.1, 0.2, 1, run_id="b")
+    params = {"a": {"batch": "64"}, "b": {"batch": "64", "dataset.guess_loss": "2.3"}}
+    for runs, expected in (([failed, complete], params["b"]), ([failed], params["a"])):
+        monkeypatch.setattr("pipeline.sweep.answer.read_runs", lambda store, sweep, runs=runs: (runs, params))
+        ((found, first),) = runs_by_workload(None, "sweep").values()
+        assert (found, first) == (runs, expected)

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import RequestError
 from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.spool.spool import RESUMED_FROM, Spool
 from pipeline.tracking.store import folder_name, open_existing_store, open_store
 from pipeline.tracking.sweep import ParentRun, find_parent, log_report, read_runs
 from pipeline.tracking.target import TrackingTarget
@@ -77,15 +78,23 @@ def test_all_params_arrive_though_one_request_can_not_take_them_and_long_ones_ar
 
 
 @pytest.mark.parametrize(
-    ("raised", "status", "tag"),
+    ("raised", "status", "tag", "reason"),
     [
-        (None, "FINISHED", "stalled"),
-        (RuntimeError, "FAILED", "failed"),
-        (KeyboardInterrupt, "KILLED", "interrupted"),
-        (SystemExit, "KILLED", "interrupted"),
+        (None, "FINISHED", "stalled", None),
+        (RuntimeError, "FAILED", "failed", "RuntimeError"),
+        (
+            RuntimeError("no room at db://me:hunter2@h\nmore"),
+            "FAILED",
+            "failed",
+            "RuntimeError: no room at db://me:***@h",
+        ),
+        (KeyboardInterrupt, "KILLED", "interrupted", None),
+        (SystemExit, "KILLED", "interrupted", None),
     ],
 )
-def test_a_run_is_closed_with_its_status_however_the_block_ends(target, store, raised, status, tag):
+def test_a_run_is_closed_with_its_status_and_the_reason_however_the_block_ends(
+    target, store, raised, status, tag, reason
+):
     run = TrackedRun(target, "ends", {})
     # The run lets every exception through.
     with contextlib.suppress(RuntimeError, KeyboardInterrupt, SystemExit), run:
@@ -95,7 +104,23 @@ def test_a_run_is_closed_with_its_status_however_the_block_ends(target, store, r
             raise raised
     found = stored(store, run.id)
     assert (found.info.status, found.data.tags["status"]) == (status, tag)
+    assert found.data.tags.get("error") == reason
     assert found.data.metrics["a"] == 1.0
+
+
+def test_a_run_that_is_resumed_no_longer_has_the_error_that_ended_it(target, store):
+    run = TrackedRun(target, "again", {}, resumable=True)
+    run.spool.files.mkdir()
+    (run.spool.files / RESUMED_FROM).touch()
+    with contextlib.suppress(RuntimeError), run:
+        raise RuntimeError("out of memory")
+    assert stored(store, run.id).data.tags["error"] == "RuntimeError: out of memory"
+    spool = Spool.open(run.spool.path)
+    spool.append({"reopened": True})
+    with TrackedRun.resumed(target, spool):
+        pass
+    assert stored(store, run.id).data.tags["status"] == "complete"
+    assert "error" not in stored(store, run.id).data.tags
 
 
 def test_nan_and_infinity_are_stored_as_they_are(target, store):

@@ -123,6 +123,13 @@ def test_only_the_confirmation_waits_if_the_server_goes_away_before_it(own_targe
     assert "The confirmation has to wait" in caplog.text
 
 
+def test_a_trial_whose_process_died_says_so_in_the_table(own_target, store, hooks):
+    run = trial(own_target, 0.1)
+    hooks.abandoned([Abandoned("s/64", 0, "failed")])
+    ((row,), _) = read_runs(store, "s")
+    assert (row.run_id, row.status, row.reason) == (run.run_id, "failed", "its process died")
+
+
 def test_dead_trials_are_closed_later_if_the_server_is_away(hooks, away, caplog):
     caplog.set_level(logging.INFO)
     away()

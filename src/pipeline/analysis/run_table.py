@@ -93,6 +93,7 @@ def _read_run(row: Mapping[str, Any], where: str) -> Run:
         if (numbers.get(key) or 0) < 0:
             raise RequestError(f"{where}: {key}={given[key]}.\nIt is a loss or its standard deviation, from 0 up.")
     texts = {"status": status, "run_id": given.get("run_id"), "phase": str(given.get("phase", "search"))}
+    texts["reason"] = str(given.get("reason", ""))
     values = {"value": math.nan, **numbers, **texts}
     return Run(**values, other={key: str(value) for key, value in given.items() if key not in values})
 

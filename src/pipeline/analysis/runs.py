@@ -30,6 +30,7 @@ class Run:
         value_sd, n: where a row is a published mean: the standard deviation of single runs, and how many runs.
         noise_trace, noise_squared_norm: tr Σ and |G|² of the gradient at the last measurement.
         other: any further swept keys.
+        reason: the error that ended a run of status `failed`, in a line; empty where it isn't known.
     """
 
     batch: int
@@ -48,6 +49,7 @@ class Run:
     noise_trace: float | None = None
     noise_squared_norm: float | None = None
     other: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def failed(self) -> bool:

@@ -1,8 +1,10 @@
 """Checks of a resolved configuration that need neither torch nor data, so that they come first."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from pipeline.config.compose import walk
 from pipeline.config.schema import Config, NoiseScale
 from pipeline.errors import RequestError
 from pipeline.recipe import budget, schedule
@@ -12,10 +14,19 @@ from pipeline.recipe.scaling import RULES
 log = logging.getLogger("pipeline.config")
 PRECISIONS = ("auto", "fp32", "bf16")
 MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
+# The keys by which Hydra's `instantiate` is told what to do: which values each may have, and how to say so.
+INSTANTIATE_KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "_target_": (lambda value: isinstance(value, str), "the name of a class or function"),
+    "_args_": (lambda value: isinstance(value, list), "a list"),
+    "_partial_": (lambda value: isinstance(value, bool), "true or false"),
+    "_recursive_": (lambda value: isinstance(value, bool), "true or false"),
+    "_convert_": (lambda value: value in ("none", "partial", "object", "all"), "none, partial, object or all"),
+}
 
 
 def check_request(config: Config) -> None:
     """Raise RequestError for the first value in the resolved `config` that can't be right."""
+    _check_instantiate_keys({"dataset": config.dataset, "model": config.model, "optimizer": config.optimizer})
     check_batch("batch", config.batch)
     if config.seed < 0:
         raise RequestError(f"seed={config.seed}: it must be 0 or more.")
@@ -48,6 +59,14 @@ def check_request(config: Config) -> None:
         raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
     if not 1 <= looks <= 3:
         raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
+
+
+def _check_instantiate_keys(groups: dict[str, Any]) -> None:
+    """Check them at any depth. Hydra itself ignores some wrong values, and raises a bare TypeError for others."""
+    for key, value in walk(groups):
+        is_allowed, allowed = INSTANTIATE_KEYS.get(key.rpartition(".")[2], (lambda value: True, ""))
+        if not is_allowed(value):
+            raise RequestError(f"{key}={value}: it must be {allowed}.")
 
 
 def _check_micro_batch(value: object) -> None:

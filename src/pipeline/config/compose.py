@@ -1,6 +1,7 @@
 """From `conf/` to a resolved configuration. Imports neither torch nor mlflow: `--help` and `--cfg` answer at once."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def walk(tree: object, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in plain containers, dicts and lists among them, with its dotted key."""
+    yield path, tree
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in children:
+        yield from walk(value, f"{path}.{key}" if path else str(key))

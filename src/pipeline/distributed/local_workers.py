@@ -47,10 +47,12 @@ class LocalWorkers:
     Args:
         size: number of workers, this process included.
         target: what each of the others runs, a function of (rank, port of the store); it is pickled.
-        on_abort: called with a message before the thread ends this process.
+        on_abort: called with the error before a thread ends this process.
     """
 
-    def __init__(self, size: int, target: Callable[[int, int], None], on_abort: Callable[[str], None]) -> None:
+    def __init__(
+        self, size: int, target: Callable[[int, int], None], on_abort: Callable[[BaseException], None]
+    ) -> None:
         self._store = LoopbackStore()
         self._size = size
         self._target = target
@@ -133,11 +135,11 @@ class LocalWorkers:
             abort_nccl()
             if self._is_over.wait(REACTION_SECONDS):
                 return
-        message = str(self._loss())
+        loss = self._loss()
         try:
-            self._on_abort(message)
+            self._on_abort(loss)
         finally:
-            print(message, file=sys.stderr, flush=True)
+            print(loss, file=sys.stderr, flush=True)
             os._exit(1)  # the main thread can't be reached
 
 

@@ -38,6 +38,11 @@ class World:
         shards = (World(rank, self.size).shard(batch) for rank in range(self.size))
         return [-(-(stop - start) // (micro_batch or batch)) for start, stop in shards]
 
+    def smallest_pass(self, examples: int, most: int) -> int:
+        """Return the fewest examples in a forward pass of any rank, each of which passes at most `most` at once."""
+        shards = (World(rank, self.size).shard(examples) for rank in range(self.size))
+        return min((stop - start) % most or most for start, stop in shards if start < stop)
+
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Return each of `values` summed over the ranks."""
         if self.size == 1:

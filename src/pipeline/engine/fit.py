@@ -11,7 +11,7 @@ from pipeline.data.splits import Splits
 from pipeline.data.stream import ExampleStream
 from pipeline.distributed.world import SINGLE_PROCESS, World
 from pipeline.engine.evaluate import evaluate_run
-from pipeline.engine.model_traits import has_unused_parameters
+from pipeline.engine.model_traits import FEW_EXAMPLES, has_unused_parameters
 from pipeline.engine.noise_scale import MicroBatchNoise, NoiseSample
 from pipeline.engine.optimizer_step import Stepper
 from pipeline.engine.runtime import FP32, Precision
@@ -72,7 +72,8 @@ def fit(
     resume_from = world.broadcast(resume_from)
     noise = MicroBatchNoise(model, batch, micro_batch, world, plan.total_steps / len(plan.evaluation_steps))
     # Layers may be skipped at random, differently in each rank: if one rank finds unused parameters, all look for them.
-    has_unused = world.size > 1 and world.all_reduce_sum([has_unused_parameters(model, splits.train)])[0] > 0
+    few = min(FEW_EXAMPLES, world.smallest_pass(batch, micro_batch or batch))
+    has_unused = world.size > 1 and world.all_reduce_sum([has_unused_parameters(model, splits.train, few)])[0] > 0
     stepper = Stepper(model, optimizer, batch, micro_batch, precision, world, noise, compiled, has_unused)
     monitor = DivergenceMonitor(splits.guess_loss)
     result = FitResult()

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ ROUNDING = 1e-3
 # Trial passes for models that skip layers at random. With four layers, each skipped in every tenth pass, all but one
 # of 800 trials find a skipped one.
 PASSES = 16
+# Examples of a trial pass that need not be larger, where the run's own passes are not smaller.
+FEW_EXAMPLES = 4
 
 
 def convolves(model: nn.Module) -> bool:
@@ -22,10 +25,16 @@ def convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
 
-def has_unused_parameters(model: nn.Module, split: Split) -> bool:
+def training_pass(model: nn.Module, split: Split, examples: int) -> Any:
+    """Return the output of a training pass of the first `examples`, which raises what the model raises."""
+    with _trial_passes(model, split, examples) as (forward, images):
+        return forward(images)
+
+
+def has_unused_parameters(model: nn.Module, split: Split, examples: int = FEW_EXAMPLES) -> bool:
     """Return whether some parameters get no gradient from a training pass, in every pass or at random."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    with _trial_passes(model, split, examples=2) as (forward, images):
+    with _trial_passes(model, split, examples) as (forward, images):
         for _ in range(PASSES):
             before = torch.get_rng_state()
             gradients = torch.autograd.grad(forward(images).sum(), trained, allow_unused=True)
@@ -43,8 +52,11 @@ def depends_on_batch(model: nn.Module, split: Split) -> bool:
         return True
     # A user's own layers may do the same.
     with torch.no_grad(), _trial_passes(model, split, examples=4) as (forward, images):
-        together = forward(images)
-        apart = torch.cat([forward(pair) for pair in images.split(2)])
+        try:
+            together = forward(images)
+            apart = torch.cat([forward(pair) for pair in images.split(2)])
+        except Exception:
+            return True  # it can't take so few examples, and so looks at them together
     return not bool((together - apart).abs().max() <= ROUNDING * together.abs().max())
 
 

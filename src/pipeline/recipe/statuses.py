@@ -6,7 +6,8 @@ COMPLETE = "complete"
 # constant guess (`stalled`). Such a run is a result too: the best LR lies below its LR.
 FAILED = ("diverged", "stalled")
 # The process ended before training did: by an exception, by a signal, or without a word. These can be resumed.
-CRASHED = ("failed", "interrupted", "lost")
+RAISED = "failed"
+CRASHED = (RAISED, "interrupted", "lost")
 # The run has metrics of a part of its budget only.
 CUT_SHORT = (*CRASHED, "pruned", "running")
 # Neither a result nor a bound on the best LR. `missed`: the budget ended before the target was reached.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import Config, from_dict
-from pipeline.config.checks import MEMORY_FORMATS, PRECISIONS
+from pipeline.config.checks import MEMORY_FORMATS, PRECISIONS, check_request
 from pipeline.config.schema import Runtime
 from pipeline.errors import RequestError
 from pipeline.reproduction.trust import check_trusted, parse_logged, shown
@@ -42,7 +42,8 @@ def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ())
     Names in `trusted` may be built beyond those of `pipeline.reproduction.trust`.
 
     Raises:
-        RequestError: it is no configuration of this version of the project, or builds what isn't trusted.
+        RequestError: it is no configuration of this version of the project, has a value that none can have, or builds
+            what isn't trusted.
     """
     if "${" in logged.experiment:
         raise RequestError(
@@ -69,6 +70,7 @@ def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ())
     config.batching.micro_batch = _micro_batch_used(config.batching.micro_batch, logged.params)
     if "root" in config.dataset:
         config.dataset["root"] = _data_root(config.dataset, trusted)
+    check_request(config)
     return config
 
 

@@ -1,16 +1,18 @@
 """What a logged configuration may contain, and what it may build.
 
 Hydra calls whatever a `_target_` names. A configuration that its user typed may name anything. One that was read from a
-tracking store may name only what is listed here, since whoever can write to the store could otherwise run code.
+tracking store may name only what is listed here, each where it belongs, since whoever can write to the store could
+otherwise run code, or have files written.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import yaml
 
 from lr_study import reason_of
+from pipeline.config import walk
 from pipeline.errors import RequestError
 
 # Limits on a logged file, in characters and levels; this project's own have about two thousand, and four.
@@ -33,7 +35,7 @@ def parse_logged(text: str) -> dict[str, Any]:
         raise RequestError(f"config/config.yaml can't be read: {reason_of(error)}.") from None
     if not isinstance(config, dict):
         raise _not_a_configuration()
-    for key, value in _walk(config):
+    for key, value in walk(config):
         if isinstance(value, dict) and not all(isinstance(name, str) and name.isprintable() for name in value):
             raise _not_a_configuration()
         if isinstance(value, str) and "${" in value:
@@ -45,14 +47,11 @@ def parse_logged(text: str) -> dict[str, Any]:
 
 def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None:
     """Raise RequestError for the first thing built or read that is neither listed here nor named in `trusted`."""
-    for key, value in _walk(config):
+    for key, value in walk(config):
         is_target = "_target_" in key.split(".") and not isinstance(value, dict | list)
-        if is_target and value not in trusted and not _is_listed(value):
-            raise RequestError(
-                f"{key}={shown(value)}: not built from a logged configuration, since it could be anything."
-                f"\nIf you know it and trust it: --trust {shown(value)}."
-            )
-    for key, node in _walk(config):
+        if is_target and value not in trusted:
+            _check_target(key, value)
+    for key, node in walk(config):
         target = node.get("_target_") if isinstance(node, dict) else None
         if target in trusted or not str(target).startswith("torchvision.models."):
             continue
@@ -63,7 +62,14 @@ def check_trusted(config: dict[str, Any], trusted: Collection[str] = ()) -> None
                     f"\nIf you know them and trust them: --trust {target}."
                 )
     dataset = config.get("dataset")
-    source = dataset.get("source") if isinstance(dataset, dict) else None
+    if not isinstance(dataset, dict):
+        return
+    if "_args_" in dataset and dataset.get("_target_") not in trusted:
+        raise RequestError(
+            f"dataset._args_={shown(dataset['_args_'])}: a logged configuration has its data set's arguments by name."
+            "\nOnly so can they be checked; pipeline.train takes them in any form."
+        )
+    source = dataset.get("source")
     if source is not None and source not in IMAGE_SETS and not (source in trusted and _is_image_set(source)):
         raise RequestError(
             f"dataset.source={shown(source)}: a logged configuration may read only {', '.join(IMAGE_SETS)}."
@@ -103,37 +109,45 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, float)
 
 
-def _walk(tree: object, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in `tree`, groups and lists among them, with its dotted key."""
-    yield path, tree
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in children:
-        yield from _walk(value, f"{path}.{key}" if path else str(key))
+def _check_target(key: str, target: object) -> None:
+    """Raise RequestError unless `target` is listed for the place `key`, the dotted key of a `_target_`."""
+    place = _place_of(target)
+    if place is None:
+        raise RequestError(
+            f"{key}={shown(target)}: not built from a logged configuration, since it could be anything."
+            f"\nIf you know it and trust it: --trust {shown(target)}."
+        )
+    # Only a model has parts. A data set within the data set would escape the checks of its `source` and `root`.
+    if key != f"{place}._target_" and not (place == "model" and key.startswith("model.")):
+        raise RequestError(
+            f"{key}={shown(target)}: a logged configuration may build it as its {place} alone, not here."
+            f"\nIf you know it and trust it here, too: --trust {shown(target)}."
+        )
 
 
-def _is_listed(target: object) -> bool:
-    """Whether `target` is a builder of this project, a layer, an optimizer, or one of torchvision's models."""
+def _place_of(target: object) -> str | None:
+    """Return the group in which `target` may be built: `dataset`, `model` or `optimizer`; None if it isn't listed."""
     if not isinstance(target, str) or "." not in target:
-        return False
+        return None
     from torch import nn, optim
 
     import pipeline.models
 
     module, name = target.rsplit(".", 1)
     match module:
-        case "pipeline.data":
-            return name in ("digits", "image_folder", "torchvision_images")
-        case "pipeline.models":
-            return name in pipeline.models.__all__
-        case "torch.optim":
-            return _is_subclass(getattr(optim, name, None), optim.Optimizer)
-        case "torch.nn":
-            return _is_subclass(getattr(nn, name, None), nn.Module)
+        case "pipeline.data" if name in ("digits", "image_folder", "torchvision_images"):
+            return "dataset"
+        case "pipeline.models" if name in pipeline.models.__all__:
+            return "model"
+        case "torch.optim" if _is_subclass(getattr(optim, name, None), optim.Optimizer):
+            return "optimizer"
+        case "torch.nn" if _is_subclass(getattr(nn, name, None), nn.Module):
+            return "model"
         case "torchvision.models":
             from torchvision import models
 
-            return name in models.list_models(module=models)
-    return False
+            return "model" if name in models.list_models(module=models) else None
+    return None
 
 
 def _is_image_set(source: object) -> bool:

@@ -31,11 +31,14 @@ def lr_factor(config: Config) -> float | None:
     return lr / base if base and lr else None
 
 
-def tags_of(config: Config, trial: Trial | None, workload: Workload) -> dict[str, str]:
-    """The tags that say whether this is a single run, or which trial of which sweep, and on what it computes."""
-    # The model of the GPU, else of the processor.
-    device = find_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model())
-    tags = {"pipeline": "run", "device": device}
+def device_used(workload: Workload) -> str:
+    """The model of the GPU, else of the processor."""
+    return find_or("unknown", "device", lambda: device_name(workload.runtime.device) or cpu_model())
+
+
+def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
+    """The tags that say whether this is a single run, or which trial of which sweep."""
+    tags = {"pipeline": "run"}
     if trial is not None:
         tags |= {
             "pipeline": "trial",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
 from pipeline.analysis.runs import CONFIRM
-from pipeline.config import Config, as_dict, as_yaml
+from pipeline.config import Config, as_dict, as_yaml, flatten
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
 from pipeline.process.collector import collect_as_usual
@@ -36,14 +36,19 @@ def run_training(
         RequestError: the request can't be carried out; nothing was written.
     """
     in_sweep = trial is not None
-    workload = build_workload(config, in_sweep, World(0, config.runtime.workers))
+    try:
+        workload = build_workload(config, in_sweep, World(0, config.runtime.workers))
+    except Exception as error:
+        if trial is not None:
+            _track_failure(config, trial, error)
+        raise
     total_steps = workload.plan.total_steps
     if not in_sweep:
         progress.announce(config, total_steps)
     run, state = _open_run(config, workload, trial, more_tags or {})
     report = progress.Reporter(total_steps, quiet=in_sweep)
     with run, report.bar:
-        with worker.process_group_of_run(config, in_sweep, lambda _: run.close("failed", "FAILED")):
+        with worker.process_group_of_run(config, in_sweep, run.close_after):
             prune = _prune_rule(config, workload, trial, last_evaluation)
             result = _train(run, report, config, workload, state, prune)
             _log_result(run, report, config, workload, result, in_sweep)
@@ -53,6 +58,20 @@ def run_training(
     return run, objective_value(config.objective, result, workload.plan, workload.splits.guess_loss)
 
 
+def _track_failure(config: Config, trial: Trial, error: Exception) -> None:
+    """Track a trial that failed while its workload was built, so that the report counts it and says why."""
+    run = TrackedRun(
+        TrackingTarget(config.tracking.uri, config.tracking.experiment),
+        recording.run_name(config),
+        recording.tags_of(config, trial),
+        parent=config.sweep.parent,
+        sweep=config.sweep.name,
+        quiet=True,
+    )
+    run.log_params(flatten(as_dict(config)))
+    run.close_after(error)
+
+
 def _open_run(
     config: Config, workload: Workload, trial: Trial | None, more_tags: Mapping[str, str]
 ) -> tuple[TrackedRun, State | None]:
@@ -60,7 +79,11 @@ def _open_run(
     target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
     # Masked value by value, where it is clear where each ends, then as the text whose digest is logged.
     text = mask_passwords(as_yaml(mask_tree(as_dict(config))))
-    tags = recording.tags_of(config, trial, workload) | {"config_digest": config_digest(text), **more_tags}
+    tags = recording.tags_of(config, trial) | {
+        "device": recording.device_used(workload),
+        "config_digest": config_digest(text),
+        **more_tags,
+    }
     can_resume = config.resume == "auto"
     if can_resume and (claimed := claim_resumable(target, tags["config_digest"], load_checkpoint)) is not None:
         spool, state = claimed

@@ -38,12 +38,12 @@ def own_rank(config: Config) -> int:
 
 
 def process_group_of_run(
-    config: Config, in_sweep: bool, on_abort: Callable[[str], None] = lambda message: None
+    config: Config, in_sweep: bool, on_abort: Callable[[BaseException], None] = lambda error: None
 ) -> AbstractContextManager[None]:
     """Start the other workers of a run where rank 0 has to, and form the process group; for rank 0.
 
-    `on_abort` is called with a message, from another thread, before this process is ended because a worker is gone and
-    the main thread doesn't react.
+    `on_abort` is called with the error, from another thread, before this process is ended because the main thread
+    doesn't react to the loss of a worker or to a signal.
 
     Raises:
         RunError: (from the block) another worker ended before the run did.

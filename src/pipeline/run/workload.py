@@ -13,7 +13,7 @@ from torch import nn
 from lr_study import reason_of
 from pipeline.config import Config
 from pipeline.data import Splits
-from pipeline.data.stream import derive_seed, in_order
+from pipeline.data.stream import derive_seed
 from pipeline.distributed.data_parallel import check_shareable
 from pipeline.distributed.world import SINGLE_PROCESS
 from pipeline.engine import FitResult, NoiseSample, Runtime, World, arrange, chosen_micro_batch, fit, set_up_runtime
@@ -21,6 +21,7 @@ from pipeline.errors import RequestError
 from pipeline.recipe.budget import TrainingPlan, plan_training
 from pipeline.recipe.schedule import LRFactor, make_schedule
 from pipeline.run.build import build_data, build_model, build_optimizer
+from pipeline.run.trial_passes import check_evaluation_pass, check_training_passes
 
 
 @dataclass(frozen=True)
@@ -71,39 +72,18 @@ def build_workload(config: Config, in_sweep: bool, world: World = SINGLE_PROCESS
     if world.size > 1:
         check_shareable(model)
     # Lazy layers get their parameters in this check; only then can these be given a memory format.
-    _check_fit(model.to(runtime.device), splits)
+    check_evaluation_pass(model.to(runtime.device), splits, world)
     model, runtime = arrange(model, runtime, asked.memory_format)
     micro_batch = chosen_micro_batch(
         config.batching.micro_batch, model, splits.train, runtime.device, batch, world, runtime.precision
     )
+    check_training_passes(model, splits, batch, micro_batch, world)
     noise_sample = NoiseSample(tuple(config.noise_scale.epochs), config.noise_scale.examples)
     _check_noise_sample(noise_sample, plan, splits, model, json.dumps([config.model, config.dataset]))
     # From here on dropout and the like draw from the seed, not from what making the weights left; each rank its own.
     torch.manual_seed(derive_seed("noise", seed, *([world.rank] if world.rank else [])))
     optimizer = build_optimizer(config.optimizer, model)
     return Workload(splits, model, optimizer, plan, schedule, runtime, micro_batch, noise_sample)
-
-
-def _check_fit(model: nn.Module, splits: Splits) -> None:
-    """Pass two examples forward, to see whether the images fit the model and its output the classes."""
-    count = min(2, len(splits.train))
-    images, _ = next(iter(splits.train.batches(in_order(count, count))))
-    model.eval()
-    try:
-        # Not in inference mode: lazy layers make their parameters here, and such tensors could not be trained.
-        with torch.no_grad():
-            logits = model(images)
-    except RuntimeError as error:
-        shape = "×".join(map(str, images.shape[1:]))
-        raise RequestError(
-            f"model: images of {shape} do not fit it: {reason_of(error)}."
-            "\nUse another model, or set its input to ${dataset.shape}."
-        ) from error
-    if tuple(logits.shape) != (count, splits.classes):
-        raise RequestError(
-            f"model: its output for {count} images has shape {tuple(logits.shape)}, not ({count}, {splits.classes})."
-            "\nIt must give one logit for each class: set its output to ${dataset.classes}."
-        )
 
 
 # Groups `model` and `dataset`, as JSON, whose per-example gradients this process has taken: trials repeat them.
@@ -130,7 +110,7 @@ def _check_noise_sample(sample: NoiseSample, plan: TrainingPlan, splits: Splits,
         return
     try:
         NoiseSample(examples=2).measure(model, splits.train, seed=0)
-    except RuntimeError as error:
+    except Exception as error:  # of torch, or of a user's own layer
         raise RequestError(
             f"model: torch.func can't take its gradients example by example: {reason_of(error)}."
             "\nUse noise_scale.epochs=[]; batching.micro_batch gives an estimate without them."

@@ -38,8 +38,10 @@ def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Map
     runs, params = read_runs(store, sweep)
     workloads: dict[str, tuple[list[Run], Mapping[str, str]]] = {}
     for name, found in by_workload(runs).items():
-        first = params[found[0].run_id]
-        workloads[name] = mark_stalled(found, float(first["dataset.guess_loss"])), first
+        # A trial that failed before its data set was there logged no such loss. Without any there is nothing to mark.
+        logged = [params[run.run_id] for run in found]
+        first = next((given for given in logged if "dataset.guess_loss" in given), logged[0])
+        workloads[name] = mark_stalled(found, float(first.get("dataset.guess_loss", "nan"))), first
     return workloads
 
 

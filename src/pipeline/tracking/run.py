@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lr_study.errors import describe_error
 from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError, RunError
 from pipeline.process import imports
@@ -100,11 +101,16 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.close(self.status, "FINISHED")
             self.check_accepted()
-        elif issubclass(kind, Exception):
-            self.close("failed", "FAILED")
+        else:
+            self.close_after(error)
+
+    def close_after(self, error: BaseException) -> None:
+        """Close the run that `error` has ended: as failed, with the reason; as interrupted if it is no Exception."""
+        if isinstance(error, Exception):
+            self.close("failed", "FAILED", describe_error(error))
         else:
             self.close("interrupted", "KILLED")
 
@@ -195,12 +201,16 @@ class TrackedRun:
             if text:
                 self.log_text(text, path, if_new)
 
-    def close(self, status: str, mlflow_status: str) -> None:
+    def close(self, status: str, mlflow_status: str, error: str = "") -> None:
         """Record how the run ended, and wait until it is sent; if MLflow doesn't answer, it is sent later.
+
+        `error` says in a line why the run failed; it becomes the tag `error`.
 
         Raises:
             RunError: neither the disk nor MLflow took all of it.
         """
+        if error:
+            self.spool.append({"tags": {"error": mask_passwords(error)}})
         self.spool.append_end(status, mlflow_status)
         with contextlib.suppress(OSError):  # the uploader meets it too, and warns
             self.spool.sync()

@@ -22,6 +22,8 @@ from pipeline.tracking.store import Store, open_client
 from pipeline.tracking.target import TrackingTarget
 
 RUNS_PER_PAGE = 1000
+# What a row of the table is made from.
+NEEDED_PARAMS = {"batch", "objective", "optimizer.lr", "seed"}
 
 
 class ParentRun(TrackedRun):
@@ -94,7 +96,7 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
         hint = f"Sweeps here: {', '.join(known)}." if known else "There is none here yet: make study."
         raise RequestError(f"{sweep}: no sweep of that name in {store.uri}.\n{hint}")
     # A trial that was killed before it logged its params says nothing.
-    ended = [child for child in children if child.data.tags.get("status") and "dataset.guess_loss" in child.data.params]
+    ended = [child for child in children if child.data.tags.get("status") and child.data.params.keys() >= NEEDED_PARAMS]
     if not ended:
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
     # The latest of each trial: where a damaged journal was cut back, Optuna gives the trials after the cut again.
@@ -140,6 +142,7 @@ def _as_run(child: MlflowRun) -> Run:
         run_id=child.info.run_id,
         phase=tags.get("phase", "search"),
         other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
+        reason=tags.get("error", ""),
     )
 
 
@@ -216,7 +219,8 @@ def close_abandoned(store: Store, sweep: str, study: str, trial: int, status: st
     query = f"tags.sweep = '{_quoted(sweep)}' AND tags.study = '{_quoted(study)}' AND tags.trial = '{trial}'"
     with store_errors(store.uri):
         for run in store.client.search_runs([store.experiment_id], query):
-            store.client.log_batch(run.info.run_id, tags=[RunTag("status", status)])
+            tags = {"status": status} | ({"error": "its process died"} if status == "failed" else {})
+            store.client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
             store.client.set_terminated(run.info.run_id, "FAILED" if status == "failed" else "KILLED")
 
 

@@ -24,6 +24,7 @@ from pipeline.analysis.stats.verdict import (
     verdicts_on,
 )
 from pipeline.errors import RequestError
+from pipeline.recipe.statuses import RAISED
 
 
 def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> Answer:
@@ -63,6 +64,7 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> An
         objective=settings.objective,
         budget=settings.budget,
         seeds=len({run.seed for run in runs if run.phase != CONFIRM and run.seed is not None}),
+        raised=tuple(run for run in runs if run.status == RAISED),
         looks=settings.looks,
         level=level,
     )

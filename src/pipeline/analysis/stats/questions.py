@@ -63,7 +63,7 @@ def _lr_may_stay(answer: Answer) -> tuple[str, str]:
 
 def _large_lr_breaks(answer: Answer) -> tuple[str, str]:
     if not any(cell.failed for cell in answer.batches):
-        return CANNOT_TELL, "No run failed: the LRs that were tried don't reach that far."
+        return CANNOT_TELL, "No run diverged or fell back to a constant guess: the LRs don't reach that far."
     # Where no run finished at a smaller LR, the cause may be something other than the LR.
     failing = [cell for cell in answer.batches if cell.failing_lr is not None and cell.stable_lr is not None]
     if not failing:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.curve import Curve
 from pipeline.recipe.scaling import RULES
 
@@ -210,7 +211,7 @@ class Answer:
         laws, selected_law: fitted formulas, the best first; the name of the first if the data single it out.
         other_bases, objectives: checks from each other base batch, and by each objective, `objective` first.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
-        seeds: the number of seeds of the search.
+        seeds, raised: the number of seeds of the search, and the runs that an error ended.
         looks, level: how often these runs were judged, and the one-sided significance level of each verdict.
     """
 
@@ -234,6 +235,7 @@ class Answer:
     objective: str = "value"
     budget: str = ""
     seeds: int = 0
+    raised: tuple[Run, ...] = ()
     looks: int = 1
     level: float = 0.05
 

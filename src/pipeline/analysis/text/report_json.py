@@ -14,6 +14,7 @@ ANSWER_KEYS = (
     *("base_batch", "margin", "seed_sd", "budget", "objective", "level", "looks"),
     *("exponent", "exponent_to_break", "holds_from", "holds_up_to", "breaks_at", "objectives", "questions"),
 )
+FAILED_RUN_KEYS = ("batch", "lr", "seed", "phase", "reason", "run_id")  # of `Run`
 BATCH_KEYS = (
     *("batch", "best_lr", "ci_low", "ci_high", "censored", "band_low", "band_high", "band_octaves", "band_is_open"),
     *("best_value", "test_value", "steps", "seeds", "stable_lr", "failing_lr", "noise_scale", "rules"),
@@ -31,6 +32,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
             "law": answer.selected_law,
             "noise_scale": noise_scale,
             "anchors": answer.other_bases,
+            "failed_runs": [{name: getattr(run, name) for name in FAILED_RUN_KEYS} for run in answer.raised],
         }
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.confirmation import MAX_SEEDS
 from pipeline.analysis.stats.results import (
     BREAKS_IF_BASE_KNOWN,
@@ -18,11 +19,15 @@ from pipeline.analysis.stats.results import (
 from pipeline.analysis.text.laws import exponent_sentences, fit_sentences
 from pipeline.analysis.text.wording import estimate_text, list_batches, list_batches_by
 
+# Errors in a sentence, and runs that each is named with.
+MOST_LISTED = 3
+
 
 def summary(answer: Answer) -> list[str]:
     """Say everything; the first sentence is the headline."""
     return [
         headline(answer),
+        *_raised(answer),
         *exponent_sentences(answer),
         *fit_sentences(answer.laws, answer.selected_law),
         *_shared(answer),
@@ -50,6 +55,27 @@ def headline(answer: Answer) -> str:
     budget = f" at equal {answer.budget.split()[-1]}" if answer.budget and answer.budget != "target" else ""
     end = ": it depends on the objective." if _contradict(answer.objectives) else "."
     return f"The linear rule{budget}, from batch {base}, {', '.join(parts)}{end}"
+
+
+def _raised(answer: Answer) -> list[str]:
+    """Count the runs that an error ended, and name each error with some of its runs."""
+    if not answer.raised:
+        return []
+    by_reason: dict[str, list[Run]] = {}
+    for run in answer.raised:
+        by_reason.setdefault(run.reason or "no reason is known", []).append(run)
+    parts = [f"{reason} ({_list_some([_point(run) for run in runs])})" for reason, runs in by_reason.items()]
+    count = f"{len(answer.raised)} of {sum(cell.runs for cell in answer.batches)} runs"
+    return [f"{count} failed with an error, and say nothing about their LR: {_list_some(parts)}."]
+
+
+def _point(run: Run) -> str:
+    return f"batch {run.batch}, LR {run.lr:.3g}" + ("" if run.seed is None else f", seed {run.seed}")
+
+
+def _list_some(items: Sequence[str]) -> str:
+    more = [f"{len(items) - MOST_LISTED} more"] if len(items) > MOST_LISTED else []
+    return "; ".join([*items[:MOST_LISTED], *more])
 
 
 def _contradict(judged: Sequence[SensitivityCheck]) -> bool:

@@ -49,7 +49,8 @@ class RunWriter:
             client.log_inputs(self.run_id, [_dataset_input(record["dataset"])])
         elif "reopened" in record:
             client.update_run(self.run_id, status="RUNNING")
-            client.delete_tag(self.run_id, "status")
+            for tag in {"status", "error"} & self.get_run().data.tags.keys():
+                client.delete_tag(self.run_id, tag)
         elif "end" in record:
             client.set_terminated(self.run_id, record["mlflow_status"], end_time=record["time"])
         elif _leaves_its_folder(record):
