@@ -4,6 +4,8 @@ import contextlib
 import logging
 import shlex
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -114,6 +116,23 @@ def test_a_database_of_another_program_is_refused(refused, database):
     execute(database, "CREATE TABLE recipes (name TEXT)")
     what, _ = refused()
     assert "another program's (tables: recipes)" in what
+
+
+def test_a_database_whose_last_writer_was_killed_in_a_transaction_is_used(own_target, database):
+    program = (
+        "import os, signal, sqlite3, sys\n"
+        "writer = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "writer.execute('PRAGMA cache_size = 5')\n"
+        "writer.execute('BEGIN IMMEDIATE')\n"
+        "for number in range(1000):\n"
+        "    writer.execute('INSERT INTO experiment_tags VALUES (?, ?, 0)', (f'key{number}', 'x' * 500))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(database)], check=False)
+    assert database.with_name("mlflow.db-journal").stat().st_size > 0
+    check_target(own_target)
+    client = open_store(own_target.uri, own_target.experiment).client
+    assert "key0" not in client.get_experiment("0").tags
 
 
 def test_the_revision_that_is_read_from_mlflows_files_is_the_one_that_mlflow_works_with():

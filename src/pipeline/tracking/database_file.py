@@ -43,6 +43,8 @@ def check_database(path: Path, experiment: str | None = None) -> None:
             query = "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
             for (experiment_id,) in database.execute(query, [experiment]):
                 raise deleted_experiment(uri, str(experiment), experiment_id)
+    except sqlite3.OperationalError:
+        return  # busy, or half a transaction of a process that died, which the next writer takes back
     except sqlite3.DatabaseError as error:
         if (fault := lasting_fault(error, uri)) is not None:
             raise fault from None
