@@ -17,6 +17,7 @@ from lr_study.masking import mask_passwords
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # Seconds for one request, and no repetition of it by MLflow itself: a repeated request to create a run creates two.
 # `Uploader` tries again, and first looks whether the request got through. With MLflow's own defaults a server that
 # hangs would hold up the end of a run for a quarter of an hour.
