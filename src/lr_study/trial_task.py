@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from lr_study.interruption import raise_if_signalled
 from lr_study.masking import mask_passwords
 from lr_study.process import is_alive, is_this_process, repeating, this_process
+from lr_study.saved_config import mask_saved_config
 from lr_study.storage import open_storage, write_with_retries
 from lr_study.trial import Trial, TrialAbandoned, TrialAddress, TrialPruned, set_current_trial
 
@@ -55,6 +56,7 @@ class TrialTask:
     jobs: dict[int, TrialAddress] = field(default_factory=dict)
 
     def __call__(self, config: DictConfig) -> Any:
+        mask_saved_config(config)
         address = self.jobs[HydraConfig.get().job.num]
         storage = open_storage(self.storage)
         if not _claim(storage, address.trial_id):

@@ -3,10 +3,14 @@
 A run imports torch and mlflow once its request is known: `--help`, `--cfg` and the driver of a sweep need neither.
 """
 
+import os
+
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lr_study import Trial, TrialPruned, current_trial
+from lr_study.saved_config import mask_saved_config
 from pipeline.command import exit_with_request_error, request_message, run_command
 from pipeline.config import Config, conf_dir, register, resolve
 from pipeline.config.checks import check_request
@@ -24,7 +28,10 @@ def main(cfg: DictConfig) -> float:
     # A sweep's worker process unpickles this function, and runs neither the line above nor `run_command`.
     register()
     streams.make_safe()
+    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir has left it; Hydra goes back itself after the job
     trial = current_trial()
+    if trial is None:
+        mask_saved_config(cfg)  # a sweep does so for its trials
     rank = 0
     try:
         config = resolve(cfg)

@@ -34,7 +34,9 @@ class StubLauncher(Launcher):
         StubLauncher.waves.append([dict(text.split("=", 1) for text in texts) for texts in job_overrides])
         free = [0.0] * self.workers  # when each worker is done
         for offset, overrides in enumerate(StubLauncher.waves[-1]):
-            config = OmegaConf.create({"hydra": {"job": {"num": initial_job_idx + offset}}, **overrides})
+            config = OmegaConf.create(
+                {"hydra": {"job": {"num": initial_job_idx + offset}, "output_subdir": None}, **overrides}
+            )
             HydraConfig.instance().cfg = config
             started = time.process_time()
             self.task_function(config)
