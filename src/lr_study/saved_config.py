@@ -24,5 +24,5 @@ def mask_saved_config(cfg: DictConfig) -> None:
         tree = OmegaConf.to_container(config)
         if (masked := mask_tree(tree)) != tree:
             beside = folder / f"{name}.yaml.{os.getpid()}"
-            beside.write_text(OmegaConf.to_yaml(OmegaConf.create(masked)))
+            beside.write_text(OmegaConf.to_yaml(OmegaConf.create(masked)), encoding="utf-8")
             os.replace(beside, folder / f"{name}.yaml")
