@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> float:
         if (message := request_message(error)) is None:
             raise
         if rank:
-            worker.exit_after_refusal_of_rank_0()
+            worker.await_refusal_of_rank_0()
         exit_with_request_error(message)
 
 

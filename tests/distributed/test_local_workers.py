@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,13 @@ def dies_unnoticed(rank, port, config, in_sweep):
         if os.fork() == 0:
             time.sleep(8)
         os._exit(7)
+
+
+def stops(rank, port, config, in_sweep):
+    """Stop in the middle of the training, as by SIGSTOP."""
+    with process_group_of_worker(port, rank, 2):
+        all_reduced()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.fixture
@@ -132,3 +140,27 @@ def test_if_the_main_thread_does_not_react_the_run_is_closed_and_the_process_end
     assert str(error).startswith("Worker 1 of 2 failed (exit code 7)")
     assert code == 1
     assert time.monotonic() - ended > 3, "by itself it was noticed only when the connections were closed"
+
+
+def test_a_signal_ends_the_wait_for_a_worker_that_is_stopped(stand_in, config, monkeypatch):
+    stand_in(stops)
+    monkeypatch.setattr("pipeline.distributed.signals.REACTION_SECONDS", 0.5)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    sent = []
+
+    def send():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def wait():
+        with worker.process_group_of_run(config, in_sweep=False):
+            assert all_reduced() == 2
+            threading.Timer(0.5, send).start()
+            all_reduced()
+
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - sent[0] < 5

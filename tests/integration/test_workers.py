@@ -133,6 +133,29 @@ def test_a_run_whose_workers_are_all_told_to_end_is_interrupted_and_not_failed(t
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", [(*TRAIN, "runtime.workers=2"), TORCHRUN], ids=["own", "torchrun"])
+def test_a_signal_ends_a_run_whose_other_worker_is_stopped(tmp_path, command, number, code):
+    process = started(*command, folder=tmp_path)
+    (other,) = workers_of(process)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    first = next(p for p in family if p.environ().get("RANK") == "0") if command is TORCHRUN else family[0]
+    other.suspend()
+    time.sleep(1)  # rank 0 waits for it in the next step
+    first.send_signal(number)
+    sent = time.monotonic()
+    said = process.communicate(timeout=60)[0]
+    assert time.monotonic() - sent < 15 + (command is TORCHRUN) * 35, "torchrun waits 30 s for the stopped worker"
+    if command is TORCHRUN:
+        assert f"exitcode  : {code}" in said
+    else:
+        assert process.returncode == code
+    assert gone([first, other])
+    ((run, _),) = tracked(tmp_path)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
+
+
+@pytest.mark.long
 def test_ctrl_c_interrupts_the_run_and_no_worker_prints_a_traceback(tmp_path):
     process = started(*TRAIN, "runtime.workers=2", folder=tmp_path)
     others = workers_of(process)

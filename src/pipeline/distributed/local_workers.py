@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import NoReturn
 
 from pipeline.distributed.process_group import (
     ADVICE,
@@ -25,6 +24,7 @@ from pipeline.distributed.process_group import (
     use_loopback,
     wait_until,
 )
+from pipeline.distributed.signals import exit_at_once, heard_signals
 from pipeline.errors import RunError
 
 # Exit code of a worker that ended because another one did.
@@ -42,7 +42,8 @@ class LocalWorkers:
     """The workers 1 … `size` − 1 of a run, for rank 0.
 
     A thread watches them. If one ends early, the thread closes the store and aborts NCCL, so that an operation in
-    which the main thread waits fails. If the main thread doesn't react even then, the thread ends this process.
+    which the main thread waits fails. If the main thread doesn't react even then, the thread ends this process. The
+    same for SIGINT and SIGTERM: the main thread may wait for a worker that is stopped.
 
     Args:
         size: number of workers, this process included.
@@ -69,10 +70,11 @@ class LocalWorkers:
             RunError: a worker ended early.
         """
         try:
-            self._start()
-            use_loopback()
-            with process_group(self._store.client, 0, self._size, self._check):
-                yield
+            with heard_signals(self._on_abort, break_off=self._kill):
+                self._start()
+                use_loopback()
+                with process_group(self._store.client, 0, self._size, self._check):
+                    yield
             # Not `join`, which waits for what a worker has forked, too.
             wait_until(lambda: all(process.exitcode is not None for process in self._processes.values()), EXIT_SECONDS)
         except Exception as error:
@@ -118,10 +120,15 @@ class LocalWorkers:
         codes = ((rank, process.exitcode) for rank, process in self._processes.items())
         return [(rank, code) for rank, code in codes if code and code != PEER_LOST]
 
+    def _kill(self) -> bool:
+        for process in list(self._processes.values()):
+            process.kill()
+        return True
+
     def _end(self) -> None:
         self._is_over.set()
+        self._kill()
         for process in self._processes.values():
-            process.kill()
             process.join()
         if self._watcher.is_alive():
             self._watcher.join()
@@ -160,13 +167,6 @@ def _run_worker(target: Callable[[int, int], None], rank: int, port: int) -> Non
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()  # type: ignore[union-attr]
     os._exit(PEER_LOST)
-
-
-def exit_at_once(code: int) -> NoReturn:
-    """End this process without Python's own shutdown, during which threads of torch's may abort it (SIGABRT)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def process_group_of_worker(port: int, rank: int, size: int) -> contextlib.AbstractContextManager[None]:

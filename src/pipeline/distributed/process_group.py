@@ -101,14 +101,16 @@ def is_lost_peer(error: BaseException | None) -> bool:
     return has_sign or isinstance(error, dist.DistError)
 
 
-def abort_nccl() -> None:
-    """Let NCCL's pending operations fail; gloo's do by themselves once a connection is closed."""
+def abort_nccl() -> bool:
+    """Let NCCL's pending operations fail, if it is in use; gloo's do by themselves once a connection is closed."""
     import torch
     import torch.distributed as dist
 
-    if torch.cuda.is_available() and dist.is_initialized():
-        with contextlib.suppress(Exception):  # whatever its state, the run has failed
-            dist.group.WORLD.abort()  # type: ignore[union-attr]
+    if not (torch.cuda.is_available() and dist.is_initialized()):
+        return False
+    with contextlib.suppress(Exception):  # whatever its state, the run has failed
+        dist.group.WORLD.abort()  # type: ignore[union-attr]
+    return True
 
 
 @contextlib.contextmanager

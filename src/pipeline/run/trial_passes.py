@@ -35,7 +35,7 @@ def check_evaluation_pass(model: nn.Module, splits: Splits, world: World) -> Non
     with torch.no_grad():
         error = _error_of(lambda: model(images), count, splits.classes)
     if error is not None:
-        raise _misfit(error, count, splits.train)
+        raise _misfit(error, count, splits.train) from error
 
 
 def check_training_passes(model: nn.Module, splits: Splits, batch: int, micro_batch: int | None, world: World) -> None:
@@ -61,14 +61,14 @@ def check_training_passes(model: nn.Module, splits: Splits, batch: int, micro_ba
     more = range(smallest + 1, min(smallest + FEW_EXAMPLES, len(splits.train)) + 1)
     needed = next((count for count in more if error_with(count) is None), None)
     if needed is None:
-        raise _misfit(error, smallest, splits.train, " in training")
+        raise _misfit(error, smallest, splits.train, " in training") from error
     asked = f"batch={batch}"
     asked += f", batching.micro_batch={micro_batch}" if micro_batch else ""
     asked += f", runtime.workers={world.size}" if world.size > 1 else ""
     raise RequestError(
         f"{asked}: a forward pass of training gets {smallest} example(s), and the model needs {needed} or more."
         f"\nUse, for example, {_larger_passes(batch, micro_batch, world, needed)}. The model says: {reason_of(error)}."
-    )
+    ) from error
 
 
 def _error_of(forward: Callable[[], Any], count: int, classes: int) -> Exception | None:

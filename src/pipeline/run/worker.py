@@ -6,18 +6,19 @@ starts the others; under torchrun they exist already. All build the same workloa
 
 import contextlib
 import functools
-import sys
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from pipeline.config import Config
-from pipeline.distributed.local_workers import LocalWorkers, exit_at_once, process_group_of_worker
+from pipeline.distributed.local_workers import LocalWorkers, process_group_of_worker
+from pipeline.distributed.signals import exit_at_once
 from pipeline.distributed.torchrun import process_group_of_torchrun, torchrun_rank
 from pipeline.errors import RequestError
 
-# How long rank 0, which refuses the same request, is given to print why.
+# How long rank 0, which refuses the same request, is given to say why.
 REFUSAL_SECONDS = 5.0
 
 
@@ -29,6 +30,9 @@ def own_rank(config: Config) -> int:
     """
     asked = config.runtime.workers
     rank, size = torchrun_rank() or (0, asked)
+    if size != asked:
+        # Read when torch is imported. It writes forty lines about each attempt to reach a machine that isn't there.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if asked not in (1, size):
         raise RequestError(
             f"runtime.workers={asked}, and torchrun started {size}.\nLeave runtime.workers out: torchrun's counts."
@@ -51,8 +55,8 @@ def process_group_of_run(
     size = config.runtime.workers
     if size == 1:
         return contextlib.nullcontext()
-    if torchrun_rank() is not None:
-        return process_group_of_torchrun()
+    if (place := torchrun_rank()) is not None:
+        return process_group_of_torchrun(*place, on_abort)
     target = functools.partial(_train_share, config=config, in_sweep=in_sweep)
     return LocalWorkers(size, target, on_abort).process_group()
 
@@ -70,15 +74,14 @@ def _train_share(rank: int, port: int | None, config: Config, in_sweep: bool) ->
 
     size = config.runtime.workers
     workload = build_workload(config, in_sweep, World(rank, size))
-    with process_group_of_torchrun() if port is None else process_group_of_worker(port, rank, size):
+    with process_group_of_torchrun(rank, size) if port is None else process_group_of_worker(port, rank, size):
         if workload.fit(config).has_test:
             evaluate(workload.model, workload.splits.test, world=workload.runtime.world)
 
 
-def exit_after_refusal_of_rank_0() -> NoReturn:
-    """End with exit code 2, once rank 0, which refuses the same request, has printed why.
+def await_refusal_of_rank_0() -> None:
+    """Wait for rank 0, which refuses the same request, to say why and end; torchrun then ends this process, too.
 
-    torchrun ends all processes as soon as one has ended, mostly before this one does.
+    If it doesn't, there is no such rank 0, and this process has to say it.
     """
     time.sleep(REFUSAL_SECONDS)
-    sys.exit(2)

@@ -14,7 +14,7 @@ from lr_study import Abandoned, FixedTrial, Hooks, Outcome, Progress, Sweep
 from lr_study.worker_processes import dismiss_workers
 from pipeline.config import Config, as_dict, flatten, resolve
 from pipeline.config.checks import check_request, warn_linear_adam
-from pipeline.distributed.torchrun import torchrun_rank
+from pipeline.distributed.torchrun import IF_LEFT_OVER, torchrun_rank
 from pipeline.errors import RequestError
 from pipeline.run import worker
 from pipeline.sweep.preflight import check_buildable
@@ -42,10 +42,10 @@ class SweepHooks(Hooks):
         if (place := torchrun_rank()) is not None:
             rank, size = place
             if rank > 0:
-                worker.exit_after_refusal_of_rank_0()
+                worker.await_refusal_of_rank_0()
             raise RequestError(
-                "torchrun starts single runs, and -m asks for a sweep.\nLeave torchrun out, and add "
-                f"runtime.workers={size}: each trial starts its own."
+                f"torchrun starts single runs, and -m asks for a sweep. {IF_LEFT_OVER}"
+                f"\nElse leave torchrun out, and add runtime.workers={size}: each trial starts its own."
             )
         configs = [_task_config(cell.config, cell.dimensions) for cell in cells]
         name = cells[0].config.hydra.sweeper.name
