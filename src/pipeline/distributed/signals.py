@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while the main thread may be blocked inside a library, where Python's signal handlers don't run.
+"""SIGINT, SIGTERM and SIGHUP while the main thread may be blocked inside a library, where Python's signal handlers don't run.
 
 A collective operation of torch's waits for as long as another worker is stopped, for one.
 """
@@ -16,7 +16,7 @@ from typing import NoReturn
 # sends SIGKILL after 30 s.
 REACTION_SECONDS = 5.0
 # By `pipeline.command`.
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def heard_signals(
     on_signal: Callable[[int], None] = lambda number: None,
     break_off: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """End this process if the main thread doesn't leave the block soon after SIGINT or SIGTERM.
+    """End this process if the main thread doesn't leave the block soon after one of these signals.
 
     Python writes the number of each signal into a socket, whatever the main thread does, and a thread reads it there.
     This thread calls the functions. Outside of the main thread no signal can be heard, and nothing is done.
