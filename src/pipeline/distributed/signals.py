@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP while the main thread may be blocked inside a library, where Python's signal handlers don't run.
+"""Signals that arrive while the main thread is blocked inside a library, where Python's signal handlers don't run.
 
 A collective operation of torch's waits for as long as another worker is stopped, for one.
 """
