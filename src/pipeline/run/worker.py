@@ -29,10 +29,11 @@ def own_rank(config: Config) -> int:
         RequestError: torchrun started another number of processes than was asked for.
     """
     asked = config.runtime.workers
-    rank, size = torchrun_rank() or (0, asked)
-    if size != asked:
-        # Read when torch is imported. It writes forty lines about each attempt to reach a machine that isn't there.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if (place := torchrun_rank()) is None:
+        return 0
+    rank, size = place
+    # Read when torch is imported, which writes forty lines about each attempt to reach a machine that isn't there.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if asked not in (1, size):
         raise RequestError(
             f"runtime.workers={asked}, and torchrun started {size}.\nLeave runtime.workers out: torchrun's counts."
