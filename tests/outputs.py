@@ -28,7 +28,9 @@ def check(*texts: str, allow: Mapping[str, str] | None = None, folder: Path | No
     unknown = set(allow or ()) - set(FAULTS)
     assert not unknown, f"no such fault: {unknown}"
     for text in texts:
-        shown = text if folder is None else text.replace(str(folder), ".").replace(str(folder.parent), "..")
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours
+        if folder is not None:
+            shown = shown.replace(str(folder), ".").replace(str(folder.parent), "..")
         for name, pattern in FAULTS.items():
             if name not in (allow or ()):
                 found = pattern.search(shown)

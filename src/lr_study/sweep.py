@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lr_study.cell_loader import replicate_values
 from lr_study.errors import SweepRequestError, reason_of
-from lr_study.hooks import Hooks, Outcome, Sweep
+from lr_study.hooks import Hooks, Outcome, Progress, Sweep
 from lr_study.interruption import ending_on_signals
 from lr_study.masking import mask_passwords, mask_tree
 from lr_study.process import command_line
@@ -128,14 +128,23 @@ def _drive(
             raise
         except BaseException:
             waves.interrupt()
-            log.warning(
-                "Interrupted after %d of %d trials. Run the same command again to resume the sweep:\n%s",
-                *(waves.progress.finished, waves.progress.total, command_line(sys.orig_argv[0])),
-            )
+            _say_interrupted(waves.progress)
             raise
         finally:
-            hooks.ended(Outcome(status, waves.progress))
+            try:
+                hooks.ended(Outcome(status, waves.progress))
+            except (KeyboardInterrupt, SystemExit):
+                if status == "complete":
+                    _say_interrupted(waves.progress)
+                raise
     return waves.returns if not request.searches else None
+
+
+def _say_interrupted(progress: Progress) -> None:
+    log.warning(
+        "Interrupted after %d of %d trials. Run the same command again to resume the sweep:\n%s",
+        *(progress.finished, progress.total, command_line(sys.orig_argv[0])),
+    )
 
 
 def _check_options(options: DictConfig) -> None:

@@ -1,6 +1,11 @@
 """The worker processes of `hydra/launcher=processes`, and how a launch's jobs are sent to them and run."""
 
+import functools
+import os
 import pickle
+import threading
+import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from joblib import Parallel
 from omegaconf import DictConfig, open_dict
 
+# Seconds between two looks whether the driver lives.
+WATCH_SECONDS = 1.0
 TARGET = "hydra_plugins.processes_launcher.processes_launcher.ProcessesLauncher"
 
 
@@ -22,17 +29,19 @@ def workers(n_jobs: int, return_as: str = "list") -> Parallel:
         n_jobs: how many; joblib's -1 is one for each core, -2 one less, …
         return_as: `list`, or `generator`, which waits for each result only when it is asked for.
     """
+    # Where a signal cuts a launch off, joblib counts the tasks that it leaves; the sweep says more.
+    warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed", UserWarning)
     # In batches of one, since jobs differ in length.
     return Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, pre_dispatch="all", return_as=return_as)
 
 
-def dismiss_workers() -> None:
-    """Tell the workers, if there are any, to end, and don't wait for them."""
+def dismiss_workers(at_once: bool = False) -> None:
+    """Tell the workers, if there are any, to end, and don't wait for them; `at_once` kills them."""
     from joblib.externals.loky import reusable_executor
 
     # Private, since the public get_reusable_executor makes an executor where there is none.
     if (executor := getattr(reusable_executor, "_executor", None)) is not None:
-        executor.shutdown(wait=False)
+        executor.shutdown(wait=False, kill_workers=at_once)
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,19 @@ def pack(launch: Launch) -> tuple[bytes, bytes]:
     return cloudpickle.dumps(launch), cloudpickle.dumps(Singleton.get_state())
 
 
+@functools.cache
+def end_with_driver() -> None:
+    """From now on let this worker process end when its driver has died; joblib's own waits for minutes."""
+    driver = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watching the driver", daemon=True).start()
+
+
 # The launch that this process unpacked last, while it is a worker, and what it was unpacked from.
 _last: tuple[bytes, Launch] | None = None
 
@@ -71,6 +93,7 @@ _last: tuple[bytes, Launch] | None = None
 def run_packed(packed: tuple[bytes, bytes], number: int, overrides: Sequence[str]) -> JobReturn:
     """Run a job of a packed launch in this worker process."""
     global _last
+    end_with_driver()
     launch, singletons = packed
     # New for each job, so that what one job registers does not reach the next.
     state = pickle.loads(singletons)

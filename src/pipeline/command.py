@@ -20,6 +20,7 @@ from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError, RunError, request_error_behind
 from pipeline.process import streams
 from pipeline.process.collector import collect_seldom
+from pipeline.process.surroundings import prepare
 from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 
@@ -28,8 +29,6 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     streams.make_safe()
     # Without this Hydra prints up to 14 lines and exits with 1; with it, its errors reach the `except` below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # MLflow must not report usage over the network.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     collect_seldom()
     code: str | int | None = 0
     try:
@@ -50,6 +49,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 def _run(main: Callable[[], object]) -> None:
     """Run `main`, and raise SystemExit with a message printed for each error that has one."""
     try:
+        folder = prepare()
         main()
     except (SweepFailedError, RunError) as error:
         print(mask_passwords(str(error)), file=sys.stderr)
@@ -61,6 +61,9 @@ def _run(main: Callable[[], object]) -> None:
         exit_with_request_error(message)
     except Exception:
         raise_if_signalled()  # a library may have turned the signal into another error
+        if not os.path.exists(folder):
+            print(f"{folder}: the working folder was deleted while the command ran.", file=sys.stderr)
+            sys.exit(1)
         raise
     raise_if_signalled()
 

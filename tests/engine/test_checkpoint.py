@@ -1,5 +1,6 @@
 """Checkpoints: which files each mode writes, atomic writing, and loading without running code."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -118,3 +119,19 @@ def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     loaded = torch.load(path, weights_only=True)
     assert loaded["number"] >= 3
     assert torch.equal(loaded["data"], torch.full((2_000_000,), loaded["number"]))
+
+
+def test_a_limit_on_the_size_of_files_ends_the_checkpoints_and_not_the_run(tmp_path, caplog):
+    """torch raises a RuntimeError over the system's OSError there."""
+    kept, allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoints = Checkpoints(tmp_path, "both", "val/loss")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, allowed))
+    try:
+        for evaluation in evaluations(3.0, 1.0):
+            update(checkpoints, evaluation)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kept, allowed))
+        signal.signal(signal.SIGXFSZ, before)
+    assert caplog.text.count("no checkpoint can be written") == 1
+    assert list(tmp_path.glob("*.pt")) == []

@@ -1,12 +1,13 @@
 """One run, in a real SQLite store."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, RunError
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.spool import RESUMED_FROM, Spool
 from pipeline.tracking.store import folder_name, open_existing_store, open_store
@@ -240,3 +241,13 @@ def test_no_reader_ever_sees_an_incomplete_database(tmp_path):
     said = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [0] * 4, said
     assert len({out for out, _ in said}) == 1
+
+
+def test_a_record_that_was_deleted_while_mlflow_is_away_is_not_promised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target = TrackingTarget("http://127.0.0.1:1", "tests")
+    with (
+        pytest.raises(RunError, match=r"Tracking was lost.*its files were deleted"),
+        TrackedRun(target, "run", {}) as run,
+    ):
+        shutil.rmtree(run.spool.path.parent)

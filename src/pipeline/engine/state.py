@@ -105,13 +105,13 @@ class Checkpoints:
         try:
             for name in names:
                 save_atomically(self.folder / f"{name}.pt", content)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch makes another error of what the disk says
             self._keeps_best = self._keeps_last = False
             for name in names:
                 with contextlib.suppress(OSError):
                     (self.folder / f"{name}.arriving").unlink()
             log.warning(
-                "%s: no checkpoint can be written (%s). The run continues without more.", self.folder, error.strerror
+                "%s: no checkpoint can be written (%s). The run continues without more.", self.folder, reason_of(error)
             )
         if improved:
             self._best = value

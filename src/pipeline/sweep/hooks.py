@@ -136,12 +136,17 @@ class SweepHooks(Hooks):
     def ended(self, outcome: Outcome) -> None:
         """Report where the sweep is complete, and close the parent run."""
         dismiss_workers()  # they take a second or two to end, and the report can use their memory
+        status = "interrupted"  # where a signal ends the report: the same command writes it
         try:
             if outcome.status == "complete":
                 with self._or_later("The report has to wait: run the same command again then"):
                     self._report(self._store_with_all_records(), outcome.progress)
+            status = outcome.status
+        except Exception:
+            status = "failed"
+            raise
         finally:
-            self._parent.end(outcome.status)
+            self._parent.end(status)
 
     @contextlib.contextmanager
     def _or_later(self, otherwise: str) -> Iterator[None]:

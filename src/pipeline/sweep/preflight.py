@@ -9,14 +9,17 @@ stdin and prints a JSON string, the first refusal, or null.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from typing import Any, cast
 
-from lr_study.worker_processes import TARGET, workers
+from lr_study.errors import reason_of
+from lr_study.worker_processes import TARGET, dismiss_workers, end_with_driver, workers
 from pipeline.config import Config, as_dict, from_dict
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, RunError
 from pipeline.process.collector import collect_seldom
 from pipeline.tracking.loading import load_mlflow
 
@@ -36,14 +39,39 @@ def _ask_workers(configs: Sequence[Config], launcher: Mapping[str, Any]) -> list
         return []
     # Every worker gets one at least: trials run on all of them, and a second build beside the first costs no time.
     shares = [configs[i::count] or configs[:1] for i in range(count)]
-    answers = workers(launcher["n_jobs"], "generator")(delayed(build_and_import)(share) for share in shares)
-    _load_mlflow(configs[0].tracking.uri)  # the driver needs it too, and would only wait now
-    return list(answers)
+    try:
+        with _deaf_workers():
+            answers = workers(launcher["n_jobs"], "generator")(delayed(build_and_import)(share) for share in shares)
+        _load_mlflow(configs[0].tracking.uri)  # the driver needs it too, and would only wait now
+        return list(answers)
+    except (BrokenExecutor, OSError) as error:
+        raise RunError(
+            f"The sweep's worker processes can't start, or died: {reason_of(error)}."
+            "\nIf memory or processes are short, use fewer: hydra.launcher.n_jobs=1."
+        ) from error
+    except BaseException:
+        dismiss_workers(at_once=True)
+        raise
+
+
+@contextlib.contextmanager
+def _deaf_workers() -> Iterator[None]:
+    """Let processes that start in the block ignore Ctrl-C and a closed terminal: the driver hears them, and ends them.
+
+    Else each of them prints a traceback.
+    """
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build_and_import(configs: Sequence[Config]) -> str | None:
     """The first refusal or None; also imports MLflow, which a first trial would wait for."""
     collect_seldom()
+    end_with_driver()
     message = first_refusal(configs)
     if message is None:
         _load_mlflow(configs[0].tracking.uri)

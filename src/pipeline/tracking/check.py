@@ -65,7 +65,7 @@ def check_location(uri: str) -> None:
         check_address(uri)
         return
     _check_length(path)
-    _check_writable_folder(path.parent)
+    _check_writable_folder(path.parent / "spool")
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise RequestError(f"{path}: it can't be written.\nMake it writable, or choose another tracking.uri.")
 

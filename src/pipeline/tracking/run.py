@@ -216,8 +216,9 @@ class TrackedRun:
             self.spool.sync()
         self.is_sent = self._uploader.finish()
         if not self.is_sent and not self.spool.is_on_disk:
+            why = self.spool.error or "its files were deleted"
             raise RunError(
-                f"Tracking was lost: {self.spool.path.parent} can't be written ({self.spool.error}),"
+                f"Tracking was lost: {self.spool.path.parent} can't be written ({why}),"
                 " and MLflow didn't take it either.\nMake room or choose another tracking.uri, and run it again."
             )
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import logging
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.analysis.stats.results import JUDGED_RULES
+
+# It says where it keeps its cache if it can't write into the home folder.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 # The palette of Okabe & Ito, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"

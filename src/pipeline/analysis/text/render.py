@@ -11,6 +11,7 @@ from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult
 from pipeline.analysis.text.summary import summary
 from pipeline.process.streams import in_encoding
 
+NARROWEST = 80
 COLORS = {"holds": "green", "breaks": "red", "diverges": "red", "undecided": "yellow"}
 
 
@@ -46,8 +47,8 @@ def open_console(file_width: int) -> Console:
     """Open standard output; if it is no terminal, lines are `file_width` characters wide."""
     # Text is printed as it is: rich would read brackets in a name as markup.
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = file_width
+    # On a narrow terminal a table of as many columns as it has letters would be blank.
+    console.width = max(console.width, NARROWEST) if console.is_terminal else file_width
     return console
 
 

@@ -105,8 +105,8 @@ class Spool:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all records are in the file."""
-        return not self._in_memory
+        """Whether all records are in the file, and nobody has deleted it."""
+        return not self._in_memory and self.path.exists()
 
     def append(self, record: Record) -> None:
         """Append one line, in one write. It doesn't wait for the disk; `sync` does."""

@@ -1,0 +1,44 @@
+"""What a command needs from the place where it is started, and what it takes from there by mistake."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import RequestError
+
+# Packages that commands import. With `python -m`, a file of the working folder comes before a package of its name.
+PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy", "scipy", "sklearn", "matplotlib", "joblib", "PIL")
+
+
+def prepare() -> Path:
+    """Refuse a place where no command can work, and set the variables that commands depend on.
+
+    Returns:
+        The working folder.
+
+    Raises:
+        RequestError: the working folder is gone, a file in it hides a package, or Python leaves out `assert`.
+    """
+    if not __debug__:
+        raise RequestError("python -O: Hydra's parser needs assert.\nLeave -O out, and unset PYTHONOPTIMIZE.")
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:
+        raise RequestError("The working folder has been deleted.\nStart from another folder.") from None
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin) if spec is not None and spec.origin else None
+        if origin is not None and origin.parent in (folder, folder / name):
+            raise RequestError(
+                f"{origin}: Python takes it for the package {name}, which it hides.\nRename it, or start elsewhere."
+            )
+    # MLflow reports no usage over the network.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Figures go to files. Jupyter names a backend that only its own processes have.
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user may be in no list of users, and MLflow asks for the home folder
+        os.environ["HOME"] = tempfile.gettempdir()
+    return folder
