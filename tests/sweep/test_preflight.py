@@ -49,6 +49,15 @@ def test_mlflow_says_how_the_report_ended(monkeypatch, ends_with, status):
     assert ended == [status]
 
 
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Interrupted.\n"), (signal.SIGHUP, "")])
+def test_a_signal_to_all_processes_in_the_check_ends_them_with_a_line_at_most(start_python, number, said):
+    driver = start_python(*SWEEP, fresh=True, new_session=True)
+    wait_until(lambda: len(psutil.Process(driver.pid).children()) >= 2, "the workers' start", seconds=60)
+    os.killpg(driver.pid, number)  # as a terminal does
+    assert driver.communicate(timeout=60) == ("", said)
+    assert driver.returncode == 128 + number
+
+
 @pytest.mark.long
 def test_the_workers_of_a_killed_driver_end_with_it(start_python, tmp_path):
     driver = start_python(*SWEEP, "budget.epochs=5000", fresh=True)
