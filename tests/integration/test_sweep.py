@@ -223,9 +223,18 @@ def test_trials_that_raise_are_counted_and_named_in_the_report_wherever_they_rai
     monkeypatch.setattr("pipeline.sweep.hooks.check_buildable", lambda *arguments: None)
     monkeypatch.setattr(Breaks, "built", 0)
     model = ("model=custom", "model._target_=tests.integration.test_sweep.Breaks")
+    store_here = f"tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db"  # this process may have another mlruns/ open
     done = call_command(
         train.main,
-        *("-m", "optimizer.lr=0.1,0.2,0.3,0.4", "budget.epochs=1", "sweep.name=s", "hydra/launcher=basic", *model),
+        *(
+            "-m",
+            "optimizer.lr=0.1,0.2,0.3,0.4",
+            "budget.epochs=1",
+            "sweep.name=s",
+            "hydra/launcher=basic",
+            store_here,
+            *model,
+        ),
     )
     assert done.code == 0, done.err
     assert "4/4 trials, 2 failed" in done.err

@@ -150,7 +150,8 @@ def test_the_projects_parts_work_together(composed, tmp_path, monkeypatch):
         "optimizer=nesterov schedule=step budget=target budget.threshold=0.5 tracking.checkpoints=last",
     ]
     for overrides in cases:
-        train.train(resolve(composed(*overrides.split())))
+        # Absolute, since this process may have another mlruns/ open.
+        train.train(resolve(composed(*overrides.split(), f"tracking.uri=sqlite:///{tmp_path}/mlruns/mlflow.db")))
     _, found = runs(tmp_path)
     assert len(found) == len(cases)
     assert {run.info.status for run in found} == {"FINISHED"}
