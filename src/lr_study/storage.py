@@ -121,6 +121,8 @@ def _journal_fault(path: Path) -> str | None:
     if path.is_dir():
         return "it is a folder.\nName a file in it, or a database's URL."
     if path.exists():
+        if not path.is_file():
+            return "it is no regular file.\nName another file."
         if not os.access(path, os.R_OK | os.W_OK):
             return "no permission to read and write it.\nChange that, or name another file."
         with open(path, "rb") as file:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from lr_study import SweepFailedError
@@ -59,10 +59,13 @@ def _run(main: Callable[[], object]) -> None:
         if (message := request_message(error)) is None:
             raise
         exit_with_request_error(message)
-    except Exception:
+    except Exception as error:
         raise_if_signalled()  # a library may have turned the signal into another error
         if not os.path.exists(folder):
             print(f"{folder}: the working folder was deleted while the command ran.", file=sys.stderr)
+            sys.exit(1)
+        if isinstance(error, OSError) and error.filename is not None:
+            print(printable(f"{error.filename}: {error.strerror}."), file=sys.stderr)
             sys.exit(1)
         raise
     raise_if_signalled()
@@ -92,6 +95,8 @@ def request_message(error: BaseException) -> str | None:
     """One or two lines for an error that a wrong request caused; None for any other error."""
     if (request_error := request_error_behind(error)) is not None:
         return str(request_error)
+    if isinstance(error, OverrideParseException) and "Ambiguous" not in str(error):
+        return f"{error.override}: not understood.\nWrite key=value; quote what holds spaces, commas or brackets."
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = error.__cause__
         detail = f"\n{cause}" if isinstance(cause, OmegaConfBaseException) else ""
@@ -127,8 +132,6 @@ def _two_lines(message: str) -> str:
     if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
         given = match.group(1)
         return f"{given}: several values make a sweep, and this is a single run.\nAdd -m, or write a list: key=[a,b]."
-    if match := re.search(r"[Ee]rror parsing override '(.+?)'", message):
-        return f"{match.group(1)}: not understood ({lines[-1]}).\nWrite key=value; quote what holds spaces or brackets."
     if match := re.search(r"Could not override '(.+?)'", message):
         hint = next((line for line in lines if line.startswith(("Did you mean", "To append"))), "")
         return f"{match.group(1)}: there is no such key or group.\n{hint}".rstrip()

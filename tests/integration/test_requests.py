@@ -1,5 +1,7 @@
 """Wrong requests: exit code 2, two lines at most, nothing left behind."""
 
+import sys
+
 import pytest
 
 from pipeline import train
@@ -26,8 +28,8 @@ REFUSED = [
     ("+model._recursive_=x", ["model._recursive_=x", "true or false"]),
     ("optimizer._partial_=x", ["optimizer._partial_=x", "true or false"]),
     ("+model._args_=[{_target_:3}]", ["model._args_.0._target_=3", "name of a class or function"]),
-    ("model=custom model._target_=torch.nn.Identity", ["model has no parameters|one logit for each class"]),
-    ("model=custom model._target_=torch.nn.Flatten", ["one logit for each class"]),
+    ("model=custom model._target_=torch.nn.Identity", ["model has no parameters"]),
+    ("model=custom model._target_=torch.nn.Flatten", ["model has no parameters to train"]),
     ("dataset.shape=[1,9,9]", ["1×8×8"]),
     ("model=resnet18 batch=1", ["batch=1: a forward pass of training gets 1 example(s)", "Use, for example, batch=2."]),
     ("dataset.val_examples=5000", ["less than 1797"]),
@@ -166,6 +168,47 @@ def refused(call_command):
 def check(said, names):
     for name in names:
         assert any(choice in said for choice in name.split("|")), said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ("batch=64,", ["batch=64,", "Write key=value"]),
+        ("batch=６４", ["not understood", "Write key=value"]),
+        ("tracking.uri=sqlite:///:memory:", ["a database in memory is gone with its process", "Name a file"]),
+    ],
+)
+def test_what_only_looks_like_a_value_is_refused(refused, tmp_path, overrides, names):
+    check(refused(overrides), names)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("import sys; sys.exit(3)", ["model._target_=leaving.Net", "sys.exit(3)"]),
+        ("class Net(torch.nn.Flatten): pass", ["model has no parameters to train"]),
+    ],
+    ids=["leaves", "without parameters"],
+)
+def test_a_model_of_the_users_own_that_cannot_be_trained_is_refused(refused, tmp_path, monkeypatch, code, names):
+    (tmp_path / "leaving.py").write_text(f"import torch\n{code}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "leaving", raising=False)
+    check(refused("model=custom", "model._target_=leaving.Net"), names)
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_model_that_changes_the_folder_has_its_run_where_the_command_was_started(call_command, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    net = "class Net(torch.nn.Sequential):\n    def __init__(self):\n        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))"
+    code = f"import os, torch\nos.chdir({str(tmp_path / 'elsewhere')!r})\n{net}\n"
+    (tmp_path / "moving.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = call_command(train.main, "model=custom", "model._target_=moving.Net", "budget.epochs=1")
+    assert done.code == 0, done.err
+    assert (tmp_path / "mlruns" / "mlflow.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(("overrides", "names"), REFUSED, ids=[case[0] for case in REFUSED])

@@ -15,7 +15,7 @@ from pipeline.errors import RunError
 from pipeline.sweep.hooks import SweepHooks
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
-from pipeline.tracking.sweep import ParentRun, copy_best_model, log_report, read_runs
+from pipeline.tracking.sweep import ParentRun, copy_best_model, count_looks, log_report, read_runs
 
 
 @pytest.fixture
@@ -167,3 +167,29 @@ def test_the_report_is_written_even_if_models_are_missing(own_target, hooks, wri
     hooks.ended(COMPLETE)
     assert len(written) == 1
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(("key", "value"), [("batch", "sixtyfour"), ("optimizer.lr", "-1"), ("batch", "0")])
+def test_a_trial_whose_params_were_edited_is_left_out_with_a_line(own_target, store, parent, caplog, key, value):
+    kept, edited = trial(own_target, 0.1), trial(own_target, 0.2, number=1)
+    told = {"optimizer.lr": 0.1, "batch": 64, "seed": 0, "objective": "val/loss", "dataset.guess_loss": 2.3}
+    tags = {"pipeline": "trial", "sweep": "s", "cell": "batch=64", "study": "s/64", "trial": "2"}
+    with TrackedRun(own_target, "trial", tags) as run:
+        run.log_params(told | {key: value})
+    runs, params = read_runs(store, "s")
+    assert [run.run_id for run in runs] == list(params) == [kept.run_id, edited.run_id]
+    assert f"Run {run.id} is left out, for it was edited in MLflow" in caplog.text
+
+
+def test_a_status_that_no_run_has_is_left_out_with_a_line(own_target, store, parent, caplog):
+    kept, edited = trial(own_target, 0.1), trial(own_target, 0.2, number=1)
+    store.client.set_tag(edited.run_id, "status", "foo")
+    assert [run.run_id for run in read_runs(store, "s")[0]] == [kept.run_id]
+    assert "status foo" in caplog.text
+
+
+@pytest.mark.parametrize("looks", ["{not json", "5", '{"a": 1}'])
+def test_an_edited_count_of_looks_counts_as_none(own_target, store, parent, looks):
+    store.client.set_tag(parent.id, "looks", looks)
+    assert count_looks(store, "s") == 0
+    assert count_looks(store, "s", ended=4) == 1

@@ -1,11 +1,14 @@
 """`python -m pipeline.sync`: to which store it sends, and in which order."""
 
+import os
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline import sync
+from pipeline.errors import RunError
 from pipeline.run.progress import Reporter
 from pipeline.tracking.spool.recovery import upload_unsent
 from pipeline.tracking.spool.spool import Spool, list_spools
@@ -133,3 +136,14 @@ def test_spools_are_ordered_by_when_their_runs_began(own_target):
         "second",
         "third",
     ]
+
+
+def test_what_is_no_record_of_a_run_is_named_and_nothing_waits_for_it(make_target, capsys):
+    target = make_target(Path("folder").absolute())
+    leave(target)
+    os.mkfifo(target.spool / "fifo.jsonl")
+    (target.spool / "folder.jsonl").mkdir()
+    (target.spool / "list.jsonl").write_text("[1,2]\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"list.jsonl \(it is no record of a run; move it away\)"):
+        sync.main(["--spool", str(target.spool), "--tracking-uri", target.uri])
+    assert list(runs(target)) == ["a"]

@@ -3,8 +3,10 @@
 Whatever `_target_` names is called with the other keys of its group, so a user's own class needs no code here.
 """
 
+import contextlib
 import functools
 import json
+import os
 from typing import Any
 
 import torch
@@ -37,6 +39,8 @@ def build_model(group: dict[str, Any]) -> nn.Module:
     model = _build("model", group)
     if not isinstance(model, nn.Module):
         raise RequestError(f"model._target_={group['_target_']} gives no torch.nn.Module.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RequestError("model has no parameters to train.")
     return model
 
 
@@ -44,8 +48,6 @@ def build_optimizer(group: dict[str, Any], model: nn.Module) -> torch.optim.Opti
     """Build the optimizer over all of `model`'s parameters; the `base_*` keys belong to the scaling rule."""
     arguments = {key: value for key, value in group.items() if not key.startswith("base_")}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise RequestError("model has no parameters to train.")
     partial = _build("optimizer", arguments | {"_partial_": True})
     keep_compiler_unimported()
     try:
@@ -61,7 +63,10 @@ def _build(name: str, group: dict[str, Any], **more: Any) -> Any:
     if not group.get("_target_"):
         raise RequestError(f"{name}._target_ is not set.\nSet it to a class or function: {name}._target_=package.Name.")
     try:
-        return instantiate(group, _convert_="all", **more)
+        with contextlib.chdir(os.getcwd()):  # a user's code may go elsewhere; paths are taken from here
+            return instantiate(group, _convert_="all", **more)
+    except SystemExit as error:
+        raise RequestError(f"{name}._target_={group['_target_']}: it called sys.exit({error.code}).") from error
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, RequestError):

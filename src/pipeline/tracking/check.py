@@ -64,6 +64,8 @@ def check_location(uri: str) -> None:
     if path is None:
         check_address(uri)
         return
+    if path.name == ":memory:" or "mode=memory" in uri:
+        raise RequestError(f"tracking.uri={uri}: a database in memory is gone with its process.\nName a file.")
     _check_length(path)
     _check_writable_folder(path.parent / "spool")
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):

@@ -1,6 +1,7 @@
 """A sweep in MLflow: its parent run, and its trials, which are the parent's children, as a table."""
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from lr_study.masking import mask_passwords
 from pipeline.analysis.runs import Run, parse_cell_name
 from pipeline.errors import RequestError
 from pipeline.process import imports
+from pipeline.recipe.statuses import STATUSES
 from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
@@ -21,6 +23,7 @@ from pipeline.tracking.spool.spool import list_spools, read_header
 from pipeline.tracking.store import Store, open_client
 from pipeline.tracking.target import TrackingTarget
 
+log = logging.getLogger("pipeline.tracking")
 RUNS_PER_PAGE = 1000
 # What a row of the table is made from.
 NEEDED_PARAMS = {"batch", "objective", "optimizer.lr", "seed"}
@@ -101,7 +104,17 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
         raise RequestError(f"{sweep}: none of its runs has ended yet.")
     # The latest of each trial: where a damaged journal was cut back, Optuna gives the trials after the cut again.
     latest = {_trial_of(child): child for child in ended}.values()
-    return [_as_run(child) for child in latest], {child.info.run_id: child.data.params for child in latest}
+    runs, params = [], {}
+    for child in latest:
+        try:
+            runs.append(_as_run(child))
+        except ValueError as error:
+            log.warning("Run %s is left out, for it was edited in MLflow: %s.", child.info.run_id, error)
+        else:
+            params[child.info.run_id] = child.data.params
+    if not runs:
+        raise RequestError(f"{sweep}: all of its runs were edited in MLflow.\nTake them from a table: --table FILE.")
+    return runs, params
 
 
 def _trial_of(child: MlflowRun) -> tuple[str, ...]:
@@ -122,17 +135,21 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
 
 
 def _as_run(child: MlflowRun) -> Run:
+    """A run as a row of the table; ValueError for values that no run of this project logs."""
     params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
+    batch, lr, status = int(params["batch"]), float(params["optimizer.lr"]), tags["status"]
+    if batch < 1 or not 0 < lr < float("inf") or status not in STATUSES:
+        raise ValueError(f"batch {batch}, LR {lr:g}, status {status}")
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
     swept = dict(parse_cell_name(tags.get("cell", "")))
     # Measured by per-example gradients, or else estimated from the gradients of micro-batches or workers.
     noise = "noise_scale" if "noise_scale/trace" in metrics else "noise_scale_accumulated"
     return Run(
-        batch=int(params["batch"]),
-        lr=float(params["optimizer.lr"]),
+        batch=batch,
+        lr=lr,
         value=metrics.get(objective, float("nan")),
         seed=int(params["seed"]),
-        status=tags["status"],
+        status=status,
         train_loss=metrics.get("train/loss"),
         error=metrics.get("val/error"),
         test_loss=metrics.get("test/loss"),
@@ -155,12 +172,21 @@ def count_looks(store: Store, sweep: str, ended: int | None = None) -> int:
     parent = find_parent(store, sweep)
     if parent is None:
         return 0
-    looks = json.loads(parent.data.tags.get("looks", "[]"))
+    looks = _read_looks(parent)
     if ended is not None and looks[-1:] != [ended]:
         looks.append(ended)
         with store_errors(store.uri):
             store.client.set_tag(parent.info.run_id, "looks", json.dumps(looks))
     return len(looks)
+
+
+def _read_looks(parent: MlflowRun) -> list[int]:
+    """Read after how many runs the sweep was judged each time; a tag that somebody edited counts as none."""
+    try:
+        looks = json.loads(parent.data.tags.get("looks", "[]"))
+    except ValueError:
+        return []
+    return looks if isinstance(looks, list) else []
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:

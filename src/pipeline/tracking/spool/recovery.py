@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lr_study.errors import reason_of
 from pipeline.tracking.spool.progress import Progress
-from pipeline.tracking.spool.spool import Spool, list_spools
+from pipeline.tracking.spool.spool import Spool, list_spools, read_header
 from pipeline.tracking.spool.uploader import Uploader
 from pipeline.tracking.target import TrackingTarget
 
@@ -36,6 +36,8 @@ def upload_unsent(folder: Path, uri: str, override: bool = False, retry_now: boo
             summary.alive += path.exists()
             continue
         try:
+            if "store" not in read_header(path):
+                raise ValueError("it is no record of a run; move it away")
             if override or TrackingTarget(uri, "").matches(spool.header["store"], folder):
                 _send(spool, uri, retry_now, summary)
             else:

@@ -210,7 +210,7 @@ def list_spools(folder: Path) -> list[Path]:
         began = header.get("time")
         return "sweep" in header or "parent" in header, began if isinstance(began, int | float) else 0
 
-    return sorted(folder.glob("*.jsonl"), key=order)
+    return sorted((path for path in folder.glob("*.jsonl") if path.is_file()), key=order)
 
 
 def _lock(path: Path) -> FileLock:
