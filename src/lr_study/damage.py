@@ -45,13 +45,20 @@ def refuse_damaged(storage: str) -> None:
 
 @contextlib.contextmanager
 def naming_damage(storage: str) -> Iterator[None]:
-    """If the block fails, and `storage` is a journal that is damaged now, raise SweepFailedError that says so."""
+    """Raise SweepFailedError if `storage` is a journal that is damaged when the block is left.
+
+    That an error ends the block isn't needed: Optuna fails once at a record that it can't replay, in whichever thread
+    reads it, and goes on after it. The next command could not.
+    """
+    failure: Exception | None = None
     try:
         yield
     except Exception as error:
-        if damage := _damage_in(storage):
-            raise SweepFailedError(damage) from error
-        raise
+        failure = error
+    if damage := _damage_in(storage):
+        raise SweepFailedError(damage) from failure
+    if failure is not None:
+        raise failure
 
 
 def _damage_in(journal: str) -> str | None:

@@ -1,6 +1,7 @@
 """The files that Hydra saves beside a job where `hydra.output_subdir` is set, without passwords."""
 
 import os
+import uuid
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,8 +13,8 @@ from lr_study.masking import mask_tree
 def mask_saved_config(cfg: DictConfig) -> None:
     """Replace passwords in the files that Hydra has saved for this job, whose configuration is `cfg`.
 
-    Hydra writes them just before it calls the app, and none of its callbacks comes between. They are not read but
-    written afresh, since trials that share a folder write the same files at the same time.
+    Call it first: Hydra writes them just before it calls the app, and has no option for what it writes. The files are
+    not read and changed but written afresh, since trials that share a folder write the same ones at the same time.
     """
     hydra = HydraConfig.get()
     if hydra.output_subdir is None:
@@ -23,6 +24,6 @@ def mask_saved_config(cfg: DictConfig) -> None:
     for name, config in saved.items():
         tree = OmegaConf.to_container(config)
         if (masked := mask_tree(tree)) != tree:
-            beside = folder / f"{name}.yaml.{os.getpid()}"
+            beside = folder / f"{name}.yaml.{uuid.uuid4().hex}"
             beside.write_text(OmegaConf.to_yaml(OmegaConf.create(masked)), encoding="utf-8")
             os.replace(beside, folder / f"{name}.yaml")

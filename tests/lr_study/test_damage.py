@@ -90,19 +90,20 @@ def test_a_garbage_line_at_the_end_is_refused_by_the_command_in_two_lines(call_c
     assert journal.read_bytes() == before
 
 
-def test_damage_that_appears_while_the_sweep_runs_ends_it_with_the_line(tmp_path, finished):
+@pytest.mark.parametrize("garbage", [b"garbage\n", b"17\n", b'{"op_code":77,"worker_id":"w"}\n'])
+def test_damage_that_appears_while_the_sweep_runs_ends_it_with_the_line(tmp_path, finished, garbage):
     written = []
 
     def task(cfg):
         if len(written) == 3:
             with open(tmp_path / JOURNAL, "ab") as journal:
-                journal.write(b"garbage\n")
+                journal.write(garbage)
         written.append(cfg)
         return parabola(cfg)
 
     with pytest.raises(SweepFailedError, match=r"line \d+ is damaged") as failed:
         multirun(tmp_path, *SEARCH, task=task)
-    line = lines_of(tmp_path).index(b"garbage\n") + 1
+    line = lines_of(tmp_path).index(garbage) + 1
     assert f"line {line} is damaged" in str(failed.value)
     go_on(tmp_path, str(failed.value))
     assert len(trials_of(tmp_path)) >= 3
