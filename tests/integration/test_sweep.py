@@ -10,7 +10,9 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+import torch
 from torch import nn
+from torchvision.utils import save_image
 
 from lr_study.storage import open_storage
 from pipeline import advise, report, train
@@ -330,3 +332,17 @@ def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_pyth
     assert marked == {run.info.run_id for run in pruned}
     assert all(1 <= len(t.intermediate_values) < 4 for t in trials if t.state is optuna.trial.TrialState.PRUNED)
     assert all("test/loss" not in run.data.metrics for run in pruned)
+
+
+def test_a_sweep_trains_on_a_folder_of_images_that_other_processes_decode(run_python, tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        folder = tmp_path / "images" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            save_image(torch.full((3, 8, 8), (label * 12 + number) / 24), folder / f"{number:02d}.png")
+    data = ("dataset=image_folder", "dataset.root=images", "dataset.classes=2", "dataset.shape=[3,8,8]")
+    sweep = ("batch=4,6", "hydra.sweeper.n_trials=1", "budget.epochs=1", "report.confirm_seeds=0", "-m")
+    done = run_python("-m", "pipeline.train", *data, *sweep)
+    assert done.returncode == 0, done.stderr
+    _, _, children = tracked(tmp_path)
+    assert [run.info.status for run in children] == ["FINISHED"] * 2

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # Files that are read at the same time for the digest: assumed, not measured.
 READERS = 8
+# Of the processes that decode: Python's own defaults.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 PARTS = ("train", "val", "test")
 
 
@@ -44,10 +47,13 @@ class StreamedSplit:
         """Decode the images of each slice in the workers, and yield the batches in order."""
         # The loader asks for indices ahead of the batches that it yields; `tee` keeps the slices in between.
         slices, ahead = itertools.tee(slices)
+        workers = min(self.loader_workers, available_cores())
         loader = torch.utils.data.DataLoader(
             self.dataset,
             batch_sampler=(self.members[piece.indices].tolist() for piece in ahead),
-            num_workers=min(self.loader_workers, available_cores()),
+            num_workers=workers,
+            # Named, since in a sweep's worker processes Python's default is joblib's, which starts no loader.
+            multiprocessing_context=START_METHOD if workers else None,
             pin_memory=self.device.type == "cuda",
         )
         mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, STD))
