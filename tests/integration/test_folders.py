@@ -36,6 +36,7 @@ def check_swept(folder, database, code, out, err):
     assert sorted(path.name for path in (folder / "sweep").iterdir()) == ["0", "driver.lock", "multirun.yaml"]
 
 
+@pytest.mark.long
 def test_trials_in_folders_of_their_own_are_tracked_where_the_command_was_started(run_python, tmp_path):
     done = run_python("-m", "pipeline.train", *SWEEP, "hydra.launcher.n_jobs=2")
     check_swept(tmp_path, "mlruns/mlflow.db", done.returncode, done.stdout, done.stderr)

@@ -199,14 +199,13 @@ def test_a_model_of_the_users_own_that_cannot_be_trained_is_refused(refused, tmp
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_a_model_that_changes_the_folder_has_its_run_where_the_command_was_started(call_command, tmp_path, monkeypatch):
+def test_a_model_that_changes_the_folder_has_its_run_where_the_command_was_started(run_python, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     net = "class Net(torch.nn.Sequential):\n    def __init__(self):\n        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))"
     code = f"import os, torch\nos.chdir({str(tmp_path / 'elsewhere')!r})\n{net}\n"
     (tmp_path / "moving.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    done = call_command(train.main, "model=custom", "model._target_=moving.Net", "budget.epochs=1")
-    assert done.code == 0, done.err
+    done = run_python("-m", "pipeline.train", "model=custom", "model._target_=moving.Net", "budget.epochs=1")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "mlruns" / "mlflow.db").exists()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 

@@ -334,6 +334,7 @@ def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_pyth
     assert all("test/loss" not in run.data.metrics for run in pruned)
 
 
+@pytest.mark.long
 def test_a_sweep_trains_on_a_folder_of_images_that_other_processes_decode(run_python, tmp_path):
     for label, name in enumerate(("cat", "dog")):
         folder = tmp_path / "images" / "train" / name

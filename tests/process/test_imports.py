@@ -37,14 +37,17 @@ sys.meta_path[-1] = Watch
 """
 
 
+SWEEP = "-m budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0"
+
+
 @pytest.mark.parametrize(
     ("request_", "processes"),
     [
-        ("budget.epochs=2 tracking.log_model=best", 1),
-        ("-m batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0 hydra.launcher.n_jobs=2", 3),
-        ("-m batch=64 budget.epochs=1 hydra.sweeper.n_trials=1 report.confirm_seeds=0 hydra/launcher=basic", 1),
+        pytest.param("budget.epochs=2", 1, id="run"),
+        pytest.param("budget.epochs=2 tracking.log_model=best", 1, id="run with a model", marks=pytest.mark.long),
+        pytest.param(f"{SWEEP} batch=64,128 hydra.launcher.n_jobs=2", 3, id="sweep", marks=pytest.mark.long),
+        pytest.param(f"{SWEEP} batch=64 hydra/launcher=basic", 1, id="one process", marks=pytest.mark.long),
     ],
-    ids=["run", "sweep", "sweep in one process"],
 )
 def test_one_thread_of_a_process_imports_at_a_time(run_python, tmp_path, request_, processes):
     (tmp_path / "site").mkdir()

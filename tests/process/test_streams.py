@@ -10,6 +10,7 @@ from pipeline.process import streams
 from tests import outputs
 from tests.conftest import copy_results, user_environment
 
+SWEEP = "batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0 -m"
 ASCII_ALONE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -41,11 +42,10 @@ def statuses(folder):
 @pytest.mark.parametrize(
     ("command", "runs"),
     [
-        ("train batch=128 budget.epochs=1", 1),
-        ("train batch=128 budget.epochs=1 runtime.workers=2", 1),
-        ("train batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0 -m", 5),
+        pytest.param("train batch=128 budget.epochs=1", 1, id="run"),
+        pytest.param("train batch=128 budget.epochs=1 runtime.workers=2", 1, id="workers", marks=pytest.mark.long),
+        pytest.param(f"train {SWEEP}", 5, id="sweep", marks=pytest.mark.long),
     ],
-    ids=["run", "workers", "sweep"],
 )
 def test_a_command_without_any_stream_does_its_work(shell, tmp_path, command, runs):
     done = shell(command, "<&- >&- 2>&-")
@@ -68,7 +68,12 @@ def test_a_report_says_that_a_full_disk_took_its_output(shell, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "environment", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, ASCII_ALONE], ids=str
+    "environment",
+    [
+        pytest.param({"PYTHONIOENCODING": "latin-1"}, id="latin-1", marks=pytest.mark.long),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, id="ascii", marks=pytest.mark.long),
+        pytest.param(ASCII_ALONE, id="locale"),
+    ],
 )
 def test_what_an_encoding_lacks_has_stand_ins_and_files_are_utf_8_all_the_same(shell, swept, tmp_path, environment):
     folder = copy_results(swept.folder, tmp_path / "copy")
@@ -84,9 +89,9 @@ def test_what_an_encoding_lacks_has_stand_ins_and_files_are_utf_8_all_the_same(s
     assert "…" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_whole_sweep_runs_where_only_ascii_can_be_printed(shell, tmp_path):
-    request = "batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0 -m"
-    done = shell(f"train {request}", encoding="ascii", **ASCII_ALONE)
+    done = shell(f"train {SWEEP}", encoding="ascii", **ASCII_ALONE)
     assert done.returncode == 0, done.stderr
     assert statuses(tmp_path) == ["FINISHED"] * 5
 

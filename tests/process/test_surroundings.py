@@ -56,8 +56,10 @@ def test_a_folder_that_is_deleted_while_a_command_runs_is_named(call_command, tm
     assert done.err.splitlines()[-1] == f"{tmp_path}: the working folder was deleted while the command ran."
 
 
-def test_a_backend_for_notebooks_does_not_fail_a_run(run_python):
-    done = run_python(*ONE_EPOCH, MPLBACKEND="module://nowhere.backend_inline")
+def test_a_backend_for_notebooks_does_not_keep_a_command_from_its_figures(run_python, tmp_path):
+    (tmp_path / "runs.csv").write_text("batch,lr,value\n64,0.1,0.3\n64,0.2,0.2\n", encoding="utf-8")
+    request = ("-m", "pipeline.report", "--table", "runs.csv", "--figures", "figures")
+    done = run_python(*request, MPLBACKEND="module://nowhere.backend_inline")
     assert done.returncode == 0, done.stderr
 
 

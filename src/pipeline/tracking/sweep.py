@@ -12,15 +12,15 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.utils import get_results_from_paginated_fn
 
 from lr_study.masking import mask_passwords
-from pipeline.analysis.runs import Run, parse_cell_name
+from pipeline.analysis.runs import Run
 from pipeline.errors import RequestError
 from pipeline.process import imports
-from pipeline.recipe.statuses import STATUSES
 from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
 from pipeline.tracking.spool.spool import list_spools, read_header
 from pipeline.tracking.store import Store, open_client
+from pipeline.tracking.table_row import as_run
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.tracking")
@@ -107,7 +107,7 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     runs, params = [], {}
     for child in latest:
         try:
-            runs.append(_as_run(child))
+            runs.append(as_run(child))
         except ValueError as error:
             log.warning("Run %s is left out, for it was edited in MLflow: %s.", child.info.run_id, error)
         else:
@@ -132,35 +132,6 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
 
     with store_errors(store.uri):
         return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
-
-
-def _as_run(child: MlflowRun) -> Run:
-    """A run as a row of the table; ValueError for values that no run of this project logs."""
-    params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
-    batch, lr, status = int(params["batch"]), float(params["optimizer.lr"]), tags["status"]
-    if batch < 1 or not 0 < lr < float("inf") or status not in STATUSES:
-        raise ValueError(f"batch {batch}, LR {lr:g}, status {status}")
-    objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
-    swept = dict(parse_cell_name(tags.get("cell", "")))
-    # Measured by per-example gradients, or else estimated from the gradients of micro-batches or workers.
-    noise = "noise_scale" if "noise_scale/trace" in metrics else "noise_scale_accumulated"
-    return Run(
-        batch=batch,
-        lr=lr,
-        value=metrics.get(objective, float("nan")),
-        seed=int(params["seed"]),
-        status=status,
-        train_loss=metrics.get("train/loss"),
-        error=metrics.get("val/error"),
-        test_loss=metrics.get("test/loss"),
-        steps=int(metrics["optimizer_steps"]) if "optimizer_steps" in metrics else None,
-        noise_trace=metrics.get(f"{noise}/trace"),
-        noise_squared_norm=metrics.get(f"{noise}/squared_norm"),
-        run_id=child.info.run_id,
-        phase=tags.get("phase", "search"),
-        other={key: value for key, value in swept.items() if key not in ("batch", "optimizer.lr")},
-        reason=tags.get("error", ""),
-    )
 
 
 def count_looks(store: Store, sweep: str, ended: int | None = None) -> int:
