@@ -11,7 +11,7 @@ LONGEST_REASON = 120
 # What the system said, somewhere in the long texts that network libraries and databases make of it.
 _SYSTEM = re.compile(
     r"Connection refused|timed out|Name or service not known|Network is unreachable|disk is full"
-    r"|too many \d+ error responses"
+    r"|too many \d+ error responses|password authentication failed|Access denied for user"
 )
 
 

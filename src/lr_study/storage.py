@@ -162,7 +162,7 @@ def _database_fault(url: str) -> str | None:
         text = str(getattr(error, "orig", error))
         if address.password:  # the database's driver may name it without the address
             text = text.replace(str(address.password), MASK)
-        return f"it can't be reached ({reason_of(RuntimeError(text))})."
+        return f"it can't be reached.\nIt says: {reason_of(RuntimeError(text))}."
     finally:
         engine.dispose()
     if tables and not tables >= _TABLES:
