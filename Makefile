@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 study: setup  ## the main job: how far does the linear rule hold on real digits? (about two minutes)
 	$(BIN)/python -m pipeline.train experiment=linear_rule -m
 
-test: setup  ## the tests (about four minutes on two cores)
+test: setup  ## the tests (four to six minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
 test-study: setup  ## the main job as a test: time, memory, answer, and how it looks in MLflow (with chromium; about four minutes)

@@ -34,7 +34,7 @@ class _Lines(BaseJournalBackend):
                     yield json.loads(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # a replay writes nothing
 
 
 def refuse_damaged(storage: str) -> None:
@@ -62,7 +62,7 @@ def naming_damage(storage: str) -> Iterator[None]:
 
 
 def _damage_in(journal: str) -> str | None:
-    """Replay a journal: 0.7 s for 60,000 lines, which are about 4,000 trials."""
+    """Replay a journal, and say which line stops the replay; None where none does."""
     if is_database(journal) or not os.path.exists(journal):
         return None
     lines = _Lines(journal)

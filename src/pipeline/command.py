@@ -20,7 +20,7 @@ from lr_study.masking import mask_passwords
 from pipeline.errors import RequestError, RunError, request_error_behind
 from pipeline.process import streams
 from pipeline.process.collector import collect_seldom
-from pipeline.process.surroundings import prepare
+from pipeline.process.surroundings import is_folder_gone, prepare
 from pipeline.tracking.target import DEFAULT_EXPERIMENT, DEFAULT_URI
 
 
@@ -49,7 +49,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 def _run(main: Callable[[], object]) -> None:
     """Run `main`, and raise SystemExit with a message printed for each error that has one."""
     try:
-        folder = prepare()
+        prepare()
         main()
     except (SweepFailedError, RunError) as error:
         print(mask_passwords(str(error)), file=sys.stderr)
@@ -61,8 +61,8 @@ def _run(main: Callable[[], object]) -> None:
         exit_with_request_error(message)
     except Exception as error:
         raise_if_signalled()  # a library may have turned the signal into another error
-        if not os.path.exists(folder):
-            print(f"{folder}: the working folder was deleted while the command ran.", file=sys.stderr)
+        if is_folder_gone():
+            print("The working folder was deleted while the command ran.", file=sys.stderr)
             sys.exit(1)
         if isinstance(error, OSError) and error.filename is not None:
             print(printable(f"{error.filename}: {error.strerror}."), file=sys.stderr)

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from pipeline.command import printable, run_command
 from pipeline.config import Config
-from pipeline.config.checks import check_request
 from pipeline.errors import RequestError
 from pipeline.recipe.statuses import CUT_SHORT
 from pipeline.reproduction.environment_diff import diff_data, diff_environment
@@ -53,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On the run's own machine and versions the numbers must be equal bit for bit.
     tolerance = options.tolerance if options.tolerance is not None else 0.0 if rounds_alike else TOLERANCE
 
-    check_request(config)
     check_target(TrackingTarget(uri, logged.experiment))
     from pipeline.run.training import run_training
 

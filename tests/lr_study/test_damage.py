@@ -132,6 +132,7 @@ def test_a_record_of_a_trial_that_does_not_exist_is_skipped_as_optuna_skips_it(t
 
 def test_a_plain_grid_starts_afresh_over_a_damaged_journal(tmp_path):
     for _ in range(2):
-        multirun(tmp_path, "size=1,2")
+        returned = multirun(tmp_path, "size=1,2")
+        assert sum(len(batch) for batch in returned) == 2, "both jobs were run"
         with open(tmp_path / "out" / "grid.journal", "ab") as journal:
             journal.write(b"garbage\n")

@@ -70,6 +70,9 @@ def test_the_same_command_runs_what_the_signal_cut_off(tmp_path):
 
 def test_a_trial_that_leaves_by_itself_is_a_failed_one(tmp_path):
     def task(cfg):
-        raise SystemExit("this trial leaves") if cfg.seed == 1 else SystemExit(3)
+        raise SystemExit(3)
 
-    multirun(tmp_path, "seed=0,1", "hydra.sweeper.max_failure_rate=1", "hydra/launcher=basic", task=task)
+    multirun(tmp_path, *SEARCH, "hydra.sweeper.max_failure_rate=1", task=task)
+    trials = trials_of(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 6
+    assert {trial.user_attrs["error"] for trial in trials} == {"SystemExit: 3"}

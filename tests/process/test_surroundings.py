@@ -53,7 +53,7 @@ def test_a_folder_that_is_deleted_while_a_command_runs_is_named(call_command, tm
     done = call_command(train.main)
     tmp_path.mkdir()
     assert done.code == 1
-    assert done.err.splitlines()[-1] == f"{tmp_path}: the working folder was deleted while the command ran."
+    assert done.err.splitlines()[-1] == "The working folder was deleted while the command ran."
 
 
 def test_a_backend_for_notebooks_does_not_keep_a_command_from_its_figures(run_python, tmp_path):

@@ -104,7 +104,7 @@ def test_wherever_a_pass_gets_one_example_batch_norm_is_refused_with_a_request_t
 
 
 def test_batch_norm_takes_one_image_that_is_larger_than_a_pixel(build):
-    build("batch_norm_of_images", "batch=1")
+    assert build("batch_norm_of_images", "batch=1").plan.total_steps > 0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_whatever_a_model_can_not_take_is_refused(build, model, asked, says):
 
 
 def test_a_model_that_needs_more_examples_than_a_trial_has_is_tried_on_as_many_as_a_pass_has(build):
-    build("OfSeveral", "+model.needs=40", "batch=64")
+    assert build("OfSeveral", "+model.needs=40", "batch=64").plan.total_steps > 0
 
 
 def test_where_passes_are_large_enough_a_model_that_needs_three_examples_is_looked_at_with_three(build):

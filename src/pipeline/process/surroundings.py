@@ -11,21 +11,17 @@ from pipeline.errors import RequestError
 PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy", "scipy", "sklearn", "matplotlib", "joblib", "PIL")
 
 
-def prepare() -> Path:
+def prepare() -> None:
     """Refuse a place where no command can work, and set the variables that commands depend on.
-
-    Returns:
-        The working folder.
 
     Raises:
         RequestError: the working folder is gone, a file in it hides a package, or Python leaves out `assert`.
     """
     if not __debug__:
         raise RequestError("python -O: Hydra's parser needs assert.\nLeave -O out, and unset PYTHONOPTIMIZE.")
-    try:
-        folder = Path.cwd()
-    except FileNotFoundError:
-        raise RequestError("The working folder has been deleted.\nStart from another folder.") from None
+    if is_folder_gone():
+        raise RequestError("The working folder has been deleted.\nStart from another folder.")
+    folder = Path.cwd()
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         origin = Path(spec.origin) if spec is not None and spec.origin else None
@@ -41,4 +37,12 @@ def prepare() -> Path:
         Path.home()
     except RuntimeError:  # a container's user may be in no list of users, and MLflow asks for the home folder
         os.environ["HOME"] = tempfile.gettempdir()
-    return folder
+
+
+def is_folder_gone() -> bool:
+    """Whether the working folder was deleted, by whatever name it may have been made again."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

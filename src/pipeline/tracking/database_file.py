@@ -1,4 +1,4 @@
-"""What is wrong with MLflow's SQLite file, found without MLflow: in a millisecond, before a run starts."""
+"""What is wrong with MLflow's SQLite file, found before a run starts, without the import of MLflow."""
 
 import contextlib
 import os

@@ -5,7 +5,6 @@ import importlib
 from pipeline.tracking.target import TrackingTarget, is_server, sqlite_path
 
 OF_EVERY_STORE = ("pipeline.tracking.spool.uploader", "pipeline.tracking.spool.recovery")
-# 0.6 s
 OF_DATABASES = ("mlflow.store.tracking.sqlalchemy_workspace_store", "alembic.command", "alembic.config")
 
 
