@@ -28,8 +28,7 @@ def check_request(config: Config) -> None:
     """Raise RequestError for the first value in the resolved `config` that can't be right."""
     _check_instantiate_keys({"dataset": config.dataset, "model": config.model, "optimizer": config.optimizer})
     check_batch("batch", config.batch)
-    if config.seed < 0:
-        raise RequestError(f"seed={config.seed}: it must be 0 or more.")
+    _check_replicates(config)
     if (lr := config.optimizer.get("lr")) is not None:
         check_positive("optimizer.lr", lr)
     if (base_lr := config.optimizer.get("base_lr")) is not None:
@@ -84,6 +83,22 @@ def _check_workers(workers: int, batch: int) -> None:
         raise RequestError(
             f"runtime.workers={workers}: a batch of {batch} has no example for each.\nUse at most {batch} workers."
         )
+
+
+def _check_replicates(config: Config) -> None:
+    stack = config.runtime.stack
+    if stack != "auto" and (isinstance(stack, str) or isinstance(stack, bool) or stack < 1):
+        raise RequestError(f"runtime.stack={stack}: it must be auto, or how many replicates train at once, from 1 up.")
+    if len(config.seeds) == 1:
+        return
+    needs_one = {
+        f"runtime.workers={config.runtime.workers}": config.runtime.workers > 1,
+        f"resume={config.resume}": config.resume is not None,
+        f"tracking.log_model={config.tracking.log_model}": config.tracking.log_model != "none",
+    }
+    for key, is_set in needs_one.items():
+        if is_set:
+            raise RequestError(f"{key} needs runs of one seed each, and this one has seed={config.seed}.")
 
 
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:

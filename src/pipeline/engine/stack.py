@@ -14,7 +14,6 @@ from torch.func import functional_call, stack_module_state, vmap
 from pipeline.data.replicates import StackedSplit
 from pipeline.data.splits import InMemorySplit, Splits
 from pipeline.data.stream import in_order
-from pipeline.engine.evaluate import EVALUATION_BATCH
 from pipeline.engine.model_traits import FEW_EXAMPLES, changes_in_training
 from pipeline.engine.optimizer_calls import clear_function, step_function
 from pipeline.engine.runtime import FP32, Precision
@@ -28,6 +27,8 @@ ELEMENTWISE = {
         *("RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop"),
     )
 }
+# Examples of all replicates in one forward pass of an evaluation. Small networks are stacked, whose activations are, too.
+STACK_EVALUATION_BATCH = 8192
 MakeOptimizer = Callable[[Sequence[Tensor]], torch.optim.Optimizer]
 
 
@@ -105,8 +106,7 @@ class Stack:
         self.train(False)
         losses, wrong = [], []
         with torch.no_grad():
-            # As many examples at once as a single network evaluates: the same memory.
-            piece = max(1, EVALUATION_BATCH // self.size)
+            piece = max(1, STACK_EVALUATION_BATCH // self.size)
             for images, labels in split.batches(in_order(len(split), piece, device=split.index_device)):
                 logits = self.forward(images)
                 losses.append(_losses(logits, labels).sum(dim=1))

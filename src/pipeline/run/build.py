@@ -7,12 +7,13 @@ import contextlib
 import functools
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from lr_study import reason_of
 from pipeline.data import Splits
@@ -44,10 +45,9 @@ def build_model(group: dict[str, Any]) -> nn.Module:
     return model
 
 
-def build_optimizer(group: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer over all of `model`'s parameters; the `base_*` keys belong to the scaling rule."""
+def build_optimizer(group: dict[str, Any], parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """Build the optimizer over `parameters`; the `base_*` keys belong to the scaling rule."""
     arguments = {key: value for key, value in group.items() if not key.startswith("base_")}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     partial = _build("optimizer", arguments | {"_partial_": True})
     keep_compiler_unimported()
     try:

@@ -12,7 +12,9 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.utils import get_results_from_paginated_fn
 
 from lr_study.masking import mask_passwords
+from pipeline.analysis.replicate_table import REPLICATES, ReplicateRow, read_replicates
 from pipeline.analysis.runs import Run
+from pipeline.tracking.artifact import read_artifact
 from pipeline.errors import RequestError
 from pipeline.process import imports
 from pipeline.tracking.faults import store_errors
@@ -20,7 +22,7 @@ from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
 from pipeline.tracking.spool.spool import list_spools, read_header
 from pipeline.tracking.store import Store, open_client
-from pipeline.tracking.table_row import as_run
+from pipeline.tracking.table_row import as_runs, has_replicates
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.tracking")
@@ -107,14 +109,27 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     runs, params = [], {}
     for child in latest:
         try:
-            runs.append(as_run(child))
+            runs += as_runs(child, _replicates_of(store, child) if has_replicates(child) else ())
         except ValueError as error:
-            log.warning("Run %s is left out, for it was edited in MLflow: %s.", child.info.run_id, error)
+            log.warning("Run %s is left out, for it was edited in MLflow or isn't complete there: %s.", child.info.run_id, error)
         else:
             params[child.info.run_id] = child.data.params
     if not runs:
         raise RequestError(f"{sweep}: all of its runs were edited in MLflow.\nTake them from a table: --table FILE.")
     return runs, params
+
+
+# By run id. A run that has ended doesn't change, and a sweep reads its runs after each look at the answer.
+_replicates: dict[str, list[ReplicateRow]] = {}
+
+
+def _replicates_of(store: Store, child: MlflowRun) -> list[ReplicateRow]:
+    """Read the table of a run's replicates; ValueError if it is missing or was edited."""
+    run_id = child.info.run_id
+    if run_id not in _replicates:
+        with store_errors(store.uri):
+            _replicates[run_id] = read_replicates(read_artifact(store.client, run_id, REPLICATES))
+    return _replicates[run_id]
 
 
 def _trial_of(child: MlflowRun) -> tuple[str, ...]:
