@@ -31,7 +31,7 @@ def tracked(tmp_path_factory, fork_server):
 @pytest.fixture(scope="module")
 def with_trials(tracked, fork_server):
     """The same folder with a small sweep, among whose trials are pruned and diverged ones."""
-    search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm_seeds=0")
+    search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm.looks=[]")
     run(fork_server, tracked, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
     return tracked
 

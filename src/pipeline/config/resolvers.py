@@ -74,6 +74,7 @@ def sweep_name(*, _root_: DictConfig) -> str:
     with open_dict(copy):
         copy.batch = _root_.scaling.base_batch
         copy.optimizer.pop("lr", None)
+        copy.scaling.pop("base_lr_tuned", None)  # it decides what the report says, not what is trained
     resolved = OmegaConf.to_container(copy, resolve=True)
     assert isinstance(resolved, dict)
     del resolved["batch"]

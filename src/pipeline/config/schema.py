@@ -63,12 +63,25 @@ class Sweep:
 
 
 @dataclass(kw_only=True)
-class Report:
-    """The margin within which two losses count as equal, a share ("5%") or an absolute loss; and how it is judged."""
+class Confirm:
+    """How fresh seeds judge the rule after the search.
 
-    margin: int | float | str = "5%"
-    confirm_seeds: int = 5
-    looks: int = 1
+    Attributes:
+        looks: after how many pairs of runs each verdict is tried; none means no confirmation.
+        runs, seconds: no look begins that would exceed so many runs, or after so many seconds; None is no limit.
+    """
+
+    looks: list[int] = field(default_factory=lambda: [12, 24, 48, 96])
+    runs: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The margin within which two losses count as equal, a share ("10%") or an absolute loss; and the confirmation."""
+
+    margin: int | float | str = "10%"
+    confirm: Confirm = field(default_factory=Confirm)
 
 
 @dataclass(kw_only=True)

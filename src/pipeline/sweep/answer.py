@@ -28,7 +28,7 @@ def answer_sweep(
     ended = sum(len(runs) for runs, _ in workloads.values())
     looks = max(1, count_looks(store, sweep, ended if is_look else None))
     return {
-        name: (analyse(runs, _terms(params, margin, base_batch, looks)), runs)
+        name: (analyse(runs, settings_of(params, margin, base_batch, looks)), runs)
         for name, (runs, params) in workloads.items()
     }
 
@@ -45,7 +45,7 @@ def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Map
     return workloads
 
 
-def _terms(params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int) -> AnalysisSettings:
+def settings_of(params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int) -> AnalysisSettings:
     """The terms on which a workload is judged, from the params of one of its runs."""
     kind = params["budget.kind"]
     amount = params.get(f"budget.{kind}")
