@@ -70,7 +70,9 @@ def test_bytes_converted_in_each_batch_equal_floats_converted_once():
 def test_a_split_whose_training_part_lacks_a_class_is_refused():
     images, labels = torch.zeros(30, 1, 2, 2, dtype=torch.uint8), torch.arange(30) // 10
     with pytest.raises(RequestError, match="20 examples has none of class 2"):
-        in_memory_splits("x", images, labels, torch.split(torch.arange(30), [20, 5, 5]), 3, "d", "s", CPU, augment=False)
+        in_memory_splits(
+            "x", images, labels, torch.split(torch.arange(30), [20, 5, 5]), 3, "d", "s", CPU, augment=False
+        )
 
 
 def test_channel_statistics_equal_numpys():

@@ -36,8 +36,15 @@ class Alone:
     """How each replicate is trained, by `fit` and in a stack."""
 
     def __init__(
-        self, make_model=make_mlp, optimizer=torch.optim.SGD, schedule="cosine", seeds=(0, 1, 2), batch=64, data=digits_of,
-        budget=None, **arguments,
+        self,
+        make_model=make_mlp,
+        optimizer=torch.optim.SGD,
+        schedule="cosine",
+        seeds=(0, 1, 2),
+        batch=64,
+        data=digits_of,
+        budget=None,
+        **arguments,
     ):
         self.seeds, self.batch, self.make_model, self.data = seeds, batch, make_model, data
         self.optimizer = lambda parameters: optimizer(parameters, **({"lr": 0.05} | arguments))

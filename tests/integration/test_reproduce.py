@@ -246,7 +246,7 @@ def test_what_was_logged_is_shown_as_it_is_and_does_nothing_to_a_terminal(uri, t
     honest = read_logged(uri, run_id)
     forged = replace(honest, history={f"train/loss {evil}": {1: 1.0}})  # a server need not keep to MLflow's rules
     monkeypatch.setattr("pipeline.tracking.logged.read_logged", lambda *arguments: forged)
-    monkeypatch.setattr("pipeline.run.training.run_training", lambda *a, **k: (SimpleNamespace(history={}), 0.0))
+    monkeypatch.setattr("pipeline.run.training.run_training", lambda *a, **k: (SimpleNamespace(history={}), 0.0, None))
     assert reproduce.main([run_id, "--check"]) == 0
     said = capsys.readouterr().out
     assert said.count("[/x] [bold]:smile: ") == 4, said

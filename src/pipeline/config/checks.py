@@ -85,7 +85,7 @@ def _check_workers(workers: int, batch: int) -> None:
 
 def _check_replicates(config: Config) -> None:
     stack = config.runtime.stack
-    if stack != "auto" and (isinstance(stack, str) or isinstance(stack, bool) or stack < 1):
+    if stack != "auto" and (isinstance(stack, str | bool) or stack < 1):
         raise RequestError(f"runtime.stack={stack}: it must be auto, or how many replicates train at once, from 1 up.")
     split_seed = config.dataset.get("split_seed", 0)
     if split_seed != "replicate" and (isinstance(split_seed, bool) or not isinstance(split_seed, int)):

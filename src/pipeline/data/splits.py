@@ -14,8 +14,8 @@ from pipeline.data.augment import crop_and_flip
 from pipeline.data.stream import Slice, derive_seed
 from pipeline.errors import RequestError
 
-# Up to this size the images of each part are kept as normalised floats. Above it they stay bytes that all parts (and all
-# validation splits of one data set) share, and each batch is converted.
+# Up to this size the images of each part are kept as normalised floats. Above it they stay bytes that all parts,
+# and all validation splits of one data set, share; each batch is converted.
 FLOAT_LIMIT_BYTES = 16 * 2**20
 
 
@@ -138,7 +138,8 @@ def in_memory_splits(
         statistics = mean.to(device), std.to(device)
         return InMemorySplit(images.to(device), labels.to(device), *statistics, augment, rows.to(device))
 
-    return Splits(name, *(place(rows) for rows in parts), classes, digest, guess_loss(train, classes), source)
+    placed = [place(rows) for rows in parts]
+    return Splits(name, placed[0], placed[1], placed[2], classes, digest, guess_loss(train, classes), source)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class ExampleStream:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, start: int, stop: int) -> Tensor:
-        """Return the indices of the examples at stream positions start … stop − 1; int64, [stop − start] or [seeds, stop − start]."""
+        """Return the indices at stream positions start … stop − 1; int64, [stop − start] or [seeds, stop − start]."""
         pieces = []
         while start < stop:
             epoch, offset = divmod(start, self.examples)

@@ -27,7 +27,7 @@ ELEMENTWISE = {
         *("RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop"),
     )
 }
-# Examples of all replicates in one forward pass of an evaluation. Small networks are stacked, whose activations are, too.
+# Examples of all replicates in one forward pass of an evaluation: networks that gain from a stack are small.
 STACK_EVALUATION_BATCH = 8192
 MakeOptimizer = Callable[[Sequence[Tensor]], torch.optim.Optimizer]
 
@@ -60,7 +60,7 @@ class Stack:
     def __init__(self, models: Sequence[nn.Module], make_optimizer: MakeOptimizer, precision: Precision = FP32) -> None:
         self.size = len(models)
         self._models = models
-        self._parameters, self._buffers = stack_module_state(list(models))  # type: ignore[arg-type]
+        self._parameters, self._buffers = stack_module_state(list(models))
         trained = dict(models[0].named_parameters())
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(trained[name].requires_grad)

@@ -45,7 +45,9 @@ def chosen_stack_size(
     return best
 
 
-def _seconds_stacked(size: int, model: nn.Module, make_optimizer: MakeOptimizer, images: Tensor, labels: Tensor) -> float:
+def _seconds_stacked(
+    size: int, model: nn.Module, make_optimizer: MakeOptimizer, images: Tensor, labels: Tensor
+) -> float:
     stack = Stack([copy.deepcopy(model) for _ in range(size)], make_optimizer)
     stack.train()
     images, labels = (tensor.expand(size, *tensor.shape).contiguous() for tensor in (images, labels))

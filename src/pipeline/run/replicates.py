@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lr_study.process import available_cores
-from pipeline.analysis.replicate_table import ReplicateRow, write_replicates
+from pipeline.analysis.replicate_table import ReplicateRow
 from pipeline.config import Config
 from pipeline.data.stream import derive_seed
 from pipeline.engine import Evaluation, FitResult, arrange, evaluate
@@ -63,14 +63,12 @@ class Replicates:
             steps = max(evaluation.step for evaluation in found)
             yield Evaluation(index + 1, steps, mean_metrics(found))
 
-    def as_csv(self) -> str:
-        """Return the table of every replicate's every evaluation."""
-        return write_replicates(
-            ReplicateRow(seed, result.status, evaluation.epoch, evaluation.step, evaluation.metrics)
-            for seed, result in self.by_seed.items()
+    def rows(self) -> Iterator[ReplicateRow]:
+        """Yield a row for every replicate's every evaluation."""
+        for seed, result in self.by_seed.items():
             # One that diverged before its first evaluation has a row without metrics.
-            for evaluation in result.evaluations or [Evaluation(0, result.steps, {})]
-        )
+            for evaluation in result.evaluations or [Evaluation(0, result.steps, {})]:
+                yield ReplicateRow(seed, result.status, evaluation.epoch, evaluation.step, evaluation.metrics)
 
 
 def mean_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
+from pipeline.analysis.replicate_table import REPLICATES, write_replicates
 from pipeline.analysis.runs import CONFIRM
-from pipeline.analysis.replicate_table import REPLICATES
 from pipeline.config import Config, as_dict, as_yaml, flatten
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
@@ -29,8 +29,8 @@ def run_training(
     trial: Trial | None = None,
     more_tags: Mapping[str, str] | None = None,
     last_evaluation: int | None = None,
-) -> tuple[TrackedRun, float]:
-    """Train and track one run, which may be a sweep's `trial`; returns it, closed, and its objective.
+) -> tuple[TrackedRun, float, Replicates]:
+    """Train and track one run, which may be a sweep's `trial`; returns it, closed, its objective, and its replicates.
 
     The caller has checked the values in `config`, and the place of the run's records.
 
@@ -70,7 +70,7 @@ def run_training(
     ]
     if trial is not None and len(values) > 1:
         trial.set_attributes(standard_error=statistics.stdev(values) / math.sqrt(len(values)))
-    return run, statistics.fmean(values)
+    return run, statistics.fmean(values), results
 
 
 def _track_failure(config: Config, trial: Trial, error: Exception) -> None:
@@ -199,7 +199,7 @@ def _train_several(
     reached = [result.steps for result in results.by_seed.values() if result.status == "complete"]
     if workload.plan.target and reached:
         run.log_metrics({"steps_to_target": statistics.fmean(reached)}, results.last_epoch)
-    run.log_text(results.as_csv(), REPLICATES)
+    run.log_text(write_replicates(results.rows()), REPLICATES)
     if not in_sweep:
         recording.draw_run_curves(run, evaluations)
     return results

@@ -45,7 +45,9 @@ def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Map
     return workloads
 
 
-def settings_of(params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int) -> AnalysisSettings:
+def settings_of(
+    params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int
+) -> AnalysisSettings:
     """The terms on which a workload is judged, from the params of one of its runs."""
     kind = params["budget.kind"]
     amount = params.get(f"budget.{kind}")

@@ -9,6 +9,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from lr_study.masking import mask_passwords
+from pipeline.analysis.replicate_table import REPLICATES
 from pipeline.errors import RequestError
 from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.faults import read_errors
@@ -32,6 +33,7 @@ class LoggedRun:
     tags: dict[str, str]
     history: dict[str, dict[int, float]]  # by metric, its value at each step
     dataset: tuple[str, str] | None  # name and digest
+    replicates: str  # the text of replicates.csv
     # The texts of the environment's files, which a trial's sweep has.
     packages: str
     machine: str
@@ -80,6 +82,7 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
                 for key in run.data.metrics
             },
             dataset=(inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None,
+            replicates=read_artifact(client, run_id, REPLICATES) if "-" in run.data.params.get("seed", "") else "",
             packages=read_artifact(client, environment_id, "environment/requirements.txt"),
             machine=read_artifact(client, environment_id, "environment/machine.json"),
             difference=read_artifact(client, environment_id, "source/git.diff"),

@@ -14,9 +14,9 @@ from mlflow.utils import get_results_from_paginated_fn
 from lr_study.masking import mask_passwords
 from pipeline.analysis.replicate_table import REPLICATES, ReplicateRow, read_replicates
 from pipeline.analysis.runs import Run
-from pipeline.tracking.artifact import read_artifact
 from pipeline.errors import RequestError
 from pipeline.process import imports
+from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
@@ -111,7 +111,9 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
         try:
             runs += as_runs(child, _replicates_of(store, child) if has_replicates(child) else ())
         except ValueError as error:
-            log.warning("Run %s is left out, for it was edited in MLflow or isn't complete there: %s.", child.info.run_id, error)
+            log.warning(
+                "Run %s is left out, for it was edited in MLflow or isn't complete there: %s.", child.info.run_id, error
+            )
         else:
             params[child.info.run_id] = child.data.params
     if not runs:

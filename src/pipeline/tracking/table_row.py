@@ -26,7 +26,7 @@ def as_runs(child: MlflowRun, replicates: Sequence[ReplicateRow] = ()) -> list[R
         seed = int(params["seed"].partition("-")[0])
         return [_as_run(child, seed, tags["status"], child.data.metrics)]
     last = {row.seed: row for row in replicates}
-    reached = {seed: row.metrics | {"steps_to_target": row.step} for seed, row in last.items()}
+    reached = {seed: {**row.metrics, "steps_to_target": row.step} for seed, row in last.items()}
     return [_as_run(child, seed, row.status, reached[seed]) for seed, row in last.items()]
 
 
