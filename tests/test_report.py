@@ -65,7 +65,7 @@ def test_a_wrong_request_is_refused(tmp_path, arguments, names):
         ("64,0.1,0.5,0,complete\n64,0.2,0.4,0,complete\n", "One batch size says nothing about a rule"),
         (
             "64,0.1,0.5,0,complete\n128,0.1,0.4,0,complete\n",
-            "Can't say whether the linear rule holds: batch 64 has no best LR",
+            "Only one LR was tried at each batch size, so no rule can be compared",
         ),
         (
             "64,0.1,nan,0,diverged\n128,0.1,nan,0,diverged\n",
@@ -116,7 +116,7 @@ def test_a_margin_that_is_given_with_the_report_is_not_called_fixed_beforehand(t
     report.main(["--table", table, "--margin", "3%"])
     assert "3% of the best, given with this report" in " ".join(capsys.readouterr().out.split())
     report.main(["--table", table])
-    assert "5% of the best, the default" in " ".join(capsys.readouterr().out.split())
+    assert "10% of the best, the default" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_workloads_name_with_slashes_makes_no_folders(tmp_path):
@@ -151,13 +151,18 @@ def test_ten_thousand_runs_are_reported_in_thirty_seconds_and_a_gigabyte_and_cos
 
 
 def test_a_plan_says_what_a_design_could_tell_and_how_long_it_takes(capsys):
-    report.main(["--plan", "--batches", "32,128", "--trials", "20", "--seconds-per-run", "6", "--workers", "2"])
+    design = ["--plan", "--batches", "32,128", "--seeds", "4", "--looks", "6,12", "--workers", "2"]
+    report.main([*design, "--seconds-per-run", "6"])
     said = capsys.readouterr().out
-    # 2 × 20 searched; fresh: 1 point at the base, 4 at the other batch size, 5 seeds each
-    assert "65 runs" in said
-    assert "About 3.2 min with 2 runs at once, 6 s each." in said
-    report.main(["--plan", "--batches", "32,128", "--trials", "20", "--workers", "2"])
-    assert (
-        "About 0.33 min with 2 runs at once, 0.6 s each.\nThat is the time of the default workload."
-        in capsys.readouterr().out
-    )
+    # Searched: 2 × 12 LRs × 4 seeds. Fresh seeds: 6 at the base batch, 6 or 12 at three or four LRs of the other.
+    runs = int(re.search(r"About (\d+) runs", said)[1])
+    assert 96 + 6 + 18 <= runs <= 96 + 6 + 48
+    assert f"About {runs * 3 / 60:.2g} min with 2 runs at once, 6 s each." in said
+    report.main(design)
+    assert "0.6 s each.\nThat is the time of the default workload." in capsys.readouterr().out
+
+
+def test_a_plan_whose_looks_are_no_numbers_of_pairs_is_refused():
+    for looks in ("1,2", "x"):
+        with pytest.raises(RequestError, match=f"--looks={looks}"):
+            report.main(["--plan", "--looks", looks])

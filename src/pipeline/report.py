@@ -49,7 +49,7 @@ def _report_sweep(options: argparse.Namespace, margin: Margin | None) -> None:
     from pipeline.tracking.store import open_existing_store
 
     store = open_existing_store(options.tracking_uri, options.experiment)
-    answers = answer_sweep(store, options.sweep, margin, options.base_batch, is_look=True)
+    answers = answer_sweep(store, options.sweep, margin, options.base_batch)
     _report(answers, options.sweep, options, store.run_url)
 
 
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--table", help="a CSV or JSON-lines file with the columns batch, lr, value")
     what.add_argument("--plan", action="store_true", help="say what a design could tell, before anything runs")
     parser.add_argument("--base-batch", type=int, help="the batch size that the rules start from")
-    parser.add_argument("--margin", help="what counts as no difference: 5%% of the best loss, or a loss as 0.01")
+    parser.add_argument("--margin", help="what counts as no difference: 10%% of the best loss, or a loss as 0.01")
     parser.add_argument("--json", help="write the answer to this file")
     parser.add_argument("--html", help="write a self-contained page with everything to this file")
     parser.add_argument("--figures", help="write the figures, as PNG and SVG, into this folder")

@@ -12,7 +12,6 @@ from pipeline.analysis.stats.answer import analyse
 from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import Estimate
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
-from pipeline.analysis.stats.verdict import holm
 from pipeline.analysis.text.render import columns, print_answer, rows, to_markdown
 from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import summary
@@ -161,7 +160,7 @@ def test_the_margin_is_a_share_of_the_base_batchs_best_loss_or_absolute():
     runs = table(linear)
     share = analyse(runs, AnalysisSettings(configured_base=64))
     best = next(cell.best_value for cell in share.batches if cell.batch == 64)
-    assert share.margin == pytest.approx(0.05 * best)
+    assert share.margin == pytest.approx(0.10 * best)
     assert analyse(runs, AnalysisSettings(Margin(0.5, False))).margin == 0.5
     everything_goes = verdicts(analyse(runs, AnalysisSettings(Margin(10.0, False))), "fixed")
     assert set(everything_goes.values()) == {"holds", "censored"}
@@ -194,13 +193,6 @@ def test_the_same_table_gives_the_same_answer_in_any_order():
     assert to_json(analyse(shuffled)) == to_json(analyse(runs))
 
 
-def test_holm_tests_the_smallest_p_value_hardest_and_stops_at_the_first_failure():
-    assert holm({1: 0.001, 2: 0.02, 3: 0.04}) == {1, 2, 3}  # 0.05/3, 0.05/2, 0.05
-    assert holm({1: 0.02, 2: 0.001, 3: 0.06}) == {1, 2}
-    assert holm({1: 0.02, 2: 0.03, 3: 0.04}) == set()
-    assert holm({}) == set()
-
-
 def test_the_json_is_json_and_has_the_documented_keys():
     answer = to_json(
         analyse(
@@ -214,7 +206,7 @@ def test_the_json_is_json_and_has_the_documented_keys():
     keys += (
         " stable_lr failing_lr rule_lr regret regret_ci_low regret_ci_high verdict not_distinguishing evidence rules"
     )
-    keys += " noise_scale seeds band_octaves band_is_open detectable_octaves"
+    keys += " noise_scale seeds band_octaves band_is_open"
     assert all(set(cell) == set(keys.split()) for cell in answer["batches"])
 
 
@@ -242,22 +234,6 @@ def test_a_holds_that_sqrt_or_fixed_shares_is_marked():
         for line in summary(answer)
     )
     assert to_json(answer)["batches"][3]["not_distinguishing"] == ["sqrt", "fixed"]
-
-
-def test_the_single_reason_of_an_undecided_verdict_is_given():
-    # The base batch's curve is flat and the others' are sharp: where they start from is what isn't known.
-    flat = study(64, 0.1, np.random.default_rng(0), noise=0.03, seed_sd=0.0, trials=40)
-    rng = np.random.default_rng(1)
-    sharp = [
-        Run(256, float(2.0**x), 0.2 * math.exp(0.5 * (x - math.log2(0.4)) ** 2 + rng.normal(0, 0.003)), seed=0)
-        for x in np.linspace(-3.3, 0.7, 60)
-    ]
-    answer = analyse([*flat, *sharp], AnalysisSettings(Margin(0.05), base_batch=64))
-    result = answer.batches[1].rules["linear"]
-    assert (result.verdict, result.reason) == ("undecided", "holds if the base's best LR is as found")
-    assert any(
-        line.startswith("Undecided only because the best LR at 64 is known no better") for line in summary(answer)
-    )
 
 
 def test_the_test_loss_at_the_best_lr_stands_in_the_table_where_it_is_known():
@@ -355,7 +331,7 @@ def test_text_from_a_table_is_printed_as_it_is(capsys):
 
 def test_markdown_has_a_row_for_each_batch():
     text = to_markdown(analyse(table(linear), AnalysisSettings(configured_base=64)))
-    assert text.startswith("**The linear rule, from batch 64,")
+    assert text.startswith("**From batch 64 (LR 0.092) the linear rule holds at ")
     assert [line.split("|")[1].strip(" *") for line in text.splitlines() if line.startswith("| ")][1:] == [
         str(s) for s in SIZES
     ]

@@ -159,14 +159,13 @@ def test_laws_questions_and_other_verdicts_have_their_tables(answer, runs):
         answer,
         laws=(law,),
         selected_law="power",
-        other_bases=(replace(judged, name=f"from batch {sizes[0]}"),),
         objectives=(judged,),
         questions=(AnsweredQuestion("Q", "A", "E"),),
     )
     words = " ".join(Page(render_page(full, runs)).words)
     for expected in ("exponent 0.5 (0.4 … ∞)", "a note", "power ✓", "val/error", "nowhere", "Questions"):
         assert expected in words
-    nothing = replace(answer, laws=(), questions=(), other_bases=(), objectives=())
+    nothing = replace(answer, laws=(), questions=(), objectives=())
     bare = " ".join(Page(render_page(nothing, runs)).words)
     assert "Questions" not in bare
     assert "Laws" not in bare

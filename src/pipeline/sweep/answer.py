@@ -1,5 +1,6 @@
 """The answer to a sweep that MLflow holds: its runs, analysed by workload."""
 
+import json
 from collections.abc import Mapping
 
 from pipeline.analysis.runs import Run, by_workload, mark_stalled
@@ -8,15 +9,13 @@ from pipeline.analysis.stats.results import STEPS_TO_TARGET, Answer
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.config.checks import parse_margin
 from pipeline.tracking.store import Store
-from pipeline.tracking.sweep import count_looks, read_runs
+from pipeline.tracking.sweep import read_runs
 
 
 def answer_sweep(
-    store: Store, sweep: str, margin: Margin | None = None, base_batch: int | None = None, is_look: bool = False
+    store: Store, sweep: str, margin: Margin | None = None, base_batch: int | None = None
 ) -> dict[str, tuple[Answer, list[Run]]]:
     """Analyse a sweep, finished or not, with another margin or base batch than its own if they are given.
-
-    `is_look` says that somebody judges the sweep by this answer: looks are counted on the sweep's run.
 
     Returns:
         For each workload (`optimizer=adamw`, where such a choice was swept; else one, named ``) its answer and runs.
@@ -24,12 +23,9 @@ def answer_sweep(
     Raises:
         RequestError: there is no such sweep, or none of its runs has ended.
     """
-    workloads = runs_by_workload(store, sweep)
-    ended = sum(len(runs) for runs, _ in workloads.values())
-    looks = max(1, count_looks(store, sweep, ended if is_look else None))
     return {
-        name: (analyse(runs, settings_of(params, margin, base_batch, looks)), runs)
-        for name, (runs, params) in workloads.items()
+        name: (analyse(runs, settings_of(params, margin, base_batch)), runs)
+        for name, (runs, params) in runs_by_workload(store, sweep).items()
     }
 
 
@@ -46,7 +42,7 @@ def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Map
 
 
 def settings_of(
-    params: Mapping[str, str], margin: Margin | None, base_batch: int | None, looks: int
+    params: Mapping[str, str], margin: Margin | None = None, base_batch: int | None = None
 ) -> AnalysisSettings:
     """The terms on which a workload is judged, from the params of one of its runs."""
     kind = params["budget.kind"]
@@ -59,6 +55,11 @@ def settings_of(
         configured_base=int(params["scaling.base_batch"]),
         objective=STEPS_TO_TARGET if kind == "target" else params["objective"],
         budget="target" if kind == "target" else f"{float(amount):g} {kind}" if amount else "",
-        looks=looks,
-        planned_looks=int(params.get("report.looks", 1)),
+        looks=_read_looks(params.get("report.confirm.looks", "")),
+        base_lr=float(params["optimizer.base_lr"]) if params.get("scaling.base_lr_tuned") == "True" else None,
     )
+
+
+def _read_looks(text: str) -> tuple[int, ...]:
+    """Read `[12, 24, 48, 96]`; older sweeps have no such list, and their fresh seeds are judged in one look."""
+    return tuple(map(int, json.loads(text))) if text.startswith("[") else ()

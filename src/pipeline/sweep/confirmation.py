@@ -10,9 +10,6 @@ from pipeline.config.schema import Confirm
 from pipeline.sweep.answer import runs_by_workload, settings_of
 from pipeline.tracking.store import Store
 
-# Fresh seeds are numbered from here, so that a reader tells them from the search's at a glance.
-FIRST_FRESH_SEED = 1000
-
 
 def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], budget: Confirm) -> list[FixedTrial]:
     """Return the trials of the next look at each verdict that is still open; none where the budget is used up."""
@@ -26,7 +23,6 @@ def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], budget: C
             used += len(extension.lrs) * extension.count
             if name is None or (budget.runs is not None and used > budget.runs):
                 continue
-            first = FIRST_FRESH_SEED + extension.first
-            seeds = f"{first}-{first + extension.count - 1}"
+            seeds = f"{extension.seeds[0]}-{extension.seeds[-1]}"
             trials += [FixedTrial(name, {"optimizer.lr": lr}, seeds, CONFIRM) for lr in extension.lrs]
     return trials

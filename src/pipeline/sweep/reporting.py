@@ -26,7 +26,7 @@ def write_report(store: Store, sweep: str, parent_id: str, finished: int) -> dic
 
     `finished` is how many of its trials have ended without an error: it says how many of them MLflow lacks.
     """
-    answers = answer_sweep(store, sweep, is_look=True)
+    answers = answer_sweep(store, sweep)
     everything = [run for _, runs in answers.values() for run in runs]
     tag_stalled(store, everything)
     descriptions, best_lrs = [], {}

@@ -151,32 +151,6 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
         return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
 
 
-def count_looks(store: Store, sweep: str, ended: int | None = None) -> int:
-    """Return how often the sweep was judged.
-
-    To look, add seeds and look again raises the chance of a wrong verdict, so the report says how often that happened.
-    Give `ended`, the number of runs, where it is judged now: that counts as a look unless the last one had as many.
-    """
-    parent = find_parent(store, sweep)
-    if parent is None:
-        return 0
-    looks = _read_looks(parent)
-    if ended is not None and looks[-1:] != [ended]:
-        looks.append(ended)
-        with store_errors(store.uri):
-            store.client.set_tag(parent.info.run_id, "looks", json.dumps(looks))
-    return len(looks)
-
-
-def _read_looks(parent: MlflowRun) -> list[int]:
-    """Read after how many runs the sweep was judged each time; a tag that somebody edited counts as none."""
-    try:
-        looks = json.loads(parent.data.tags.get("looks", "[]"))
-    except ValueError:
-        return []
-    return looks if isinstance(looks, list) else []
-
-
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:
     """Tag the runs that the analysis found to be stalled; some are only found by comparison with their neighbours."""
     with store_errors(store.uri):

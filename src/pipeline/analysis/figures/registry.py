@@ -16,7 +16,7 @@ from pipeline.analysis.figures.steps import steps_figure
 from pipeline.analysis.figures.style import add_headline, save
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.text.summary import headline
+from pipeline.analysis.text.verdicts import headline
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,7 @@ def render_page(answer: Answer, runs: Sequence[Run], title: str = "", run_url: R
         questions=answer.questions,
         other_tables=[
             _law_table(answer),
-            _sensitivity_table("Verdicts from other batch sizes", "from", answer.other_bases),
-            _sensitivity_table("Verdicts by other objectives", "objective", answer.objectives),
+            _objective_table(answer.objectives),
         ],
         verdict_marks=VERDICT_MARKS,
         objective=objective_label(answer).split(" (")[0],
@@ -103,10 +102,12 @@ def _law_table(answer: Answer) -> PageTable:
     return PageTable("Laws for the best LR", head, body)
 
 
-def _sensitivity_table(title: str, first: str, checks: Sequence[SensitivityCheck]) -> PageTable:
-    """Make a table of verdicts with a row for each rule of each check; `first` is the head of the checks' names."""
+def _objective_table(checks: Sequence[SensitivityCheck]) -> PageTable:
+    """Make a table of verdicts with a row for each rule by each objective."""
     sizes = sorted({size for check in checks for size in check.verdicts})
-    head = dict.fromkeys((first, "exponent, 95 % interval", "linear holds", "breaks at"), "number") | {"rule": "text"}
+    head = dict.fromkeys(("objective", "exponent, 95 % interval", "linear holds", "breaks at"), "number") | {
+        "rule": "text"
+    }
     head |= {str(size): "mark" for size in sizes}
     body = []
     for check in checks:
@@ -116,7 +117,7 @@ def _sensitivity_table(title: str, first: str, checks: Sequence[SensitivityCheck
         for rule, verdicts in {"linear": check.verdicts, **check.others}.items():
             about = about_linear if rule == "linear" else ("",) * 4
             body.append((*about, rule, *(verdicts.get(size, "") for size in sizes)))
-    return PageTable(title, head, body)
+    return PageTable("Verdicts by other objectives", head, body)
 
 
 def _estimate(estimate: Estimate) -> str:

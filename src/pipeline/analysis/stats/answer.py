@@ -1,28 +1,21 @@
 """The answer: the best LR of each batch size, and how far the linear rule holds; from a table of runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from pipeline.analysis.runs import CONFIRM, Run, published_means
 from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches
-from pipeline.analysis.stats.confirmation import same_lr
 from pipeline.analysis.stats.laws import fit_exponent, fit_laws, select_law
+from pipeline.analysis.stats.objectives import check_objectives
 from pipeline.analysis.stats.optima import estimate_optima
-from pipeline.analysis.stats.power import detectable_errors
+from pipeline.analysis.stats.pairs import seeds_at
 from pipeline.analysis.stats.questions import answer_questions
-from pipeline.analysis.stats.results import Answer
-from pipeline.analysis.stats.settings import AnalysisSettings, choose_base
-from pipeline.analysis.stats.verdict import (
-    LEVEL,
-    check_objectives,
-    check_other_bases,
-    holding_range,
-    judge,
-    verdicts_on,
-)
+from pipeline.analysis.stats.results import STRICTER_MARGIN, Answer
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin, choose_base
+from pipeline.analysis.stats.verdict import LEVEL, Terms, given_base_lr, holding_range, judge, make_terms, verdicts_on
 from pipeline.errors import RequestError
 from pipeline.recipe.statuses import RAISED
 
@@ -34,41 +27,48 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> An
     if not fits:
         raise RequestError("There are no runs to analyse.")
     base, base_reason = choose_base(list(fits), settings.base_batch, settings.configured_base)
-    level = LEVEL / settings.planned_looks
-    best_value = fits[base].result.best_value
-    margin = settings.margin.absolute(best_value)
-    batches = judge(fits, base, margin, level)
-    detectable = detectable_errors(fits, batches, base, margin, level, np.random.default_rng(0))
+    terms = make_terms(fits, base, settings)
+    batches = judge(fits, terms)
     holds_from, holds_up_to, breaks_at = holding_range(verdicts_on("linear", batches), base)
     optima = estimate_optima(list(fits.values()), np.random.default_rng(0))
     below_break = optima.only(optima.batches < (breaks_at or math.inf))
+    exponent = fit_exponent(optima)
     laws = fit_laws(optima, base, list(fits))
-    share = settings.margin.share(best_value)
     answer = Answer(
         base_batch=base,
         base_reason=base_reason,
-        margin=margin,
+        base_lr=terms.base_lr,
+        base_lr_is_given=terms.base_lr is not None and terms.base_lr == given_base_lr(base, settings),
+        margin=terms.margin,
         margin_text=str(settings.margin),
         margin_source=settings.margin_source,
         seed_sd=_seed_sd(fits[base]),
-        batches=tuple(replace(result, detectable=detectable[size]) for size, result in batches.items()),
-        exponent=fit_exponent(optima),
+        batches=tuple(batches.values()),
+        exponent=exponent,
         exponent_to_break=fit_exponent(below_break) if breaks_at else None,
         holds_from=holds_from,
         holds_up_to=holds_up_to,
         breaks_at=breaks_at,
         laws=laws,
         selected_law=select_law(laws),
-        other_bases=check_other_bases(fits, base, margin, level),
-        objectives=check_objectives(runs, settings.objective, base, settings.margin, share, level),
+        objectives=check_objectives(runs, fits, batches, terms, settings, exponent),
+        stricter=_stricter(fits, terms, settings.margin),
         objective=settings.objective,
         budget=settings.budget,
         seeds=len({run.seed for run in runs if run.phase != CONFIRM and run.seed is not None}),
         raised=tuple(run for run in runs if run.status == RAISED),
         looks=settings.looks,
-        level=level,
+        level=LEVEL,
     )
     return replace(answer, questions=answer_questions(answer, list(fits.values())))
+
+
+def _stricter(fits: Mapping[int, BatchFit], terms: Terms, margin: Margin) -> dict[int, str] | None:
+    """Linear's verdicts with half the default margin, by the same runs; None where the margin is no larger."""
+    if terms.margin is None or not margin.is_share or margin.value <= STRICTER_MARGIN:
+        return None
+    strict = replace(terms, margin=terms.margin * STRICTER_MARGIN / margin.value)
+    return verdicts_on("linear", judge(fits, strict))
 
 
 def _seed_sd(fit: BatchFit) -> float | None:
@@ -80,8 +80,10 @@ def _seed_sd(fit: BatchFit) -> float | None:
     best, curve, near = fit.result.best_lr, fit.result.curve, fit.near_best()
     if known := [run.value_sd for run in published_means(near) if run.value_sd is not None]:
         return math.sqrt(float(np.mean(np.square(known))))
-    fresh = [run for run in near if best and run.phase == CONFIRM and same_lr(run.lr, best)]
-    runs = fresh if len(fresh) > 1 else [run for run in near if run.phase != CONFIRM]
+    fresh = [value for value in seeds_at(fit.fresh, best).values() if math.isfinite(value)] if best else []
+    if len(fresh) > 1:
+        return float(np.std(fresh, ddof=1))
+    runs = [run for run in near if run.phase != CONFIRM]
     if best is None or curve is None or len({run.seed for run in runs} - {None}) < 2:
         return None
     median = np.median(curve.draws, axis=0)

@@ -8,17 +8,16 @@ import numpy as np
 
 from pipeline.analysis.runs import CONFIRM, Run
 from pipeline.analysis.stats.batch_fit import fit_batches
-from pipeline.analysis.stats.confirmation import points_to_confirm
+from pipeline.analysis.stats.confirmation import next_points
 from pipeline.analysis.stats.laws import fit_exponent
 from pipeline.analysis.stats.optima import estimate_optima
-from pipeline.analysis.stats.power import detectable_errors
-from pipeline.analysis.stats.results import JUDGED_RULES
-from pipeline.analysis.stats.verdict import LEVEL, judge
+from pipeline.analysis.stats.settings import AnalysisSettings, Margin
+from pipeline.analysis.stats.verdict import judge, make_terms
 
 # The expectations are medians over this many simulated sweeps.
-SIMULATIONS = 10
-# Where the sampler puts trials, in octaves from the start or from the best LR: a bracket first, then spread points.
-BRACKET, SPREAD = (0.0, -2.0, 2.0), (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5)
+SIMULATIONS = 5
+# The LRs of a search, in octaves from its middle.
+LATTICE = np.arange(-2.75, 3.0, 0.5)
 # Log loss far from the best LR, where all LRs are about equally bad.
 MAX_LOG_LOSS = 2.0
 
@@ -29,27 +28,20 @@ class Design:
 
     Attributes:
         batches, base: all batch sizes in increasing order, and the one that the rules start from.
-        seeds, trials: of the search, at each batch size.
-        confirm_seeds: fresh seeds at each rule's LR and at the best one.
+        seeds: of the search; each runs at 12 LRs, half an octave apart, at each batch size.
+        looks: numbers of fresh seeds after which each batch size is judged.
         margin: as a share of the best loss.
-        noise: standard deviation between seeds of a run's log loss.
+        noise: standard deviation of a run's log loss, beside what a seed changes at all LRs alike.
         curvature: log loss per octave² from the best LR, at the base batch; elsewhere in proportion to the batch.
     """
 
     batches: Sequence[int]
     base: int
-    seeds: int = 3
-    trials: int = 24
-    confirm_seeds: int = 5
-    margin: float = 0.05
-    noise: float = 0.03
-    curvature: float = 0.05
-
-    @property
-    def runs(self) -> int:
-        """The number of runs. At the base batch the rules' LRs and the best one are the same."""
-        points = (len(self.batches) - 1) * (len(JUDGED_RULES) + 1) + 1
-        return len(self.batches) * self.trials + (points * self.confirm_seeds if len(self.batches) > 1 else 0)
+    seeds: int = 12
+    looks: tuple[int, ...] = (12, 24, 48, 96)
+    margin: float = 0.10
+    noise: float = 0.10
+    curvature: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -57,35 +49,39 @@ class Expectation:
     """Medians over simulations; None where most of these have no estimate.
 
     Attributes:
-        width, detectable: of the best LR's 95 % interval, and the error of `power`; in octaves, by batch size.
+        width, pairs: of the best LR's 95 % interval in octaves, and pairs until linear is found to hold; by batch size.
         exponent: width of the exponent's 95 % interval.
+        runs: the number of runs, search and fresh seeds together.
     """
 
     width: dict[int, float | None]
-    detectable: dict[int, float | None]
+    pairs: dict[int, float | None]
     exponent: float | None
+    runs: int
 
 
 def simulate_design(design: Design) -> Expectation:
     """Simulate sweeps of this design, on a workload for which the linear rule is true and the best loss is 1."""
     rng = np.random.default_rng(0)
+    terms = AnalysisSettings(Margin(design.margin), base_batch=design.base, looks=design.looks)
     widths: dict[int, list[float]] = {batch: [] for batch in design.batches}
-    errors: dict[int, list[float]] = {batch: [] for batch in design.batches}
+    pairs: dict[int, list[float]] = {batch: [] for batch in design.batches}
     exponent_widths: list[float] = []
+    counts = []
     for _ in range(SIMULATIONS):
-        fits = fit_batches(_simulate_runs(design, rng))
-        judged = judge(fits, design.base, design.margin)
-        detectable = detectable_errors(fits, judged, design.base, design.margin, LEVEL, rng)
-        for batch, fit in fits.items():
-            error = detectable[batch]
-            errors[batch].append(math.inf if error is None else error)
-            best = fit.result.best_interval
+        runs = _simulate_runs(design, terms, rng)
+        fits = fit_batches(runs)
+        for batch, cell in judge(fits, make_terms(fits, design.base, terms)).items():
+            linear = cell.rules["linear"]
+            pairs[batch].append(linear.seeds if linear.verdict == "holds" else math.inf)
+            best = cell.best_interval
             widths[batch].append(math.inf if best is None else math.log2(best.high / best.low))
         exponent = fit_exponent(estimate_optima(list(fits.values()), rng))
         if exponent is not None:
             exponent_widths.append(exponent.high - exponent.low)
+        counts.append(len(runs))
     exponent_width = float(np.median(exponent_widths)) if exponent_widths else None
-    return Expectation(_medians(widths), _medians(errors), exponent_width)
+    return Expectation(_medians(widths), _medians(pairs), exponent_width, round(float(np.median(counts))))
 
 
 def _medians(values: Mapping[int, Sequence[float]]) -> dict[int, float | None]:
@@ -93,21 +89,22 @@ def _medians(values: Mapping[int, Sequence[float]]) -> dict[int, float | None]:
     return {batch: median if math.isfinite(median) else None for batch, median in medians.items()}
 
 
-def _simulate_runs(design: Design, rng: np.random.Generator) -> list[Run]:
-    """The search, and the fresh seeds that confirm it."""
-    runs = [run for batch in design.batches for run in _simulate_search(design, batch, rng)]
-    for batch, lr in points_to_confirm(runs, design.base) if design.confirm_seeds else ():
-        octaves = math.log2(lr) - math.log2(batch / design.base)
-        runs += [_simulate_run(design, batch, octaves, 1000 + i, CONFIRM, rng) for i in range(design.confirm_seeds)]
+def _simulate_runs(design: Design, terms: AnalysisSettings, rng: np.random.Generator) -> list[Run]:
+    """The search, and the fresh seeds until every batch size is decided."""
+    runs = []
+    for batch in design.batches:
+        middle = rng.normal(0, 0.3)
+        runs += [
+            _simulate_run(design, batch, middle + x, seed, "search", rng)
+            for x in LATTICE
+            for seed in range(design.seeds)
+        ]
+    while extensions := next_points(runs, terms):
+        for extension in extensions:
+            for lr in extension.lrs:
+                octaves = math.log2(lr) - math.log2(extension.batch / design.base)
+                runs += [_simulate_run(design, extension.batch, octaves, s, CONFIRM, rng) for s in extension.seeds]
     return runs
-
-
-def _simulate_search(design: Design, batch: int, rng: np.random.Generator) -> list[Run]:
-    """The search at one batch size, with trials where the sampler would put them."""
-    guess = rng.normal(0, 0.3)
-    spread = [guess + SPREAD[number % len(SPREAD)] + rng.uniform(-0.2, 0.2) for number in range(design.trials)]
-    octaves = [*BRACKET, *spread][: design.trials]
-    return [_simulate_run(design, batch, x, number % design.seeds, "search", rng) for number, x in enumerate(octaves)]
 
 
 def _simulate_run(design: Design, batch: int, octaves: float, seed: int, phase: str, rng: np.random.Generator) -> Run:

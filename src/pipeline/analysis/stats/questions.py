@@ -25,6 +25,8 @@ def answer_questions(answer: Answer, fits: Sequence[BatchFit]) -> tuple[Answered
 def _needs_larger_lr(answer: Answer) -> tuple[str, str]:
     exponent = answer.exponent
     known = [cell for cell in answer.batches if cell.best_lr is not None]
+    if answer.one_lr_each:
+        return CANNOT_TELL, "Only one LR was tried at each batch size."
     if exponent is None or len(known) < 3:
         return CANNOT_TELL, f"{len(known)} batch size(s) have a best LR; a trend needs three."
     first, last = known[0], known[-1]

@@ -1,8 +1,8 @@
 """What an analysis returns: the answer, the result of each batch size, and the verdict on each rule.
 
-Vocabulary: the *regret* of an LR is how much worse the objective is there than at the best LR. A rule *holds* at a
-batch size if the regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the
-runs show neither, and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
+The *regret* of an LR is how much worse the objective is there than at the best LR. A rule *holds* at a batch size if the
+regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the runs show neither,
+and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
 """
 
 import math
@@ -19,13 +19,8 @@ FEW_STEPS = 50
 STEPS_TO_TARGET = "steps to target"
 # An exponent with a wider 95 % interval supports no statement about a law.
 MAX_EXPONENT_WIDTH = 0.4
-# With more batch sizes, verdicts are not repeated from every other base batch: the work grows with their square.
-MAX_OTHER_BASES = 20
-# Reasons of an undecided verdict, where one thing alone keeps it undecided: the correction for several batch sizes, or
-# the uncertainty of the base batch's best LR.
-BREAKS_WITHOUT_HOLM = "breaks if no other batch size is judged"
-BREAKS_IF_BASE_KNOWN = "breaks if the base's best LR is as found"
-HOLDS_IF_BASE_KNOWN = "holds if the base's best LR is as found"
+# A stricter margin, with which the verdicts are repeated: a share of the best loss.
+STRICTER_MARGIN = 0.05
 # Each verdict in a sentence: `linear holds at 64`.
 VERBS = {"holds": "holds", "breaks": "breaks", "undecided": "is undecided", "censored": "is censored"}
 # The rules that get verdicts, the steepest first: from name to the exponent of batch / base batch.
@@ -51,18 +46,18 @@ class RuleResult:
 
     Attributes:
         lr: the rule's LR; NaN where the base batch has no best LR.
-        loss: the objective at that LR.
+        loss, best_loss: the objective at that LR, and at the best one that it was compared with, by the same runs.
         regret, regret_low, regret_high: estimate with a 90 % interval; its ends are one-sided 95 % bounds.
         verdict: `holds`, `breaks`, `undecided` or `censored`.
         reason: why, where the numbers don't show it: `diverges`, `outside what was tried` …
-        evidence: where the regret comes from: `confirmed`, fresh seeds at this LR and at the best one, compared in
-            pairs; `interpolated`, the fitted curve; `published`, published means, compared by Welch's t test.
+        evidence: where the regret comes from: `confirmed`, fresh seeds at this LR and at others, compared in pairs;
+            `interpolated`, the fitted curve; `published`, published means, compared by Welch's t test.
         seeds: the number of pairs.
-        more_seeds: how many further seeds would decide, if noise and regret stay the same; None where none would.
     """
 
     lr: float
     loss: float | None = None
+    best_loss: float | None = None
     regret: float | None = None
     regret_low: float | None = None
     regret_high: float | None = None
@@ -70,7 +65,6 @@ class RuleResult:
     reason: str = ""
     evidence: str = ""
     seeds: int = 0
-    more_seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,9 +81,8 @@ class BatchResult:
         steps: optimizer steps of its runs.
         failing_lr, stable_lr: the lowest LR at which any seed failed, and the highest usable LR below it.
         rules: by name; see `JUDGED_RULES`.
-        detectable: octaves by which a rule's LR must be wrong for `breaks` in 80 % of simulations; see `power`.
         noise_scale: gradient noise scale tr Σ / |G|² near the best LR at the last measurement, in examples.
-        seeds: the number of seeds of the search; 0 where they are unknown.
+        seeds, lrs: the number of seeds of the search, 0 where they are unknown; and of LRs with a result.
         band_is_open: whether the band reaches an end of the fitted LRs, so that it may be wider.
         curve: the posterior that the best LR and the band come from.
     """
@@ -109,18 +102,17 @@ class BatchResult:
     stable_lr: float | None = None
     failing_lr: float | None = None
     rules: Mapping[str, RuleResult] = field(default_factory=dict)
-    detectable: float | None = None
     noise_scale: float | None = None
     seeds: int = 0
+    lrs: int = 0
     band_is_open: bool = False
     curve: Curve | None = None
 
     @property
     def best_interval(self) -> Estimate | None:
         """The best LR with its 95 % interval, where both are known."""
-        if self.best_lr is None or self.ci_low is None or self.ci_high is None:
-            return None
-        return Estimate(self.best_lr, self.ci_low, self.ci_high)
+        ends = (self.best_lr, self.ci_low, self.ci_high)
+        return None if None in ends else Estimate(*ends)  # type: ignore[arg-type]
 
     @property
     def starved(self) -> bool:
@@ -167,13 +159,12 @@ class Law:
 
 @dataclass(frozen=True)
 class SensitivityCheck:
-    """The verdicts under another choice: another objective, or another base batch.
+    """The verdicts by one objective.
 
     Attributes:
-        name: `val/error`, or `from batch 64`.
-        exponent: of the best LR by this objective; None where it can't be fitted, or would be the same.
-        verdicts, others: linear's verdicts by batch size, and those of each other rule.
-        holds_from, holds_up_to, breaks_at: linear's, as in `Answer`.
+        name: the objective, as `val/error`.
+        exponent, holds_from, holds_up_to, breaks_at: as in `Answer`.
+        verdicts, others: linear's by batch size, and those of each other rule.
     """
 
     name: str
@@ -200,6 +191,7 @@ class Answer:
 
     Attributes:
         base_batch, base_reason: the batch size that the rules start from, and why this one.
+        base_lr, base_lr_is_given: the LR that the rules start from; whether the user gave it, else the search found it.
         margin, margin_text, margin_source: the largest regret that counts as none, in the objective's unit; as it was
             given; and when it was fixed.
         seed_sd: standard deviation between seeds near the best LR of the base batch.
@@ -209,14 +201,16 @@ class Answer:
         holds_from, holds_up_to: the range of batch sizes around the base in which linear holds at each one.
         breaks_at: the smallest batch size above the base at which linear breaks.
         laws, selected_law: fitted formulas, the best first; the name of the first if the data single it out.
-        other_bases, objectives: checks from each other base batch, and by each objective, `objective` first.
+        objectives: the verdicts by each objective, `objective` first.
+        stricter: linear's verdicts by batch size with `STRICTER_MARGIN`; None where the margin is no larger share.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
         seeds, raised: the number of seeds of the search, and the runs that an error ended.
-        looks, level: how often these runs were judged, and the one-sided significance level of each verdict.
+        looks, level: the planned numbers of pairs, and the one-sided significance level over all looks together.
     """
 
     base_batch: int
     base_reason: str
+    base_lr: float | None
     margin: float | None
     seed_sd: float | None
     batches: tuple[BatchResult, ...]
@@ -224,25 +218,31 @@ class Answer:
     holds_from: int | None
     holds_up_to: int | None
     breaks_at: int | None
-    margin_text: str = "5%"
+    base_lr_is_given: bool = False
+    margin_text: str = "10%"
     margin_source: str = ""
     exponent_to_break: Estimate | None = None
     laws: tuple[Law, ...] = ()
     selected_law: str | None = None
-    other_bases: tuple[SensitivityCheck, ...] = ()
     objectives: tuple[SensitivityCheck, ...] = ()
+    stricter: Mapping[int, str] | None = None
     questions: tuple[AnsweredQuestion, ...] = ()
     objective: str = "value"
     budget: str = ""
     seeds: int = 0
     raised: tuple[Run, ...] = ()
-    looks: int = 1
+    looks: tuple[int, ...] = ()
     level: float = 0.05
 
     @property
     def base(self) -> BatchResult:
         """The result of the base batch."""
         return next(cell for cell in self.batches if cell.batch == self.base_batch)
+
+    @property
+    def one_lr_each(self) -> bool:
+        """Whether only one LR was tried at each batch size, so that nothing can be compared."""
+        return len(self.batches) > 1 and all(cell.lrs == 1 for cell in self.batches)
 
     @property
     def others(self) -> tuple[BatchResult, ...]:

@@ -8,9 +8,12 @@ from pipeline.errors import RequestError
 
 @dataclass(frozen=True)
 class Margin:
-    """The largest regret that counts as none: a share of the best loss at the base batch, or an absolute loss."""
+    """The largest regret that counts as none: a share of the best loss at the base batch, or an absolute loss.
 
-    value: float = 0.05
+    The default is about what half an octave of LR costs, a difference that people who tune by factors of two accept.
+    """
+
+    value: float = 0.10
     is_share: bool = True
 
     def absolute(self, best_value: float | None) -> float | None:
@@ -38,8 +41,9 @@ class AnalysisSettings:
         base_batch: the batch size that the rules start from; it must be in the table.
         configured_base: the base batch if `base_batch` is None and it is in the table; else the smallest one is.
         objective, budget: what the column `value` holds, and what was equal at all batch sizes; for the answer's text.
-        looks: how often this sweep was judged with more and more runs, this time included.
-        planned_looks: how often it was planned to be judged, 1 to 3; the 5 % level is divided by this number.
+        looks: numbers of pairs of fresh seeds after which each batch size is judged, increasing; the first that decides
+            counts. Empty: one look at all pairs.
+        base_lr: the LR that the rules start from, tuned by the user; None for the best one that the search found.
     """
 
     margin: Margin = Margin()
@@ -48,8 +52,8 @@ class AnalysisSettings:
     configured_base: int | None = None
     objective: str = "value"
     budget: str = ""
-    looks: int = 1
-    planned_looks: int = 1
+    looks: tuple[int, ...] = ()
+    base_lr: float | None = None
 
 
 def choose_base(sizes: Sequence[int], asked: int | None, configured: int | None) -> tuple[int, str]:

@@ -1,121 +1,221 @@
-"""Verdicts: whether each rule holds at each batch size; and whether they are the same under other choices."""
+"""Verdicts: whether each rule holds at each batch size.
+
+The rule's LR is compared with others by pairs of fresh seeds: with the best LR of the search's curve, and with those an
+octave above and below, so that a badly located best LR can't make a rule hold. A rule holds if it is within the margin
+of *every* such LR (an intersection-union test, which needs no correction: Berger 1982, Technometrics 24:295). It breaks
+if it is beyond the margin of *some* LR, with Bonferroni's correction for all comparisons of the study. Both are tested
+at a group-sequential level at each look (`sequential`). Without fresh seeds, the fitted curve decides.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.analysis.runs import Run, by_objective
-from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches, tolerance_band
-from pipeline.analysis.stats.laws import fit_exponent
-from pipeline.analysis.stats.optima import estimate_optima
-from pipeline.analysis.stats.regret import Regret, estimate_regret
-from pipeline.analysis.stats.results import (
-    BREAKS_IF_BASE_KNOWN,
-    BREAKS_WITHOUT_HOLM,
-    HOLDS_IF_BASE_KNOWN,
-    JUDGED_RULES,
-    MAX_OTHER_BASES,
-    STEPS_TO_TARGET,
-    BatchResult,
-    Estimate,
-    RuleResult,
-    SensitivityCheck,
-)
-from pipeline.analysis.stats.settings import Margin
+from pipeline.analysis.runs import published_means
+from pipeline.analysis.stats.batch_fit import BatchFit, tolerance_band
+from pipeline.analysis.stats.pairs import compare_pairs, compare_published, same_lr, seeds_at
+from pipeline.analysis.stats.regret import curve_regret, is_worse_around, was_tried
+from pipeline.analysis.stats.results import JUDGED_RULES, BatchResult, RuleResult
+from pipeline.analysis.stats.sequential import nominal_level
+from pipeline.analysis.stats.settings import AnalysisSettings
 
-# One-sided significance level of a verdict.
+# One-sided significance level of a verdict; of `breaks`, of all verdicts on a rule together.
 LEVEL = 0.05
+# LRs within this many octaves need no comparison: their losses hardly differ.
+SAME_PLACE_OCTAVES = 0.125
+# Where no look is planned, so many pairs are enough to be compared.
+FEWEST_PAIRS = 2
 
 
-def judge(
-    fits: Mapping[int, BatchFit], base: int, margin: float | None, level: float = LEVEL
-) -> dict[int, BatchResult]:
-    """Return the result of each batch size, with its tolerance band and the verdict on each rule.
+@dataclass(frozen=True)
+class Terms:
+    """On which terms the batch sizes of a table are judged.
 
-    Args:
+    Attributes:
+        base, base_lr: where the rules start; the LR is taken as exact, None where it isn't known.
         margin: the largest regret that counts as none, in the objective's unit; None where it isn't known.
-        level: one-sided significance level; for `breaks`, of all batch sizes together.
+        looks: as in `AnalysisSettings`.
+        batches, comparisons: how many verdicts on a rule there are, and comparisons with other LRs behind them.
     """
-    rules: dict[int, dict[str, RuleResult]] = {size: {} for size in fits}
-    for rule, exponent in JUDGED_RULES.items():
-        regrets = {size: estimate_regret(fit, fits[base], exponent) for size, fit in fits.items()}
-        p_values = {
-            size: regret.p_value_breaks(margin)
-            for size, regret in regrets.items()
-            if size != base and margin is not None and regret.has_evidence
-        }
-        breaking = holm(p_values, level)
-        strictest = level / max(1, len(p_values))
-        for size, regret in regrets.items():
-            rules[size][rule] = _judge(regret, margin, level, strictest, size in breaking, size == base)
+
+    base: int
+    base_lr: float | None
+    margin: float | None
+    looks: tuple[int, ...] = ()
+    batches: int = 1
+    comparisons: int = 1
+
+    def lr_at(self, batch: int, exponent: float) -> float:
+        """Return the LR of the rule LR ∝ batch^exponent; NaN where the base LR isn't known."""
+        return math.nan if self.base_lr is None else self.base_lr * (batch / self.base) ** exponent
+
+
+def make_terms(fits: Mapping[int, BatchFit], base: int, settings: AnalysisSettings) -> Terms:
+    """Return the terms that follow from the settings and the search."""
+    looks = settings.looks
+    base_lr = given_base_lr(base, settings) or start_of_rules(fits[base])
+    margin = settings.margin.absolute(base_loss(fits[base], looks))
+    terms = Terms(base, base_lr, margin, looks, max(1, len(fits) - 1))
+    compared = (len(compared_lrs(fit, terms.lr_at(size, 1.0))) for size, fit in fits.items() if size != base)
+    return replace(terms, comparisons=max(1, sum(compared)))
+
+
+def given_base_lr(base: int, settings: AnalysisSettings) -> float | None:
+    """Return the LR that the user tuned at the configured base batch; None where the rules start elsewhere."""
+    return settings.base_lr if settings.configured_base in (None, base) else None
+
+
+def start_of_rules(base: BatchFit) -> float | None:
+    """Return the best LR that the search found at the base batch, from which the rules start; None without one."""
+    if base.search_best is None or base.result.best_lr is None:
+        return base.result.best_lr
+    return base.search_best
+
+
+def base_loss(base: BatchFit, looks: Sequence[int]) -> float | None:
+    """Return the best loss at the base batch: of the fresh seeds of the first look, else by the search's curve."""
+    seeds = {} if base.search_best is None else seeds_at(base.fresh, base.search_best)
+    first = looks[0] if looks else max(FEWEST_PAIRS, len(seeds))
+    values = [seeds[seed] for seed in sorted(seeds)[:first] if math.isfinite(seeds[seed])]
+    return float(np.mean(values)) if len(seeds) >= first and values else base.result.best_value
+
+
+def compared_lrs(fit: BatchFit, lr: float) -> tuple[float, ...]:
+    """Return the LRs that fresh seeds compare with a rule's: its neighbours, an octave away, and the search's best.
+
+    LRs that fail in the search are left out; there are none where the rule's own LR is one, or isn't known.
+    """
+    if not lr < fit.search_failing or fit.search_best is None:
+        return ()
+    lrs = [other for other in (lr / 2, lr * 2) if other < fit.search_failing]
+    if not any(same_lr(fit.search_best, other, SAME_PLACE_OCTAVES) for other in (lr, *lrs)):
+        lrs.append(fit.search_best)
+    return tuple(lrs)
+
+
+def judge(fits: Mapping[int, BatchFit], terms: Terms) -> dict[int, BatchResult]:
+    """Return the result of each batch size, with its tolerance band and the verdict on each rule."""
     results = {}
     for size, fit in fits.items():
-        low, high, is_open = tolerance_band(fit.result.curve, margin)
-        results[size] = replace(fit.result, rules=rules[size], band_low=low, band_high=high, band_is_open=is_open)
+        low, high, is_open = tolerance_band(fit.result.curve, terms.margin)
+        rules = {rule: _judge(fit, terms.lr_at(size, exponent), terms) for rule, exponent in JUDGED_RULES.items()}
+        results[size] = replace(fit.result, rules=rules, band_low=low, band_high=high, band_is_open=is_open)
     return results
 
 
-def _judge(
-    regret: Regret, margin: float | None, level: float, strictest: float, breaks: bool, is_base: bool
-) -> RuleResult:
-    """The verdict on one rule at one batch size; `breaks` by Holm, who tests the smallest p-value at `strictest`."""
-    if regret.lr is None:
-        return RuleResult(math.nan, verdict="censored", reason="the base batch has no best LR")
-    failing = regret.fit.result.failing_lr
-    if failing is not None and regret.lr >= failing:
-        return RuleResult(regret.lr, verdict="breaks", reason="diverges")
-    if is_base:
-        # Each rule holds there by construction.
-        loss = regret.paired.loss if regret.paired is not None else regret.loss
-        return RuleResult(regret.lr, loss, 0.0, 0.0, 0.0, "holds")
-    outside = RuleResult(regret.lr, verdict="censored", reason="outside what was tried")
-    if regret.is_untried and regret.draws is not None:
-        return outside
-    if not regret.has_evidence or margin is None:
-        return RuleResult(regret.lr, verdict="undecided", reason="too few runs")
-    measured = regret.measured(level)
-    only_lower_bound = regret.is_clipped and regret.paired is None
-    if breaks and only_lower_bound:
-        return replace(measured, regret_high=math.inf, verdict="breaks", reason="at least")
+def _judge(fit: BatchFit, lr: float, terms: Terms) -> RuleResult:
+    """The verdict on an LR at one batch size, by the best evidence that there is."""
+    if math.isnan(lr):
+        return RuleResult(lr, verdict="censored", reason="the base batch has no best LR")
+    if fit.result.failing_lr is not None and lr >= fit.result.failing_lr:
+        return RuleResult(lr, verdict="breaks", reason="diverges")
+    if fit.result.batch == terms.base:
+        return _at_base(fit, lr, terms)
+    if terms.margin is None:
+        return RuleResult(lr, verdict="undecided", reason="too few runs")
+    by_seeds = judge_by_means(fit, lr, terms) or judge_by_pairs(fit, lr, terms)
+    return by_seeds or judge_by_curve(fit, lr, terms)
+
+
+def _at_base(fit: BatchFit, lr: float, terms: Terms) -> RuleResult:
+    """Each rule holds at the base batch by construction."""
+    by_curve = curve_regret(fit, lr)
+    is_best = fit.search_best is None or same_lr(lr, fit.search_best, SAME_PLACE_OCTAVES)
+    best = base_loss(fit, terms.looks) if is_best else fit.result.best_value
+    loss = best if is_best or by_curve is None else by_curve.loss
+    return RuleResult(lr, loss, best, 0.0, 0.0, 0.0, "holds")
+
+
+def judge_by_pairs(fit: BatchFit, lr: float, terms: Terms) -> RuleResult | None:
+    """Return the verdict of the first look that decides, by fresh seeds in their order; None without a full look."""
+    assert terms.margin is not None
+    there = seeds_at(fit.fresh, lr)
+    fewest = terms.looks[0] if terms.looks else FEWEST_PAIRS
+    others = {other: seeds for other, seeds in fit.fresh.items() if not same_lr(other, lr)}
+    pairs = {other: len(there.keys() & seeds.keys()) for other, seeds in others.items()}
+    others = {other: seeds for other, seeds in others.items() if pairs[other] >= fewest}
+    if not others:
+        return None
+    planned = [other for other in others if any(same_lr(other, asked) for asked in compared_lrs(fit, lr))]
+    most = min(pairs[other] for other in planned or others)
+    level_holds = nominal_level(terms.looks, LEVEL)
+    level_breaks = nominal_level(terms.looks, LEVEL / terms.comparisons)
+    result = None
+    for look in [look for look in terms.looks if look <= most] or [most]:
+        found = [compare_pairs(there, seeds, look) for other, seeds in others.items() if pairs[other] >= look]
+        known = [comparison for comparison in found if comparison is not None]
+        if not known:
+            continue
+        worst = max(known, key=lambda comparison: comparison.mean)
+        regret = worst.regret(level_holds)
+        result = RuleResult(lr, worst.loss, worst.other_loss, *regret, evidence="confirmed", seeds=worst.seeds)
+        if any(comparison.p_value_above(terms.margin) <= level_breaks for comparison in known):
+            return replace(result, verdict="breaks")
+        if all(comparison.p_value_below(terms.margin) <= level_holds for comparison in known):
+            return _if_located(fit, lr, replace(result, verdict="holds"), terms)
+    return result
+
+
+def _if_located(fit: BatchFit, lr: float, holds: RuleResult, terms: Terms) -> RuleResult:
+    """The verdict `holds`, unless a better LR may lie where no fresh seed ran."""
+    if fit.result.censored and not _ends_at_wall(fit):
+        return replace(holds, verdict="censored", reason="the best may lie beyond what was tried")
+    sides = (lr / 2, lr * 2)
+    if all(side >= fit.search_failing or seeds_at(fit.fresh, side) for side in sides):
+        return holds
+    # Its neighbours were not run, as in tables from elsewhere: the curve has to agree.
+    by_curve = curve_regret(fit, lr)
+    if by_curve is None or by_curve.is_clipped or by_curve.p_value_below(terms.margin or 0.0) <= LEVEL:
+        return holds
+    return replace(holds, verdict="undecided", reason="the fitted curve doesn't agree")
+
+
+def _ends_at_wall(fit: BatchFit) -> bool:
+    """Whether the best LR lies just below one that fails, so that nothing better can lie beyond."""
+    best, failing = fit.search_best, fit.result.failing_lr
+    return fit.result.censored == "high" and best is not None and failing is not None and failing <= 2 * best
+
+
+def judge_by_means(fit: BatchFit, lr: float, terms: Terms) -> RuleResult | None:
+    """Return the verdict by published means; None where the table has none, or not at this LR."""
+    assert terms.margin is not None
+    comparison = compare_published(fit.runs, lr) if published_means(fit.runs) else None
+    if comparison is None:
+        return None
+    worse = comparison.regret(LEVEL)
+    result = RuleResult(
+        lr, comparison.loss, comparison.other_loss, *worse, evidence="published", seeds=comparison.seeds
+    )
+    if comparison.p_value_above(terms.margin) <= LEVEL / terms.batches:
+        return replace(result, verdict="breaks")
+    if fit.result.censored:
+        return replace(result, verdict="censored", reason="the best may lie beyond what was tried")
+    return replace(result, verdict="holds") if comparison.p_value_below(terms.margin) <= LEVEL else result
+
+
+def judge_by_curve(fit: BatchFit, lr: float, terms: Terms) -> RuleResult:
+    """Return the verdict by the fitted curve."""
+    assert terms.margin is not None
+    by_curve = curve_regret(fit, lr)
+    if by_curve is None:
+        reason = "only one LR was tried" if fit.result.lrs == 1 else "too few runs"
+        return RuleResult(lr, verdict="undecided", reason=reason)
+    if not was_tried(fit, lr):
+        return RuleResult(lr, verdict="censored", reason="outside what was tried")
+    result = by_curve.measured(LEVEL)
+    breaks = by_curve.p_value_above(terms.margin) <= LEVEL / terms.batches
+    if by_curve.is_clipped:
+        # The loss only gets worse beyond the curve, so the regret is a lower bound.
+        if breaks or is_worse_around(fit, lr, terms.margin):
+            return replace(result, regret_high=math.inf, verdict="breaks", reason="at least")
+        return RuleResult(lr, verdict="undecided", reason="too few runs near this LR")
     if breaks:
-        return replace(measured, verdict="breaks")
-    if only_lower_bound:
-        return outside
-    if regret.fit.result.censored:
-        return replace(measured, verdict="censored", reason="the best may lie beyond what was tried")
-    if regret.p_value_holds(margin) <= level:
-        return replace(measured, verdict="holds")
-    more_seeds = regret.more_seeds(margin, level_holds=level, level_breaks=strictest)
-    reason = _why_undecided(regret, margin, level, strictest)
-    return replace(measured, verdict="undecided", more_seeds=more_seeds, reason=reason)
-
-
-def _why_undecided(regret: Regret, margin: float, level: float, strictest: float) -> str:
-    """The one thing that keeps a verdict undecided; empty where there are several."""
-    if regret.p_value_breaks(margin) <= level:
-        return BREAKS_WITHOUT_HOLM
-    if_base_known = regret.if_base_known()
-    if if_base_known is None:
-        return ""
-    if if_base_known.p_value_breaks(margin) <= strictest:
-        return BREAKS_IF_BASE_KNOWN
-    return HOLDS_IF_BASE_KNOWN if if_base_known.p_value_holds(margin) <= level else ""
-
-
-def holm(p_values: Mapping[int, float], level: float = LEVEL) -> set[int]:
-    """Return the batch sizes at which a rule breaks, by Holm's procedure: at most `level` that any of them is wrong.
-
-    In increasing order of p-value, the k-th of m is tested at level / (m − k + 1); the first that is not significant
-    ends the procedure (Holm 1979, Scandinavian Journal of Statistics 6:65).
-    """
-    breaking: set[int] = set()
-    for rank, (p_value, size) in enumerate(sorted((p_value, size) for size, p_value in p_values.items())):
-        if p_value > level / (len(p_values) - rank):
-            break
-        breaking.add(size)
-    return breaking
+        return replace(result, verdict="breaks")
+    if fit.result.censored:
+        return replace(result, verdict="censored", reason="the best may lie beyond what was tried")
+    return replace(result, verdict="holds") if by_curve.p_value_below(terms.margin) <= LEVEL else result
 
 
 def verdicts_on(rule: str, batches: Mapping[int, BatchResult]) -> dict[int, str]:
@@ -139,43 +239,3 @@ def holding_range(verdicts: Mapping[int, str], base: int) -> tuple[int | None, i
     while last + 1 < len(sizes) and verdicts[sizes[last + 1]] == "holds":
         last += 1
     return sizes[first], sizes[last], breaks
-
-
-def check_other_bases(
-    fits: Mapping[int, BatchFit], base: int, margin: float | None, level: float
-) -> tuple[SensitivityCheck, ...]:
-    """Judge the rules from every other batch size that has a best LR, with the same absolute margin."""
-    if len(fits) > MAX_OTHER_BASES:
-        return ()
-    return tuple(
-        _check(f"from batch {size}", None, judge(fits, size, margin, level), size)
-        for size, fit in fits.items()
-        if size != base and fit.result.best_lr is not None
-    )
-
-
-def check_objectives(
-    runs: Sequence[Run], objective: str, base: int, margin: Margin, share: float | None, level: float
-) -> tuple[SensitivityCheck, ...]:
-    """Judge the rules by every objective that the table has, `objective` first; empty if there is only one.
-
-    Other objectives get the same share of their own best as margin, since an absolute one is in the first one's unit.
-    Runs that end at a target all have about the same loss, which says nothing. `share` is the margin's.
-    """
-    tables = by_objective(runs, objective)
-    if objective == STEPS_TO_TARGET or len(tables) < 2 or share is None:
-        return ()
-    checks = []
-    for name, table in tables.items():
-        fits = fit_batches(table)
-        own_margin = margin if name == objective else Margin(share)
-        exponent = fit_exponent(estimate_optima(list(fits.values()), np.random.default_rng(0)))
-        batches = judge(fits, base, own_margin.absolute(fits[base].result.best_value), level)
-        checks.append(_check(name, exponent, batches, base))
-    return tuple(checks)
-
-
-def _check(name: str, exponent: Estimate | None, batches: Mapping[int, BatchResult], base: int) -> SensitivityCheck:
-    verdicts = {rule: verdicts_on(rule, batches) for rule in JUDGED_RULES}
-    linear = verdicts.pop("linear")
-    return SensitivityCheck(name, exponent, linear, *holding_range(linear, base), verdicts)

@@ -59,7 +59,7 @@ def new_table(title: str) -> Table:
 
 def columns(answer: Answer) -> tuple[str, ...]:
     """Head of the table; the column of test losses is there if any is known."""
-    worse = f"worse by, {100 * (1 - 2 * answer.level):.3g} %"
+    worse = "worse by, 90 %"
     best = ("batch", "best LR", "95 % interval", "tolerates", "stability", "linear's LR", "ratio", "loss at best")
     return (*best, *(("on test",) if _has_test(answer) else ()), "at linear's", worse, *JUDGED_RULES)
 
@@ -91,7 +91,7 @@ def _row(cell: BatchResult, answer: Answer) -> tuple[str, ...]:
         _stability(cell),
         _number(linear.lr),
         f"{linear.lr / cell.best_lr:.2f}" if math.isfinite(linear.lr) and cell.best_lr else "",
-        _number(cell.best_value),
+        _number(cell.best_value if linear.best_loss is None else linear.best_loss),
         *((_number(cell.test_value),) if _has_test(answer) else ()),
         _number(linear.loss),
         "" if linear.regret_low is None else _range(linear.regret_low, linear.regret_high),

@@ -11,7 +11,18 @@ from pipeline.analysis.stats.verdict import holding_range
 
 # Keys that are also attributes: of `Answer`, and of `BatchResult`.
 ANSWER_KEYS = (
-    *("base_batch", "margin", "seed_sd", "budget", "objective", "level", "looks"),
+    *(
+        "base_batch",
+        "margin",
+        "seed_sd",
+        "budget",
+        "objective",
+        "level",
+        "looks",
+        "base_lr",
+        "base_lr_is_given",
+        "stricter",
+    ),
     *("exponent", "exponent_to_break", "holds_from", "holds_up_to", "breaks_at", "objectives", "questions"),
 )
 FAILED_RUN_KEYS = ("batch", "lr", "seed", "phase", "reason", "run_id")  # of `Run`
@@ -31,7 +42,6 @@ def to_json(answer: Answer) -> dict[str, Any]:
             "rules": _rules(answer),
             "law": answer.selected_law,
             "noise_scale": noise_scale,
-            "anchors": answer.other_bases,
             "failed_runs": [{name: getattr(run, name) for name in FAILED_RUN_KEYS} for run in answer.raised],
         }
     )
@@ -50,7 +60,6 @@ def _batch(cell: BatchResult) -> dict[str, Any]:
     linear = cell.rules["linear"]
     return {name: getattr(cell, name) for name in BATCH_KEYS} | {
         "failed_fraction": cell.failed / cell.runs,
-        "detectable_octaves": cell.detectable,
         "rule_lr": linear.lr,
         "regret": linear.regret,
         "regret_ci_low": linear.regret_low,

@@ -8,6 +8,11 @@ from typing import Any
 from pipeline.analysis.stats.results import BatchResult, Estimate
 
 
+def join(parts: Sequence[str]) -> str:
+    """Join parts of a sentence: `a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
 def list_batches(cells: Sequence[BatchResult]) -> str:
     """List batch sizes as `32, 64`."""
     return ", ".join(str(cell.batch) for cell in cells)
