@@ -1,6 +1,6 @@
 """What an analysis returns: the answer, the result of each batch size, and the verdict on each rule.
 
-The *regret* of an LR is how much worse the objective is there than at the best LR. A rule *holds* at a batch size if the
+The *regret* of an LR is how much worse the objective is there than at the best. A rule *holds* at a batch size if the
 regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the runs show neither,
 and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
 """
