@@ -152,7 +152,7 @@ def draw_study(cells: Mapping[int, PoolCell], base: int, margin: float, number: 
         return Run(batch, lr, float(value), seed=seed, status=status, phase=phase)
 
     searched = []
-    for batch, cell in cells.items():
+    for cell in cells.values():
         middle = cell.best + round(2 * rng.uniform(-OFF_CENTRE, OFF_CENTRE))
         first = int(np.clip(middle - SEARCH_LRS // 2, 0, max(0, len(cell.lrs) - SEARCH_LRS)))
         octaves = np.log2(cell.lrs)

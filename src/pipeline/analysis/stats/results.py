@@ -204,8 +204,8 @@ class Answer:
         objectives: the verdicts by each objective, `objective` first.
         stricter: linear's verdicts by batch size with `STRICTER_MARGIN`; None where the margin is no larger share.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
-        seeds, raised: the number of seeds of the search, and the runs that an error ended.
-        looks, level: the planned numbers of pairs, and the one-sided significance level over all looks together.
+        seeds, raised, notes: the number of seeds of the search, the runs that raised, what `table_checks` found.
+        looks: the planned numbers of pairs of fresh seeds.
     """
 
     base_batch: int
@@ -231,8 +231,8 @@ class Answer:
     budget: str = ""
     seeds: int = 0
     raised: tuple[Run, ...] = ()
+    notes: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
-    level: float = 0.05
 
     @property
     def base(self) -> BatchResult:
