@@ -26,7 +26,7 @@ from interleaved import clean_environment, show
 from lr_study import available_cores
 
 # Without confirmation, which comes after the search, and without noise scales, which the bare loop doesn't measure.
-SEARCH_ALONE = ["experiment=fashion_mnist", "report.confirm_seeds=0", "noise_scale.epochs=[]"]
+SEARCH_ALONE = ["experiment=fashion_mnist", "report.confirm.looks=[]", "noise_scale.epochs=[]"]
 JOBS = {
     "digits": ["experiment=linear_rule"],
     "fashion_mnist": [*SEARCH_ALONE, "batch=32,256,2048", "hydra.sweeper.n_trials=6", "budget.epochs=2"],

@@ -55,7 +55,7 @@ collect_seldom()
 REPOSITORY = Path(__file__).resolve().parents[1]
 SWEEP = (
     *("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "budget.epochs=2"),
-    *("report.confirm_seeds=2", "hydra.sweeper.n_trials=8"),
+    *("report.confirm.looks=[2]", "hydra.sweeper.n_trials=8"),
 )
 
 

@@ -104,7 +104,7 @@ def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
     command = ["-m", "pipeline.train", "-m", f"batch={','.join(map(str, BATCHES))}", "seed=0", "budget.epochs=5"]
     command += [f"optimizer.lr=tag(log, interval({LOWEST}, {HIGHEST}))", f"hydra.sweeper.n_trials={lrs}"]
     command += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.points={lrs}", "hydra/sweeper/pruner=none"]
-    command += ["hydra.sweeper.widenings=0", "report.confirm_seeds=0"]
+    command += ["hydra.sweeper.widenings=0", "report.confirm.looks=[]"]
     # The sweeper tries the configured LR first, so this is the grid's first LR at every batch size.
     command += ["scaling=fixed", f"optimizer.base_lr={LOWEST}"]
     with tempfile.TemporaryDirectory() as folder:

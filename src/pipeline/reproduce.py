@@ -7,17 +7,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.analysis.replicate_table import ReplicateRow, read_replicates
 from pipeline.command import printable, run_command
 from pipeline.config import Config
 from pipeline.errors import RequestError
 from pipeline.recipe.statuses import CUT_SHORT
 from pipeline.reproduction.environment_diff import diff_data, diff_environment
-from pipeline.reproduction.metric_diff import NOT_COMPARED, MetricDifference, diff_metrics
+from pipeline.reproduction.metric_diff import (
+    NOT_COMPARED,
+    MetricDifference,
+    diff_metrics,
+    histories_of,
+    history_of,
+)
 from pipeline.reproduction.restore import restore_config
 from pipeline.tracking.check import check_target
 from pipeline.tracking.target import DEFAULT_URI, TrackingTarget
@@ -43,22 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     logged = read_logged(uri, options.run_id, options.trust)
     config = restore_config(logged, uri, options.trust)
+    rows = _replicates(logged)
+    if options.replicate is not None:
+        config = _alone(config, options.replicate)
     # Logged text is printed as it is: brackets are no markup, and colons no emoji.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     rounds_alike = _print_environment(console, logged, config, options.check)
     if options.check:
         return 0
     last = _last_evaluation(logged)
-    # On the run's own machine and versions the numbers must be equal bit for bit.
+    # On the run's own machine and versions the numbers must be equal bit for bit; a stack rounds as a whole.
+    rounds_alike = rounds_alike and options.replicate is None
     tolerance = options.tolerance if options.tolerance is not None else 0.0 if rounds_alike else TOLERANCE
 
     check_target(TrackingTarget(uri, logged.experiment))
     from pipeline.run.training import run_training
 
     with no_local_artifacts(uri, options.trust):
-        run, _ = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
-    differences, count = diff_metrics(logged.history, run.history, tolerance, only_logged=last is not None)
-    metrics = len({*logged.history} - {NOT_COMPARED})
+        run, _, results = run_training(config, more_tags={"reproduces": logged.run_id}, last_evaluation=last)
+    before, now = logged.history, run.history
+    if options.replicate is not None:
+        before = history_of(row for row in rows if row.seed == options.replicate)
+    elif rows:
+        before, now = before | histories_of(rows), now | histories_of(results.rows())
+    only_logged = last is not None or options.replicate is not None
+    differences, count = diff_metrics(before, now, tolerance, only_logged)
+    metrics = len({*before} - {NOT_COMPARED})
     how = "bit for bit" if tolerance == 0 else f"within {tolerance:.2%}"
     if not differences:
         console.print(f"Reproduced: all {count} value(s) of {metrics} metric(s) are equal {how}.")
@@ -66,6 +84,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_differences(console, differences)
     console.print(f"Not reproduced: {len(differences)} of {count} values differ, where they should be equal {how}.")
     return 3
+
+
+def _replicates(logged: "LoggedRun") -> list[ReplicateRow]:
+    """The rows of the run's replicates; none where it has one."""
+    try:
+        return read_replicates(logged.replicates) if logged.replicates else []
+    except ValueError as error:
+        raise RequestError(f"{logged.run_id}: {error}, so it was edited.") from None
+
+
+def _alone(config: Config, seed: int) -> Config:
+    """The configuration of one of the run's replicates."""
+    if seed not in config.seeds:
+        raise RequestError(f"--replicate {seed}: the run trained seed={config.seed}.\nName one of these.")
+    return replace(config, seed=seed)
 
 
 def _last_evaluation(logged: "LoggedRun") -> int | None:
@@ -117,6 +150,12 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance",
         type=float,
         help=f"relative difference that counts as none (default: 0 here, {TOLERANCE} on another machine or version)",
+    )
+    parser.add_argument(
+        "--replicate",
+        type=int,
+        metavar="SEED",
+        help="run this one of the run's replicates by itself, and compare it with what it was among the others",
     )
     parser.add_argument("--tracking-uri", help="MLflow's store (default: $MLFLOW_TRACKING_URI, else mlruns/mlflow.db)")
     return parser

@@ -62,7 +62,7 @@ def train(config: Config, trial: Trial | None = None) -> float:
         check_target(TrackingTarget(config.tracking.uri, config.tracking.experiment))
     from pipeline.run.training import run_training  # imports torch: what is refused is refused before
 
-    run, objective = run_training(config, trial)
+    run, objective, _ = run_training(config, trial)
     if trial is not None:
         trial.set_attributes(status=run.status, **({"mlflow_run_id": run.id} if run.id else {}))
         if run.status == "pruned":

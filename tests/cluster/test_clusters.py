@@ -87,7 +87,7 @@ def test_a_sweep_of_the_project_ends_with_its_report(tmp_path, run_python, reque
 
 
 def test_under_slurm_a_trial_can_be_two_workers(tmp_path, run_python, slurm):
-    few = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=1", "runtime.workers=2", "report.confirm_seeds=0")
+    few = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=1", "runtime.workers=2", "report.confirm.looks=[]")
     done = run_python(*PIPELINE, *few, "hydra.sweeper.n_trials=2", **slurm)
     assert done.returncode == 0, done.stderr
     store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")

@@ -56,15 +56,23 @@ def test_bytes_converted_in_each_batch_equal_floats_converted_once():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (30, 3, 5, 5), generator=generator, dtype=torch.uint8)
     labels = torch.arange(30) % 4
-    parts = dict.fromkeys(("train", "val", "test"), (images, labels))
-    floats = in_memory_splits("x", parts, 4, "d", "s", CPU, augment=False)
-    as_bytes = in_memory_splits("x", parts, 4, "d", "s", CPU, augment=True)
+    parts = [torch.arange(30)] * 3
+    floats = in_memory_splits("x", images, labels, parts, 4, "d", "s", CPU, augment=False)
+    as_bytes = in_memory_splits("x", images, labels, parts, 4, "d", "s", CPU, augment=True)
     assert floats.train.images.dtype == torch.float32
     assert as_bytes.train.images.dtype == torch.uint8
     slices = [Slice(torch.tensor([3, 1, 29]), 0)]
     (a, la), (b, lb) = next(floats.train.batches(slices)), next(as_bytes.train.batches(slices))
     assert torch.equal(a, b)
     assert torch.equal(la, lb)
+
+
+def test_a_split_whose_training_part_lacks_a_class_is_refused():
+    images, labels = torch.zeros(30, 1, 2, 2, dtype=torch.uint8), torch.arange(30) // 10
+    with pytest.raises(RequestError, match="20 examples has none of class 2"):
+        in_memory_splits(
+            "x", images, labels, torch.split(torch.arange(30), [20, 5, 5]), 3, "d", "s", CPU, augment=False
+        )
 
 
 def test_channel_statistics_equal_numpys():

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY, copy_results
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 ONE_EPOCH = ("budget.epochs=1", "noise_scale.epochs=[]")
 # A sweep of one cell with two workers: one of them has no configuration to check.
-SMALL_SWEEP = (*ONE_EPOCH, "hydra.sweeper.n_trials=2", "report.confirm_seeds=0", "hydra.launcher.n_jobs=2")
+SMALL_SWEEP = (*ONE_EPOCH, "hydra.sweeper.n_trials=2", "report.confirm.looks=[]", "hydra.launcher.n_jobs=2")
 # Words of commands that can't be run here, and why.
 NOT_HERE = {
     "hydra/launcher=slurm": "needs Slurm: tests/cluster",

@@ -13,7 +13,7 @@ from tests.integration.test_secrets import SECRET, nowhere
 from tests.lr_study.inprocess import multirun, parabola
 
 ADDRESS = f"http://me:{SECRET}@127.0.0.1:1"
-SWEEP = ("-m", "batch=64", "budget.epochs=1", "hydra.sweeper.n_trials=1", "report.confirm_seeds=0")
+SWEEP = ("-m", "batch=64", "budget.epochs=1", "hydra.sweeper.n_trials=1", "report.confirm.looks=[]")
 SWEEP += ("hydra.job.chdir=true", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long  # torch.export alone takes some seconds a process
 
 def test_a_sweeps_best_model_is_loaded_and_predicts(run_python, tmp_path):
     request = ("-m", "batch=32,128", "seed=0,1", "hydra.sweeper.n_trials=4", "budget.epochs=2")
-    done = run_python("-m", "pipeline.train", *request, "tracking.log_model=best", "report.confirm_seeds=0")
+    done = run_python("-m", "pipeline.train", *request, "tracking.log_model=best", "report.confirm.looks=[]")
     assert done.returncode == 0, done.stderr
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     store = open_existing_store(uri, "lr-batch")

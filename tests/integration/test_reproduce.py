@@ -31,7 +31,7 @@ def tracked(tmp_path_factory, fork_server):
 @pytest.fixture(scope="module")
 def with_trials(tracked, fork_server):
     """The same folder with a small sweep, among whose trials are pruned and diverged ones."""
-    search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm_seeds=0")
+    search = ("batch=32", "seed=0,1", "budget.epochs=4", "search.octaves=7", "report.confirm.looks=[]")
     run(fork_server, tracked, "-m", *search, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20")
     return tracked
 
@@ -246,7 +246,7 @@ def test_what_was_logged_is_shown_as_it_is_and_does_nothing_to_a_terminal(uri, t
     honest = read_logged(uri, run_id)
     forged = replace(honest, history={f"train/loss {evil}": {1: 1.0}})  # a server need not keep to MLflow's rules
     monkeypatch.setattr("pipeline.tracking.logged.read_logged", lambda *arguments: forged)
-    monkeypatch.setattr("pipeline.run.training.run_training", lambda *a, **k: (SimpleNamespace(history={}), 0.0))
+    monkeypatch.setattr("pipeline.run.training.run_training", lambda *a, **k: (SimpleNamespace(history={}), 0.0, None))
     assert reproduce.main([run_id, "--check"]) == 0
     said = capsys.readouterr().out
     assert said.count("[/x] [bold]:smile: ") == 4, said

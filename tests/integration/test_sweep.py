@@ -288,7 +288,7 @@ def test_an_interrupted_sweep_says_so_and_leaves_nothing_running(start_python, t
 
 @pytest.mark.long
 def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(tmp_path, start_python, run_python):
-    command = (*SWEEP, "hydra.sweeper.n_trials=4", "budget.epochs=200", "report.confirm_seeds=0")
+    command = (*SWEEP, "hydra.sweeper.n_trials=4", "budget.epochs=200", "report.confirm.looks=[]")
     driver = start_python(*command, fresh=True, new_session=True)
     try:
         wait_until(
@@ -320,7 +320,7 @@ def test_after_a_death_no_run_is_left_running_and_retries_say_what_they_repeat(t
 def test_a_pruned_trial_is_marked_so_and_counts_in_no_minimum(tmp_path, run_python):
     """A random search over fourteen octaves puts some trials far from the best."""
     search = ("search.octaves=7", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=20", "budget.epochs=4")
-    search += ("report.confirm_seeds=0",)
+    search += ("report.confirm.looks=[]",)
     done = run_python("-m", "pipeline.train", "-m", "batch=32", "seed=0,1", *search, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     _, _, children = tracked(tmp_path)
@@ -342,7 +342,7 @@ def test_a_sweep_trains_on_a_folder_of_images_that_other_processes_decode(run_py
         for number in range(12):
             save_image(torch.full((3, 8, 8), (label * 12 + number) / 24), folder / f"{number:02d}.png")
     data = ("dataset=image_folder", "dataset.root=images", "dataset.classes=2", "dataset.shape=[3,8,8]")
-    sweep = ("batch=4,6", "hydra.sweeper.n_trials=1", "budget.epochs=1", "report.confirm_seeds=0", "-m")
+    sweep = ("batch=4,6", "hydra.sweeper.n_trials=1", "budget.epochs=1", "report.confirm.looks=[]", "-m")
     done = run_python("-m", "pipeline.train", *data, *sweep)
     assert done.returncode == 0, done.stderr
     _, _, children = tracked(tmp_path)

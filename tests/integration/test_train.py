@@ -218,8 +218,8 @@ def test_a_users_own_model_and_data_set_need_no_code_here(run_python, tmp_path):
         "        super().__init__(torch.nn.LazyConv2d(width, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(classes))\n"
         "def noise(name, classes, shape, device):\n"
         "    images = torch.randint(0, 255, (300, *shape), dtype=torch.uint8); labels = torch.arange(300) % classes\n"
-        "    parts = dict(zip(('train', 'val', 'test'), ((images[i], labels[i]) for i in split_indices(300, (50, 50), 0))))\n"
-        "    return in_memory_splits(name, parts, classes, content_digest(images), 'mine.noise', device, False)\n"
+        "    digest, parts = content_digest(images), split_indices(300, (50, 50), 0)\n"
+        "    return in_memory_splits(name, images, labels, parts, classes, digest, 'mine.noise', device, False)\n"
     )
     (tmp_path / "my" / "dataset").mkdir(parents=True)
     (tmp_path / "my" / "dataset" / "noise.yaml").write_text(

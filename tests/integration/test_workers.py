@@ -224,7 +224,7 @@ def test_torchrun_gives_the_same_run(run_python, tmp_path):
 def test_a_sweeps_trials_can_be_several_workers_each(run_python, tmp_path):
     done = run_python(
         *("-m", "pipeline.train", "-m", "batch=32,64", "seed=0,1", "runtime.workers=2", "budget.epochs=2"),
-        *("hydra.sweeper.n_trials=4", "report.confirm_seeds=0"),
+        *("hydra.sweeper.n_trials=4", "report.confirm.looks=[]"),
     )
     assert done.returncode == 0, done.stderr
     trials = [run for run, _ in tracked(tmp_path) if run.data.tags["pipeline"] == "trial"]

@@ -37,7 +37,7 @@ sys.meta_path[-1] = Watch
 """
 
 
-SWEEP = "-m budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0"
+SWEEP = "-m budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm.looks=[]"
 
 
 @pytest.mark.parametrize(

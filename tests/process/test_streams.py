@@ -10,7 +10,7 @@ from pipeline.process import streams
 from tests import outputs
 from tests.conftest import copy_results, user_environment
 
-SWEEP = "batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm_seeds=0 -m"
+SWEEP = "batch=64,128 budget.epochs=1 hydra.sweeper.n_trials=2 report.confirm.looks=[] -m"
 ASCII_ALONE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

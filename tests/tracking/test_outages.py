@@ -310,7 +310,7 @@ def test_a_sweep_trains_without_a_server_and_the_same_command_reports_when_the_s
 ):
     server.stop()
     request = ("-m", "pipeline.train", "-m", "batch=32,128", "seed=0,1", "hydra.sweeper.n_trials=8", "budget.epochs=2")
-    request += (f"tracking.uri={server.uri}", "tracking.experiment=sweeps", "report.confirm_seeds=2")
+    request += (f"tracking.uri={server.uri}", "tracking.experiment=sweeps", "report.confirm.looks=[2]")
     done = run_python(*request)
     assert done.returncode == 0, done.stderr
     assert "16/16 trials" in done.stderr

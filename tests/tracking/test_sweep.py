@@ -15,7 +15,7 @@ from pipeline.errors import RunError
 from pipeline.sweep.hooks import SweepHooks
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.store import open_store
-from pipeline.tracking.sweep import ParentRun, copy_best_model, count_looks, log_report, read_runs
+from pipeline.tracking.sweep import ParentRun, copy_best_model, log_report, read_runs
 
 
 @pytest.fixture
@@ -189,7 +189,3 @@ def test_a_status_that_no_run_has_is_left_out_with_a_line(own_target, store, par
 
 
 @pytest.mark.parametrize("looks", ["{not json", "5", '{"a": 1}'])
-def test_an_edited_count_of_looks_counts_as_none(own_target, store, parent, looks):
-    store.client.set_tag(parent.id, "looks", looks)
-    assert count_looks(store, "s") == 0
-    assert count_looks(store, "s", ended=4) == 1

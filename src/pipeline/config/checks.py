@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipeline.config.compose import walk
-from pipeline.config.schema import Config, NoiseScale
+from pipeline.config.schema import Config, Confirm, NoiseScale
 from pipeline.errors import RequestError
 from pipeline.recipe import budget, schedule
 from pipeline.recipe.checks import check_batch, check_positive
@@ -28,8 +28,7 @@ def check_request(config: Config) -> None:
     """Raise RequestError for the first value in the resolved `config` that can't be right."""
     _check_instantiate_keys({"dataset": config.dataset, "model": config.model, "optimizer": config.optimizer})
     check_batch("batch", config.batch)
-    if config.seed < 0:
-        raise RequestError(f"seed={config.seed}: it must be 0 or more.")
+    _check_replicates(config)
     if (lr := config.optimizer.get("lr")) is not None:
         check_positive("optimizer.lr", lr)
     if (base_lr := config.optimizer.get("base_lr")) is not None:
@@ -54,11 +53,9 @@ def check_request(config: Config) -> None:
     _check_noise_scale(config.noise_scale)
     check_positive("search.octaves", config.search.octaves)
     parse_margin(config.report.margin)
-    seeds, looks = config.report.confirm_seeds, config.report.looks
-    if seeds < 0 or seeds == 1:
-        raise RequestError(f"report.confirm_seeds={seeds}: it must be 2 or more, or 0 for none.")
-    if not 1 <= looks <= 3:
-        raise RequestError(f"report.looks={looks}: it must be 1, 2 or 3.")
+    _check_confirm(config.report.confirm)
+    if config.scaling.base_lr_tuned and base_lr is None:
+        raise RequestError("scaling.base_lr_tuned=true: there is no optimizer.base_lr that could be tuned.\nSet it.")
 
 
 def _check_instantiate_keys(groups: dict[str, Any]) -> None:
@@ -86,6 +83,41 @@ def _check_workers(workers: int, batch: int) -> None:
         )
 
 
+def _check_replicates(config: Config) -> None:
+    stack = config.runtime.stack
+    if stack != "auto" and (isinstance(stack, str | bool) or stack < 1):
+        raise RequestError(f"runtime.stack={stack}: it must be auto, or how many replicates train at once, from 1 up.")
+    split_seed = config.dataset.get("split_seed", 0)
+    if split_seed != "replicate" and (isinstance(split_seed, bool) or not isinstance(split_seed, int)):
+        raise RequestError(f"dataset.split_seed={split_seed}: it must be replicate, or a whole number.")
+    if len(config.seeds) == 1:
+        return
+    needs_one = {
+        f"runtime.workers={config.runtime.workers}": config.runtime.workers > 1,
+        f"resume={config.resume}": config.resume is not None,
+        f"tracking.log_model={config.tracking.log_model}": config.tracking.log_model != "none",
+    }
+    for key, is_set in needs_one.items():
+        if is_set:
+            raise RequestError(f"{key} needs runs of one seed each, and this one has seed={config.seed}.")
+
+
+def _check_confirm(confirm: Confirm) -> None:
+    looks = confirm.looks
+    if any(later <= earlier for earlier, later in zip([1, *looks], looks, strict=False)):
+        raise RequestError(
+            f"report.confirm.looks={looks}: these are numbers of pairs, each larger than the one before, from 2 up."
+            "\nUse [12,24,48,96], or [] for no confirmation."
+        )
+    if looks and confirm.runs is not None and confirm.runs < 2 * looks[0]:
+        raise RequestError(
+            f"report.confirm.runs={confirm.runs}: the first look, of {looks[0]} pairs, takes {2 * looks[0]} or more."
+            "\nRaise it, or use report.confirm.looks=[] for no confirmation."
+        )
+    if confirm.seconds is not None:
+        check_positive("report.confirm.seconds", confirm.seconds)
+
+
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
         raise RequestError(f"{name}={value}: no such choice.\nChoose one of: {', '.join(allowed)}.")
@@ -105,7 +137,7 @@ def _check_noise_scale(asked: NoiseScale) -> None:
 
 
 def parse_margin(margin: str | float) -> tuple[float, bool]:
-    """A margin as (number, whether it is a share of the best loss): "5%" is (0.05, True), 0.01 is (0.01, False)."""
+    """A margin as (number, whether it is a share of the best loss): "10%" is (0.1, True), 0.01 is (0.01, False)."""
     text = str(margin).strip()
     share = text.endswith("%")
     try:
@@ -114,7 +146,7 @@ def parse_margin(margin: str | float) -> tuple[float, bool]:
         value = 0.0
     if not 0 < value < float("inf"):
         raise RequestError(
-            f"report.margin={margin}: it must be a share of the best loss, as 5%, or a loss above 0, as 0.01."
+            f"report.margin={margin}: it must be a share of the best loss, as 10%, or a loss above 0, as 0.01."
         )
     return value, share
 

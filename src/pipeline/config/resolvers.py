@@ -77,6 +77,7 @@ def sweep_name(*, _root_: DictConfig) -> str:
     resolved = OmegaConf.to_container(copy, resolve=True)
     assert isinstance(resolved, dict)
     del resolved["batch"]
+    resolved["scaling"].pop("base_lr_tuned", None)  # it decides what the report says, not what is trained
     digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
     parts = [resolved["dataset"].get("name", "data")]
     parts += [str(resolved[node].get("_target_", node)).rsplit(".", 1)[-1].lower() for node in ("model", "optimizer")]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import RequestError
 from pipeline.recipe.budget import Budget
 from pipeline.recipe.scaling import Scaling
 from pipeline.recipe.schedule import Schedule
@@ -35,7 +36,7 @@ class Tracking:
 
 @dataclass(kw_only=True)
 class Runtime:
-    """What a run computes on and in; `threads` is a number or `auto`."""
+    """What a run computes on and in; `threads` and `stack` are a number or `auto`."""
 
     device: str = "auto"
     threads: int | str = "auto"
@@ -43,6 +44,7 @@ class Runtime:
     memory_format: str = "auto"
     workers: int = 1
     compile: bool = False
+    stack: int | str = "auto"
 
 
 @dataclass(kw_only=True)
@@ -61,12 +63,25 @@ class Sweep:
 
 
 @dataclass(kw_only=True)
-class Report:
-    """The margin within which two losses count as equal, a share ("5%") or an absolute loss; and how it is judged."""
+class Confirm:
+    """How fresh seeds judge the rule after the search.
 
-    margin: int | float | str = "5%"
-    confirm_seeds: int = 5
-    looks: int = 1
+    Attributes:
+        looks: after how many pairs of runs each verdict is tried; none means no confirmation.
+        runs, seconds: no look begins that would exceed so many runs, or after so many seconds; None is no limit.
+    """
+
+    looks: list[int] = field(default_factory=lambda: [12, 24, 48, 96])
+    runs: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The margin within which two losses count as equal, a share ("10%") or an absolute loss; and the confirmation."""
+
+    margin: int | float | str = "10%"
+    confirm: Confirm = field(default_factory=Confirm)
 
 
 @dataclass(kw_only=True)
@@ -74,10 +89,11 @@ class Config:
     """The whole configuration, resolved.
 
     `dataset`, `model` and `optimizer` hold the arguments of what their `_target_` names, which checks them itself.
+    `seed` is one seed, or `first-last` for the replicates that the run trains.
     """
 
     batch: int
-    seed: int = 0
+    seed: int | str = 0
     resume: str | None = None
     objective: str = "val/loss"
     dataset: dict[str, Any]
@@ -93,3 +109,17 @@ class Config:
     search: Search = field(default_factory=Search)
     sweep: Sweep
     report: Report = field(default_factory=Report)
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the run's replicates.
+
+        Raises:
+            RequestError: `seed` is neither a seed nor a range of them.
+        """
+        first, _, last = str(self.seed).partition("-")
+        if not (first.isdecimal() and (last or "0").isdecimal()) or str(self.seed).endswith("-"):
+            raise RequestError(f"seed={self.seed}: it must be a whole number from 0 up, or a range like 0-11.")
+        if last and int(last) < int(first):
+            raise RequestError(f"seed={self.seed}: the range is empty.\nWrite the smaller seed first: {last}-{first}.")
+        return range(int(first), int(last or first) + 1)

@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits: real data without a download, and the example of how a data set is added."""
 
+import functools
 from importlib.metadata import distribution
 
 import numpy as np
@@ -21,11 +22,17 @@ def digits(
 
     `split_seed` draws the examples of validation and test; the others are for training.
     """
+    images, labels, digest = _read()
+    parts = split_indices(len(labels), (val_examples, test_examples), split_seed)
+    source = "sklearn.datasets.load_digits"
+    return in_memory_splits(name, images, labels, parts, classes, digest, source, device, augment=False)
+
+
+@functools.cache
+def _read() -> tuple[torch.Tensor, torch.Tensor, str]:
+    """Return images uint8 [1797, 1, 8, 8], labels [1797] and a digest; read once for all splits."""
     # [1797, 65] pixels and label, from scikit-learn's file: importing it takes longer than a short training.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = torch.from_numpy(np.loadtxt(str(file), delimiter=",", dtype=np.uint8))
     images, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
-    chosen = split_indices(len(labels), (val_examples, test_examples), split_seed)
-    parts = {part: (images[i], labels[i]) for part, i in zip(("train", "val", "test"), chosen, strict=True)}
-    digest = content_digest(images, labels)
-    return in_memory_splits(name, parts, classes, digest, "sklearn.datasets.load_digits", device, augment=False)
+    return images, labels, content_digest(images, labels)

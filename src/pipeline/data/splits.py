@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,9 @@ from pipeline.data.augment import crop_and_flip
 from pipeline.data.stream import Slice, derive_seed
 from pipeline.errors import RequestError
 
-# Up to this size images are kept as normalised floats, above it as bytes that are converted batch by batch:
-# assumed, not yet measured.
-FLOAT_LIMIT_BYTES = 256 * 2**20
+# Up to this size the images of each part are kept as normalised floats. Above it they stay bytes that all parts,
+# and all validation splits of one data set, share; each batch is converted.
+FLOAT_LIMIT_BYTES = 16 * 2**20
 
 
 class Split(Protocol):
@@ -58,9 +58,10 @@ class InMemorySplit:
     mean: Tensor | None = None  # [C, 1, 1], to normalise bytes; None where `images` are floats
     std: Tensor | None = None
     augmented: bool = False  # whether training batches are cropped and flipped
+    rows: Tensor | None = None  # [n] int64, which of the images this part has; None is all
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels if self.rows is None else self.rows)
 
     @property
     def index_device(self) -> torch.device:
@@ -71,6 +72,8 @@ class InMemorySplit:
         """Select the examples of each slice; see `Split`."""
         for indices, first in slices:
             indices = indices.to(self.labels.device, non_blocking=True)
+            if self.rows is not None:
+                indices = self.rows.index_select(0, indices)
             images = self.images.index_select(0, indices)
             if self.augmented and augment_seed is not None:
                 images = crop_and_flip(images, first, augment_seed)
@@ -97,32 +100,46 @@ def split_indices(examples: int, sizes: tuple[int, ...], split_seed: int) -> lis
 
 def in_memory_splits(
     name: str,
-    parts: dict[str, tuple[Tensor, Tensor]],
+    images: Tensor,
+    labels: Tensor,
+    parts: Sequence[Tensor],
     classes: int,
     digest: str,
     source: str,
     device: torch.device,
     augment: bool,
 ) -> Splits:
-    """Move the parts `train`, `val` and `test` to the device, normalised, as a data set.
+    """Return a data set of images on the device, normalised.
 
     Args:
         name, classes, digest, source: see `Splits`; `content_digest` makes the digest.
-        parts: (images uint8 [N, C, H, W], labels [N]) of each part. The training part's mean and standard deviation
-            of each channel normalise all three.
+        images: uint8 [N, C, H, W] of all parts.
+        labels: [N].
+        parts: the indices of the examples in train, val and test. The training part's mean and standard deviation of
+            each channel normalise all three.
         augment: crop and flip the training batches.
+
+    Raises:
+        RequestError: the training part has no example of a class that the data set has.
     """
-    mean, std = (values[:, None, None].to(device) for values in channel_statistics(parts["train"][0]))
-    as_floats = not augment and sum(images.numel() * 4 for images, _ in parts.values()) <= FLOAT_LIMIT_BYTES
+    train = labels[parts[0]]
+    if missing := sorted({*labels.unique().tolist()} - {*train.unique().tolist()}):
+        raise RequestError(
+            f"dataset={name}: the training split of {len(train)} examples has none of class {missing[0]}."
+            "\nLeave it more examples, or choose another dataset.split_seed."
+        )
+    mean, std = (values[:, None, None] for values in channel_statistics(images[parts[0]]))
+    as_floats = not augment and images.numel() * 4 <= FLOAT_LIMIT_BYTES
 
-    def place(part: str) -> InMemorySplit:
-        images, labels = (tensor.to(device) for tensor in parts[part])
+    def place(rows: Tensor) -> InMemorySplit:
         if as_floats:
-            return InMemorySplit(images.float().sub_(mean).div_(std), labels)
-        return InMemorySplit(images, labels, mean, std, augmented=augment)
+            floats = images[rows].float().sub_(mean).div_(std)
+            return InMemorySplit(floats.to(device), labels[rows].to(device))
+        statistics = mean.to(device), std.to(device)
+        return InMemorySplit(images.to(device), labels.to(device), *statistics, augment, rows.to(device))
 
-    guess = guess_loss(parts["train"][1], classes)
-    return Splits(name, place("train"), place("val"), place("test"), classes, digest, guess, source)
+    placed = [place(rows) for rows in parts]
+    return Splits(name, placed[0], placed[1], placed[2], classes, digest, guess_loss(train, classes), source)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +150,7 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.arange(256, dtype=torch.float64)
     means, stds = [], []
     for channel in range(images.shape[1]):
-        count = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        count = torch.bincount(images[:, channel].flatten(), minlength=256).double().cpu()
         mean = (count @ values) / count.sum()
         means.append(mean)
         stds.append(((count @ (values - mean) ** 2) / count.sum()).sqrt().clamp_min(1e-6))

@@ -1,7 +1,7 @@
 """The order in which a run sees the examples: an endless stream that depends on the seed alone."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,9 +20,11 @@ class ExampleStream:
 
     Each epoch's order depends on (seed, epoch). Runs that differ in LR or batch size therefore see the same stream,
     and a batch that crosses the end of an epoch loses no example. An epoch's indices are put on `device` at once.
+
+    With several seeds, the indices of each are a row.
     """
 
-    def __init__(self, examples: int, seed: int, device: torch.device | None = None) -> None:
+    def __init__(self, examples: int, seed: int | Sequence[int], device: torch.device | None = None) -> None:
         self.examples = examples
         self.seed = seed
         self.device = device
@@ -30,19 +32,25 @@ class ExampleStream:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, start: int, stop: int) -> Tensor:
-        """Return the indices of the examples at stream positions start … stop − 1; int64, shape [stop − start]."""
+        """Return the indices at stream positions start … stop − 1; int64, [stop − start] or [seeds, stop − start]."""
         pieces = []
         while start < stop:
             epoch, offset = divmod(start, self.examples)
             if epoch != self._epoch:
-                # Drawn on the CPU, whose generator gives the same numbers on every machine.
-                generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
-                self._order = torch.randperm(self.examples, generator=generator).to(self.device or "cpu")
+                self._order = self._draw_order(epoch).to(self.device or "cpu")
                 self._epoch = epoch
             length = min(stop - start, self.examples - offset)
-            pieces.append(self._order[offset : offset + length])
+            pieces.append(self._order[..., offset : offset + length])
             start += length
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        # Drawn on the CPU, whose generator gives the same numbers on every machine.
+        def of_one(seed: int) -> Tensor:
+            generator = torch.Generator().manual_seed(derive_seed("order", seed, epoch))
+            return torch.randperm(self.examples, generator=generator)
+
+        return of_one(self.seed) if isinstance(self.seed, int) else torch.stack([of_one(seed) for seed in self.seed])
 
     def slices(
         self,

@@ -1,6 +1,7 @@
 """Image sets that torchvision knows how to download and read."""
 
 import contextlib
+import functools
 import gzip
 import io
 import os
@@ -39,18 +40,30 @@ def torchvision_images(
     Raises:
         RequestError: it is not there and can't be downloaded, or a file can't have this `name`.
     """
-    from torchvision import datasets  # slow to import, and only these data sets need it
-
     if re.fullmatch(r"[\w-]+", name) is None:  # a lock file is named after it
         raise RequestError(f"dataset.name={name}: it can't be a name.\nUse letters, digits, _ and -.")
+    images, labels, train_examples, digest = _read(name, source, root, device)
+    train, val = split_indices(train_examples, (val_examples,), split_seed)
+    parts = train, val, torch.arange(train_examples, len(labels))
+    source = f"torchvision.datasets.{source}"
+    return in_memory_splits(name, images, labels, parts, classes, digest, source, device, augment)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(name: str, source: str, root: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int, str]:
+    """Return images and labels on the device, training's first, the number of training's, and a digest.
+
+    They are read once for all splits.
+    """
+    from torchvision import datasets  # slow to import, and only these data sets need it
+
     dataset_class = getattr(datasets, source)
     ensure_present(name, dataset_class, Path(root))
     images, labels = _as_tensors(dataset_class(root, train=True))
-    test = _as_tensors(dataset_class(root, train=False))
-    digest = content_digest(images, labels, *test)
-    train, val = split_indices(len(labels), (val_examples,), split_seed)
-    parts = {"train": (images[train], labels[train]), "val": (images[val], labels[val]), "test": test}
-    return in_memory_splits(name, parts, classes, digest, f"torchvision.datasets.{source}", device, augment)
+    test_images, test_labels = _as_tensors(dataset_class(root, train=False))
+    digest = content_digest(images, labels, test_images, test_labels)
+    everything = torch.cat([images, test_images]).to(device), torch.cat([labels, test_labels]).to(device)
+    return *everything, len(labels), digest
 
 
 def is_present(source: object, root: str) -> bool:

@@ -45,6 +45,19 @@ def has_unused_parameters(model: nn.Module, split: Split, examples: int = FEW_EX
     return False
 
 
+def changes_in_training(model: nn.Module, split: Split) -> str | None:
+    """Return what a training pass changes or draws beside its output, in a few words; None if nothing."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with _trial_passes(model, split, FEW_EXAMPLES) as (_, images), torch.no_grad():
+        before = torch.get_rng_state()
+        functional_call(model.train(), buffers, (images,))
+        if not torch.equal(torch.get_rng_state(), before):
+            return "the model draws random numbers"
+    if any(not torch.equal(buffers[name], buffer) for name, buffer in model.named_buffers()):
+        return "the model keeps running averages"
+    return None
+
+
 def depends_on_batch(model: nn.Module, split: Split) -> bool:
     """Return whether an example's logits in training depend on the rest of its batch, as with batch norm or dropout."""
     layers = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

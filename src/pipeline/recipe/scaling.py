@@ -29,6 +29,8 @@ class Scaling:
         weight_decay: `fixed` or `per_epoch`; see `scale_weight_decay`.
         exponent: of the rule power.
         noise_scale: of the rules saturating and surge, in examples.
+        base_lr_tuned: whether the base LR is known to be right, so that a sweep judges the rules from it, and not from
+            the best LR that it finds at the base batch.
     """
 
     rule: str
@@ -36,6 +38,7 @@ class Scaling:
     weight_decay: str = "fixed"
     exponent: float | None = None
     noise_scale: float | None = None
+    base_lr_tuned: bool = False
 
 
 def _fixed(batch: int, base_batch: int) -> float:

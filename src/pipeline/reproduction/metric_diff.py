@@ -1,12 +1,17 @@
 """What differs between the metrics of a run and of its repetition."""
 
+import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from pipeline.analysis.replicate_table import ReplicateRow
 
 # This metric measures the machine, not the training.
 NOT_COMPARED = "examples_per_second"
+# Where rounding may differ, an answer may turn over: errors may then differ by this much.
+ERROR_SLACK = 0.01
 # SQL has no infinity: MLflow stores the largest double instead.
 LARGEST = sys.float_info.max
 
@@ -41,7 +46,7 @@ def diff_metrics(
         only_logged: compare only values that the run logged, since it ended before its budget did.
     """
     differences, count = [], 0
-    for metric in sorted({*logged, *found} - {NOT_COMPARED}):
+    for metric in sorted({*logged, *found} - {NOT_COMPARED, f"{NOT_COMPARED}_sd"}):
         before, now = logged.get(metric, {}), found.get(metric, {})
         for step in sorted(before if only_logged else {*before, *now}):
             count += 1
@@ -57,4 +62,24 @@ def _is_equal(row: MetricDifference, tolerance: float) -> bool:
     if math.isnan(row.logged) or math.isnan(row.found):
         return math.isnan(row.logged) and math.isnan(row.found)
     logged, found = (max(-LARGEST, min(LARGEST, value)) for value in (row.logged, row.found))
-    return logged == found or row.relative <= tolerance
+    turned_over = tolerance > 0 and row.metric.endswith("error") and abs(logged - found) <= ERROR_SLACK
+    return logged == found or row.relative <= tolerance or turned_over
+
+
+def history_of(rows: Iterable[ReplicateRow], prefix: str = "") -> dict[str, dict[int, float]]:
+    """Return the metrics of one replicate, named `prefix` and their key, by evaluation."""
+    history: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for key, value in row.metrics.items():
+            history.setdefault(f"{prefix}{key}", {})[row.evaluation] = value
+    return history
+
+
+def histories_of(rows: Iterable[ReplicateRow]) -> dict[str, dict[int, float]]:
+    """Return the metrics of all replicates, named `seed 3 val/loss`; whether each diverged is a metric, too."""
+    history: dict[str, dict[int, float]] = {}
+    for seed, own in itertools.groupby(rows, key=lambda row: row.seed):
+        of_seed = list(own)
+        history |= history_of(of_seed, f"seed {seed} ")
+        history[f"seed {seed} diverged"] = {0: float(of_seed[-1].status == "diverged")}
+    return {key: values for key, values in history.items() if not key.endswith(NOT_COMPARED)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.tracking.logged import LoggedRun
 
 # The runtime of runs that were logged before these keys existed.
-OLD_RUNTIME = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False}
+OLD_RUNTIME = {"precision": "fp32", "memory_format": "contiguous", "workers": 1, "compile": False, "stack": 1}
 # Patterns of the values that a run logs of its runtime.
 RUNTIME_VALUES = {
     "device": r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,2})?",
@@ -32,6 +32,7 @@ RUNTIME_VALUES = {
     "memory_format": "|".join(MEMORY_FORMATS),
     "workers": r"[1-9][0-9]{0,3}",
     "compile": r"[Tt]rue|[Ff]alse",
+    "stack": r"auto|[1-9][0-9]{0,3}",
 }
 IMAGE_SET, IMAGE_FOLDER = "pipeline.data.torchvision_images", "pipeline.data.image_folder"
 
@@ -59,6 +60,7 @@ def restore_config(logged: "LoggedRun", uri: str, trusted: Collection[str] = ())
     tree["sweep"] = {"name": "none", "parent": None}
     tree["resume"] = None
     tree["runtime"] = OLD_RUNTIME | tree["runtime"]
+    tree.pop("report", None)  # it says how a sweep is judged, not what a run does
     try:
         config = from_dict(tree)
     except RequestError:
@@ -87,9 +89,10 @@ def _runtime_used(configured: Runtime, params: Mapping[str, str]) -> Runtime:
     for key, value in used.items():
         if re.fullmatch(RUNTIME_VALUES[key], value) is None:
             raise RequestError(f"runtime.{key}={shown(value)}: no run logs such a value, so it was edited.")
+    number_or_auto = {key: used[key] if used[key] == "auto" else int(used[key]) for key in ("threads", "stack")}
     return Runtime(
         device=used["device"],
-        threads=used["threads"] if used["threads"] == "auto" else int(used["threads"]),
+        **number_or_auto,
         precision=used["precision"],
         memory_format=used["memory_format"],
         workers=int(used["workers"]),

@@ -9,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lr_study.masking import mask_passwords
 from pipeline.config import Config
 from pipeline.config.checks import warn_linear_adam
-from pipeline.engine import Evaluation, FitResult
+from pipeline.engine import Evaluation
 from pipeline.run.recording import lr_factor
+from pipeline.run.replicates import Replicates
 from pipeline.tracking.run import TrackedRun
 
 log = logging.getLogger("pipeline.run")
@@ -39,20 +40,22 @@ class Reporter:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Print the metrics of an evaluation."""
         m = evaluation.metrics
+        replicates = f"  mean of {m['replicates']}" if "replicates" in m else ""
         self.console.print(
             f"epoch {evaluation.epoch:3d}  step {evaluation.step:6d}  "
             f"train loss {m['train/loss']:.4f} error {m['train/error']:6.2%}  "
             f"val loss {m['val/loss']:.4f} error {m['val/error']:6.2%}  "
-            f"{m['examples_per_second']:,.0f} examples/s"
+            f"{m['examples_per_second']:,.0f} examples/s{replicates}"
         )
 
     def test(self, loss: float, error: float) -> None:
         """Print the test split's loss and error."""
         self.console.print(f"test loss {loss:.4f} error {error:.2%}")
 
-    def done(self, result: FitResult, run: TrackedRun) -> None:
+    def done(self, results: Replicates, run: TrackedRun) -> None:
         """Print how the run has ended, and where it is tracked."""
-        ended, uri = f"{result.status} after {result.steps} steps", mask_passwords(run.target.uri)
+        steps = max(result.steps for result in results.by_seed.values())
+        ended, uri = f"{results.status_text} after {steps} steps", mask_passwords(run.target.uri)
         if run.is_sent:
             self.console.print(f"{ended}; MLflow run {run.id} in {uri} (browse: make ui)")
             return

@@ -54,9 +54,12 @@ def tags_of(config: Config, trial: Trial | None) -> dict[str, str]:
     return tags
 
 
-def record_request(run: TrackedRun, config: Config, workload: Workload, trial: Trial | None) -> None:
-    """Log the configuration, the data set and, for single runs, the environment, before training starts."""
-    used = workload.runtime.as_params() | {"batching.micro_batch": workload.micro_batch}
+def record_request(run: TrackedRun, config: Config, workload: Workload, trial: Trial | None, stack: int) -> None:
+    """Log the configuration, the data set and, for single runs, the environment, before training starts.
+
+    `stack` is how many replicates train at once.
+    """
+    used = workload.runtime.as_params() | {"batching.micro_batch": workload.micro_batch, "runtime.stack": stack}
     known = {"scaling.factor": lr_factor(config), "dataset.guess_loss": workload.splits.guess_loss}
     run.log_params(flatten(as_dict(config)) | used | known)
     if HydraConfig.initialized():

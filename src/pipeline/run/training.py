@@ -2,16 +2,20 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 from lr_study import Trial
 from lr_study.masking import mask_passwords, mask_tree
+from pipeline.analysis.replicate_table import REPLICATES, write_replicates
 from pipeline.analysis.runs import CONFIRM
 from pipeline.config import Config, as_dict, as_yaml, flatten
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
 from pipeline.engine.state import State
 from pipeline.process.collector import collect_as_usual
 from pipeline.run import progress, recording, worker
+from pipeline.run.replicates import Replicates, mean_metrics, stack_size, train_replicates
 from pipeline.run.workload import Workload, build_workload
 from pipeline.tracking.run import TrackedRun, config_digest
 from pipeline.tracking.spool.resume import claim_resumable
@@ -25,8 +29,8 @@ def run_training(
     trial: Trial | None = None,
     more_tags: Mapping[str, str] | None = None,
     last_evaluation: int | None = None,
-) -> tuple[TrackedRun, float]:
-    """Train and track one run, which may be a sweep's `trial`; returns it, closed, and its objective.
+) -> tuple[TrackedRun, float, Replicates]:
+    """Train and track one run, which may be a sweep's `trial`; returns it, closed, its objective, and its replicates.
 
     The caller has checked the values in `config`, and the place of the run's records.
 
@@ -43,19 +47,30 @@ def run_training(
             _track_failure(config, trial, error)
         raise
     total_steps = workload.plan.total_steps
+    size = stack_size(config, workload, in_sweep)
     if not in_sweep:
         progress.announce(config, total_steps)
-    run, state = _open_run(config, workload, trial, more_tags or {})
-    report = progress.Reporter(total_steps, quiet=in_sweep)
+    run, state = _open_run(config, workload, trial, more_tags or {}, size)
+    report = progress.Reporter(total_steps * math.ceil(len(config.seeds) / size), quiet=in_sweep)
     with run, report.bar:
-        with worker.process_group_of_run(config, in_sweep, run.close_after):
-            prune = _prune_rule(config, workload, trial, last_evaluation)
-            result = _train(run, report, config, workload, state, prune)
-            _log_result(run, report, config, workload, result, in_sweep)
-        run.status = result.status
+        prune = _prune_rule(config, workload, trial, last_evaluation)
+        if len(config.seeds) > 1:
+            results = _train_several(run, report, config, workload, size, prune, in_sweep)
+        else:
+            with worker.process_group_of_run(config, in_sweep, run.close_after):
+                result = _train(run, report, config, workload, state, prune)
+                _log_result(run, report, config, workload, result, in_sweep)
+            results = Replicates({config.seeds[0]: result})
+        run.status = results.status
     if not in_sweep:
-        report.done(result, run)  # asks for the run's id, which may take some seconds
-    return run, objective_value(config.objective, result, workload.plan, workload.splits.guess_loss)
+        report.done(results, run)  # asks for the run's id, which may take some seconds
+    values = [
+        objective_value(config.objective, result, workload.plan, workload.splits.guess_loss)
+        for result in results.by_seed.values()
+    ]
+    if trial is not None and len(values) > 1:
+        trial.set_attributes(standard_error=statistics.stdev(values) / math.sqrt(len(values)))
+    return run, statistics.fmean(values), results
 
 
 def _track_failure(config: Config, trial: Trial, error: Exception) -> None:
@@ -73,7 +88,7 @@ def _track_failure(config: Config, trial: Trial, error: Exception) -> None:
 
 
 def _open_run(
-    config: Config, workload: Workload, trial: Trial | None, more_tags: Mapping[str, str]
+    config: Config, workload: Workload, trial: Trial | None, more_tags: Mapping[str, str], stack: int
 ) -> tuple[TrackedRun, State | None]:
     """Open the run and log its request; or resume one that died, with the state that it had reached."""
     target = TrackingTarget(config.tracking.uri, config.tracking.experiment)
@@ -101,7 +116,7 @@ def _open_run(
     with contextlib.ExitStack() as until_entered:
         until_entered.push(run)  # an error in this block closes the run
         run.log_text(text, "config/config.yaml")
-        recording.record_request(run, config, workload, trial)
+        recording.record_request(run, config, workload, trial, stack)
         until_entered.pop_all()
     return run, None
 
@@ -155,6 +170,39 @@ def _train(
         should_prune=should_prune,
         resume_from=state,
     )
+
+
+def _train_several(
+    run: TrackedRun,
+    report: progress.Reporter,
+    config: Config,
+    workload: Workload,
+    size: int,
+    should_prune: Callable[[Evaluation], bool],
+    in_sweep: bool,
+) -> Replicates:
+    """Train the replicates, and log their means, and each one's evaluations as a table."""
+
+    def prune(evaluations: Sequence[Evaluation]) -> bool:
+        last = evaluations[0]
+        return should_prune(Evaluation(last.epoch, last.step, mean_metrics(evaluations)))
+
+    collect_as_usual()
+    results = train_replicates(config, workload, size, report.steps, prune)
+    evaluations = list(results.means())
+    for evaluation in evaluations:
+        run.log_metrics(evaluation.metrics, evaluation.epoch)
+        report.evaluation(evaluation)
+    if evaluations and "test/loss" in evaluations[-1].metrics:
+        report.test(evaluations[-1].metrics["test/loss"], evaluations[-1].metrics["test/error"])
+    run.log_metrics({"diverged": results.share("diverged")}, results.last_epoch)
+    reached = [result.steps for result in results.by_seed.values() if result.status == "complete"]
+    if workload.plan.target and reached:
+        run.log_metrics({"steps_to_target": statistics.fmean(reached)}, results.last_epoch)
+    run.log_text(write_replicates(results.rows()), REPLICATES)
+    if not in_sweep:
+        recording.draw_run_curves(run, evaluations)
+    return results
 
 
 def _checkpoints_to_write(config: Config) -> str:

@@ -45,7 +45,7 @@ class Workload:
         return fit(
             *(self.model, self.optimizer, self.splits, self.plan, self.schedule),
             batch=config.batch,
-            seed=config.seed,
+            seed=config.seeds[0],
             micro_batch=self.micro_batch,
             precision=self.runtime.precision,
             compiled=self.runtime.compiled,
@@ -57,14 +57,16 @@ class Workload:
 def build_workload(config: Config, in_sweep: bool, world: World = SINGLE_PROCESS) -> Workload:
     """Build what `config`, which `check_request` has passed, describes; check that the parts fit each other.
 
+    Where the run has several replicates it is the first one's.
+
     `in_sweep` says that other trials run beside this run: it decides the automatic number of threads.
 
     Raises:
         RequestError: something can't be built, or the parts don't fit each other.
     """
-    asked, batch, seed = config.runtime, config.batch, config.seed
+    asked, batch, seed = config.runtime, config.batch, config.seeds[0]
     runtime = set_up_runtime(asked.device, asked.threads, in_sweep, asked.precision, world, asked.compile)
-    splits = build_data(config.dataset, runtime.device)
+    splits = build_data(dataset_of(config, seed), runtime.device)
     plan = plan_training(config.budget, batch, len(splits.train))
     schedule = make_schedule(config.schedule, plan.total_steps, plan.steps_per_epoch)
     torch.manual_seed(derive_seed("weights", seed))
@@ -82,8 +84,14 @@ def build_workload(config: Config, in_sweep: bool, world: World = SINGLE_PROCESS
     _check_noise_sample(noise_sample, plan, splits, model, json.dumps([config.model, config.dataset]))
     # From here on dropout and the like draw from the seed, not from what making the weights left; each rank its own.
     torch.manual_seed(derive_seed("noise", seed, *([world.rank] if world.rank else [])))
-    optimizer = build_optimizer(config.optimizer, model)
+    optimizer = build_optimizer(config.optimizer, [p for p in model.parameters() if p.requires_grad])
     return Workload(splits, model, optimizer, plan, schedule, runtime, micro_batch, noise_sample)
+
+
+def dataset_of(config: Config, seed: int) -> dict[str, Any]:
+    """Return the group `dataset` of the replicate `seed`, which may have a split of its own."""
+    follows = config.dataset.get("split_seed") == "replicate"
+    return config.dataset | {"split_seed": seed} if follows else config.dataset
 
 
 # Groups `model` and `dataset`, as JSON, whose per-example gradients this process has taken: trials repeat them.

@@ -24,7 +24,7 @@ def answer_sweep(
         RequestError: there is no such sweep, or none of its runs has ended.
     """
     return {
-        name: (analyse(runs, _terms(params, margin, base_batch)), runs)
+        name: (analyse(runs, settings_of(params, margin, base_batch)), runs)
         for name, (runs, params) in runs_by_workload(store, sweep).items()
     }
 
@@ -41,7 +41,9 @@ def runs_by_workload(store: Store, sweep: str) -> dict[str, tuple[list[Run], Map
     return workloads
 
 
-def _terms(params: Mapping[str, str], margin: Margin | None = None, base_batch: int | None = None) -> AnalysisSettings:
+def settings_of(
+    params: Mapping[str, str], margin: Margin | None = None, base_batch: int | None = None
+) -> AnalysisSettings:
     """The terms on which a workload is judged, from the params of one of its runs."""
     kind = params["budget.kind"]
     amount = params.get(f"budget.{kind}")
@@ -53,7 +55,7 @@ def _terms(params: Mapping[str, str], margin: Margin | None = None, base_batch: 
         configured_base=int(params["scaling.base_batch"]),
         objective=STEPS_TO_TARGET if kind == "target" else params["objective"],
         budget="target" if kind == "target" else f"{float(amount):g} {kind}" if amount else "",
-        looks=_read_looks(params.get("report.looks", "")),
+        looks=_read_looks(params.get("report.confirm.looks", "")),
         base_lr=float(params["optimizer.base_lr"]) if params.get("scaling.base_lr_tuned") == "True" else None,
     )
 

@@ -1,32 +1,28 @@
-"""Confirmation after the search: fresh seeds run each rule's LR and the best one at every batch size."""
+"""Confirmation after the search: fresh seeds run the LRs that a verdict compares, look by look, while it is open."""
 
-import itertools
 from collections.abc import Sequence
 
 from lr_study import FixedTrial
 from lr_study.space import Cell
 from pipeline.analysis.runs import CONFIRM, parse_cell_name
-from pipeline.analysis.stats.confirmation import points_to_confirm
-from pipeline.analysis.stats.settings import choose_base
-from pipeline.sweep.answer import runs_by_workload
+from pipeline.analysis.stats.confirmation import next_points
+from pipeline.config.schema import Confirm
+from pipeline.sweep.answer import runs_by_workload, settings_of
 from pipeline.tracking.store import Store
 
-# Fresh seeds are numbered from here, so that a reader tells them from the search's at a glance.
-FIRST_FRESH_SEED = 1000
 
-
-def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], seeds: int) -> list[FixedTrial]:
-    """The trials of `seeds` fresh seeds that a sweep still needs once its search is done."""
+def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], budget: Confirm) -> list[FixedTrial]:
+    """Return the trials of the next look at each verdict that is still open; none where the budget is used up."""
     names = {parse_cell_name(cell.name): cell.name for cell in cells}
-    workloads = runs_by_workload(store, sweep)
-    used = {run.seed for runs, _ in workloads.values() for run in runs if run.phase != CONFIRM}
-    # The first seeds that the search did not use, the same for all.
-    fresh = list(itertools.islice((seed for seed in itertools.count(FIRST_FRESH_SEED) if seed not in used), seeds))
     trials = []
+    workloads = runs_by_workload(store, sweep)
+    used = sum(run.phase == CONFIRM for runs, _ in workloads.values() for run in runs)
     for runs, params in workloads.values():
-        base, _ = choose_base(sorted({run.batch for run in runs}), None, int(params["scaling.base_batch"]))
-        for batch, lr in points_to_confirm(runs, base):
-            name = names.get(frozenset({("batch", str(batch)), *runs[0].other.items()}))
-            if name is not None:
-                trials += [FixedTrial(name, {"optimizer.lr": lr}, str(seed), CONFIRM) for seed in fresh]
+        for extension in next_points(runs, settings_of(params)):
+            name = names.get(frozenset({("batch", str(extension.batch)), *runs[0].other.items()}))
+            used += len(extension.lrs) * extension.count
+            if name is None or (budget.runs is not None and used > budget.runs):
+                continue
+            seeds = f"{extension.seeds[0]}-{extension.seeds[-1]}"
+            trials += [FixedTrial(name, {"optimizer.lr": lr}, seeds, CONFIRM) for lr in extension.lrs]
     return trials

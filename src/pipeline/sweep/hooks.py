@@ -36,6 +36,7 @@ class SweepHooks(Hooks):
     """The sweeper calls these methods in the order in which they stand; see `lr_study.Hooks`."""
 
     _reported_at = 0.0  # when the last line of progress was logged
+    _confirming_since = 0.0  # when the search was done
 
     def check(self, cells: Sequence["Cell"], replicates: Sequence[Any]) -> None:
         """Refuse the sweep where any cell can't be trained: values, tracking target, data, model, optimizer."""
@@ -122,15 +123,17 @@ class SweepHooks(Hooks):
                 close_abandoned(store, self._name, trial.study, trial.number, trial.status)
 
     def further_trials(self, sweep: Sweep) -> Sequence[FixedTrial]:
-        """The confirming trials, where the search was of the LR alone."""
+        """The next look's confirming trials, where the search was of the LR alone."""
         from pipeline.sweep.confirmation import confirming_trials
 
-        seeds = _task_config(sweep.cells[0].config).report.confirm_seeds
+        budget = _task_config(sweep.cells[0].config).report.confirm
         searched = [[dimension.key for dimension in cell.dimensions] for cell in sweep.cells]
-        if seeds == 0 or any(keys != ["optimizer.lr"] for keys in searched):
+        self._confirming_since = self._confirming_since or time.monotonic()
+        is_over = budget.seconds is not None and time.monotonic() - self._confirming_since > budget.seconds
+        if not budget.looks or is_over or any(keys != ["optimizer.lr"] for keys in searched):
             return []
         with self._or_later("The confirmation has to wait: run the same command again then"):
-            return confirming_trials(self._store_with_all_records(), self._name, sweep.cells, seeds)
+            return confirming_trials(self._store_with_all_records(), self._name, sweep.cells, budget)
         return []
 
     def ended(self, outcome: Outcome) -> None:

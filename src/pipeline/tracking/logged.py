@@ -1,17 +1,17 @@
 """Read back what a run logged."""
 
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from lr_study.masking import mask_passwords
+from pipeline.analysis.replicate_table import REPLICATES
 from pipeline.errors import RequestError
+from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.faults import read_errors
 from pipeline.tracking.remote import check_not_local, no_local_artifacts
 from pipeline.tracking.run import config_digest
@@ -33,6 +33,7 @@ class LoggedRun:
     tags: dict[str, str]
     history: dict[str, dict[int, float]]  # by metric, its value at each step
     dataset: tuple[str, str] | None  # name and digest
+    replicates: str  # the text of replicates.csv
     # The texts of the environment's files, which a trial's sweep has.
     packages: str
     machine: str
@@ -81,9 +82,10 @@ def read_logged(uri: str, run_id: str, trusted: Collection[str] = ()) -> LoggedR
                 for key in run.data.metrics
             },
             dataset=(inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None,
-            packages=_read_artifact(client, environment_id, "environment/requirements.txt"),
-            machine=_read_artifact(client, environment_id, "environment/machine.json"),
-            difference=_read_artifact(client, environment_id, "source/git.diff"),
+            replicates=read_artifact(client, run_id, REPLICATES) if "-" in run.data.params.get("seed", "") else "",
+            packages=read_artifact(client, environment_id, "environment/requirements.txt"),
+            machine=read_artifact(client, environment_id, "environment/machine.json"),
+            difference=read_artifact(client, environment_id, "source/git.diff"),
         )
 
 
@@ -104,7 +106,7 @@ def _find_run(client: MlflowClient, uri: str, run_id: str) -> MlflowRun:
 
 
 def _read_config(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> str:
-    config = _read_artifact(client, run_id, "config/config.yaml")
+    config = read_artifact(client, run_id, "config/config.yaml")
     if not config:
         raise RequestError(f"{run_id}: its config/config.yaml is missing, without which it can't be repeated.")
     if tags.get("config_digest", config_digest(config)) != config_digest(config):
@@ -113,15 +115,3 @@ def _read_config(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> 
             "\nTo train with the edited values, give them to pipeline.train."
         )
     return config
-
-
-def _read_artifact(client: MlflowClient, run_id: str, path: str) -> str:
-    """Read an artifact's text; empty if there is no such artifact."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = Path(client.download_artifacts(run_id, path, folder))
-        except (MlflowException, OSError):
-            if path not in {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}:
-                return ""
-            raise
-        return file.read_bytes().decode("utf-8", errors="replace")  # not read_text, which changes the ends of lines

@@ -12,15 +12,17 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.utils import get_results_from_paginated_fn
 
 from lr_study.masking import mask_passwords
+from pipeline.analysis.replicate_table import REPLICATES, ReplicateRow, read_replicates
 from pipeline.analysis.runs import Run
 from pipeline.errors import RequestError
 from pipeline.process import imports
+from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.faults import store_errors
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.spool.creation import find_sweep, sweep_query
 from pipeline.tracking.spool.spool import list_spools, read_header
 from pipeline.tracking.store import Store, open_client
-from pipeline.tracking.table_row import as_run
+from pipeline.tracking.table_row import as_runs, has_replicates
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline.tracking")
@@ -107,14 +109,29 @@ def read_runs(store: Store, sweep: str) -> tuple[list[Run], dict[str | None, dic
     runs, params = [], {}
     for child in latest:
         try:
-            runs.append(as_run(child))
+            runs += as_runs(child, _replicates_of(store, child) if has_replicates(child) else ())
         except ValueError as error:
-            log.warning("Run %s is left out, for it was edited in MLflow: %s.", child.info.run_id, error)
+            log.warning(
+                "Run %s is left out, for it was edited in MLflow or isn't complete there: %s.", child.info.run_id, error
+            )
         else:
             params[child.info.run_id] = child.data.params
     if not runs:
         raise RequestError(f"{sweep}: all of its runs were edited in MLflow.\nTake them from a table: --table FILE.")
     return runs, params
+
+
+# By run id. A run that has ended doesn't change, and a sweep reads its runs after each look at the answer.
+_replicates: dict[str, list[ReplicateRow]] = {}
+
+
+def _replicates_of(store: Store, child: MlflowRun) -> list[ReplicateRow]:
+    """Read the table of a run's replicates; ValueError if it is missing or was edited."""
+    run_id = child.info.run_id
+    if run_id not in _replicates:
+        with store_errors(store.uri):
+            _replicates[run_id] = read_replicates(read_artifact(store.client, run_id, REPLICATES))
+    return _replicates[run_id]
 
 
 def _trial_of(child: MlflowRun) -> tuple[str, ...]:
@@ -132,32 +149,6 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
 
     with store_errors(store.uri):
         return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
-
-
-def count_looks(store: Store, sweep: str, ended: int | None = None) -> int:
-    """Return how often the sweep was judged.
-
-    To look, add seeds and look again raises the chance of a wrong verdict, so the report says how often that happened.
-    Give `ended`, the number of runs, where it is judged now: that counts as a look unless the last one had as many.
-    """
-    parent = find_parent(store, sweep)
-    if parent is None:
-        return 0
-    looks = _read_looks(parent)
-    if ended is not None and looks[-1:] != [ended]:
-        looks.append(ended)
-        with store_errors(store.uri):
-            store.client.set_tag(parent.info.run_id, "looks", json.dumps(looks))
-    return len(looks)
-
-
-def _read_looks(parent: MlflowRun) -> list[int]:
-    """Read after how many runs the sweep was judged each time; a tag that somebody edited counts as none."""
-    try:
-        looks = json.loads(parent.data.tags.get("looks", "[]"))
-    except ValueError:
-        return []
-    return looks if isinstance(looks, list) else []
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:

@@ -1,19 +1,38 @@
-"""A trial in MLflow as a row of the table that the analysis takes."""
+"""A trial in MLflow as rows of the table that the analysis takes: one for each replicate."""
+
+from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run as MlflowRun
 
+from pipeline.analysis.replicate_table import ReplicateRow
 from pipeline.analysis.runs import Run, parse_cell_name
-from pipeline.recipe.statuses import STATUSES
+from pipeline.recipe.statuses import CRASHED, STATUSES
 
 
-def as_run(child: MlflowRun) -> Run:
-    """Turn a run in MLflow into a row of the table.
+def has_replicates(child: MlflowRun) -> bool:
+    """Return whether the run trained several replicates, whose table is an artifact, and ended by itself."""
+    return "-" in child.data.params["seed"] and child.data.tags["status"] not in CRASHED
+
+
+def as_runs(child: MlflowRun, replicates: Sequence[ReplicateRow] = ()) -> list[Run]:
+    """Turn a run in MLflow, with the table of its `replicates` where it has one, into rows of the table.
 
     Raises:
         ValueError: it has values that no run of this project logs.
     """
-    params, metrics, tags = child.data.params, child.data.metrics, child.data.tags
-    batch, lr, status = int(params["batch"]), float(params["optimizer.lr"]), tags["status"]
+    params, tags = child.data.params, child.data.tags
+    if not replicates:
+        # One that crashed has no table: it counts as a run of its first seed.
+        seed = int(params["seed"].partition("-")[0])
+        return [_as_run(child, seed, tags["status"], child.data.metrics)]
+    last = {row.seed: row for row in replicates}
+    reached = {seed: {**row.metrics, "steps_to_target": row.step} for seed, row in last.items()}
+    return [_as_run(child, seed, row.status, reached[seed]) for seed, row in last.items()]
+
+
+def _as_run(child: MlflowRun, seed: int, status: str, metrics: Mapping[str, float]) -> Run:
+    params, tags = child.data.params, child.data.tags
+    batch, lr = int(params["batch"]), float(params["optimizer.lr"])
     if batch < 1 or not 0 < lr < float("inf") or status not in STATUSES:
         raise ValueError(f"batch {batch}, LR {lr:g}, status {status}")
     objective = "steps_to_target" if params.get("budget.kind") == "target" else params["objective"]
@@ -24,7 +43,7 @@ def as_run(child: MlflowRun) -> Run:
         batch=batch,
         lr=lr,
         value=metrics.get(objective, float("nan")),
-        seed=int(params["seed"]),
+        seed=seed,
         status=status,
         train_loss=metrics.get("train/loss"),
         error=metrics.get("val/error"),
