@@ -17,12 +17,12 @@ def test_a_sample_of_scenarios_is_covered():
 
 @pytest.mark.parametrize("law", ["linear", "sqrt"])
 def test_a_sample_of_sweeps_is_judged_rightly(law):
-    figures = verdicts.summarize(law, [verdicts.judge_one(law, 0.02, number) for number in range(4)])
-    if law == "linear":
-        assert figures["sweeps with any `breaks`"] == 0
-    else:
+    figures = verdicts.summarize(law, [verdicts.judge_one(law, 0.1, number) for number in range(2)])
+    assert figures["sweeps with any false `breaks`"] == 0
+    assert figures["`holds` where the true regret is below half a margin"] >= 0.7
+    if law == "sqrt":
         assert figures["`holds` where it exceeds 1.5 margins"] == 0
-        assert figures["`breaks` where it exceeds 3 margins"] >= 0.6
+        assert figures["`breaks` where it exceeds 2 margins"] >= 0.8
 
 
 @pytest.mark.long
@@ -37,10 +37,11 @@ def test_the_intervals_are_calibrated(capsys):
 def test_the_verdicts_and_the_laws_are_as_sure_as_they_say(capsys):
     with capsys.disabled():
         figures = verdicts.main(["--sweeps", "200"])
-    assert figures["linear"]["sweeps with any `breaks`"] <= 0.05
-    assert figures["sqrt"]["`holds` where it exceeds 1.5 margins"] <= 0.05
-    assert figures["sqrt"]["`breaks` where it exceeds 3 margins"] >= 0.8
     for law, found in figures.items():
+        assert found["sweeps with any false `breaks`"] <= 0.05, law
+        assert found.get("`holds` where it exceeds 1.5 margins", 0.0) <= 0.05, law
+        assert found.get("`breaks` where it exceeds 2 margins", 1.0) >= 0.95, law
+        assert found["`holds` where the true regret is below half a margin"] >= 0.9, law
         for name, share in found.items():
             if name.endswith("interval covers"):
                 assert share >= 0.93, (law, name, share)

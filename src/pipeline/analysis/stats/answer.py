@@ -15,7 +15,8 @@ from pipeline.analysis.stats.pairs import seeds_at
 from pipeline.analysis.stats.questions import answer_questions
 from pipeline.analysis.stats.results import STRICTER_MARGIN, Answer
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin, choose_base
-from pipeline.analysis.stats.verdict import LEVEL, Terms, given_base_lr, holding_range, judge, make_terms, verdicts_on
+from pipeline.analysis.stats.table_checks import check_table
+from pipeline.analysis.stats.verdict import Terms, given_base_lr, holding_range, judge, make_terms, verdicts_on
 from pipeline.errors import RequestError
 from pipeline.recipe.statuses import RAISED
 
@@ -57,8 +58,8 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> An
         budget=settings.budget,
         seeds=len({run.seed for run in runs if run.phase != CONFIRM and run.seed is not None}),
         raised=tuple(run for run in runs if run.status == RAISED),
+        notes=check_table(runs),
         looks=settings.looks,
-        level=LEVEL,
     )
     return replace(answer, questions=answer_questions(answer, list(fits.values())))
 

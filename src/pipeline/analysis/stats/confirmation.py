@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.analysis.runs import CONFIRM, Run
+from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches
 from pipeline.analysis.stats.pairs import seeds_at
 from pipeline.analysis.stats.settings import AnalysisSettings, choose_base
@@ -79,12 +79,3 @@ def _next_look(fit: BatchFit, lrs: tuple[float, ...], terms: Terms) -> Extension
     if following is None or (result is not None and result.verdict != "undecided"):
         return None
     return Extension(fit.result.batch, lrs, done, following - done)
-
-
-def points_to_confirm(runs: Sequence[Run], base: int) -> list[tuple[int, float]]:
-    """Return the (batch, LR) pairs of the first look, for a sweep that runs all fresh seeds at once."""
-    search = [run for run in runs if run.phase != CONFIRM]
-    if not any(run.batch == base for run in search):
-        return []
-    points = next_points(search, AnalysisSettings(base_batch=base, looks=(2,)))
-    return [(point.batch, lr) for point in points for lr in point.lrs]

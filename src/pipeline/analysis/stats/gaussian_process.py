@@ -49,7 +49,7 @@ def draw_curves(
         [DRAWS, G] curves; None where the data set no upper bound on the noise.
     """
     settings = list(product(SEED_OFFSET_SDS, SEED_SLOPE_SDS, NOISE_SDS))
-    log_likelihoods, means, roots, scales, bases = [], [], [], [], []
+    log_likelihoods, whites, factors, scales, bases = [], [], [], [], []
     for length in LENGTHS:
         basis = _basis(x, length)
         precision, projection, rest = _integrate_out_seeds(basis, x, y, seeds, counts, np.array(settings))
@@ -57,12 +57,11 @@ def draw_curves(
             scale = np.concatenate([MEAN_SDS, np.full(basis.shape[1] - len(MEAN_SDS), amplitude)])
             posterior_precision = np.eye(len(scale)) + scale[:, None] * precision * scale
             factor = np.linalg.cholesky(posterior_precision)
-            root = np.linalg.inv(factor)  # the posterior covariance of weights / scale is rootᵀ root
-            white = np.einsum("kij,kj->ki", root, projection * scale)
+            white = np.linalg.solve(factor, (projection * scale)[:, :, None])[:, :, 0]
             log_determinant = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1)
             log_likelihoods.append(rest + 0.5 * (white**2).sum(1) - log_determinant)
-            means.append(np.einsum("kij,ki->kj", root, white))
-            roots.append(root)
+            whites.append(white)
+            factors.append(factor)
             scales.append(scale)
             bases.append(_basis(grid, length))
     log_likelihood = np.stack(log_likelihoods)
@@ -74,9 +73,15 @@ def draw_curves(
     draws = np.empty((DRAWS, len(grid)))
     for group in range(len(scales)):
         rows = np.flatnonzero(chosen // len(settings) == group)
-        setting = chosen[rows] % len(settings)
+        # Few settings have a share of the likelihood worth a draw: only their factors are inverted.
+        drawn, setting = np.unique(chosen[rows] % len(settings), return_inverse=True)
         noise = rng.standard_normal((len(rows), len(scales[group])))
-        weights = means[group][setting] + np.einsum("dij,di->dj", roots[group][setting], noise)
+        # The posterior covariance of weights / scale is rootᵀ root, its mean rootᵀ white.
+        roots, white = np.linalg.inv(factors[group][drawn]), whites[group][drawn]
+        weights = np.empty_like(noise)
+        for place, root in enumerate(roots):
+            here = setting == place
+            weights[here] = (white[place] + noise[here]) @ root
         draws[rows] = (weights * scales[group]) @ bases[group].T
     return draws
 

@@ -59,9 +59,9 @@ def curve_regret(fit: BatchFit, lr: float) -> CurveRegret | None:
 
 
 def was_tried(fit: BatchFit, lr: float) -> bool:
-    """Whether an LR lies between two that were tried and gave a result."""
-    tried = [run.lr for run in fit.runs if run.usable]
-    return bool(tried) and min(tried) <= lr <= max(tried)
+    """Whether an LR lies between two that were tried, the lower of them with a result."""
+    usable = [run.lr for run in fit.runs if run.usable]
+    return bool(usable) and min(usable) <= lr <= max(run.lr for run in fit.runs if run.usable or run.failed)
 
 
 def is_worse_around(fit: BatchFit, lr: float, margin: float) -> bool:

@@ -1,6 +1,6 @@
 """What an analysis returns: the answer, the result of each batch size, and the verdict on each rule.
 
-The *regret* of an LR is how much worse the objective is there than at the best LR. A rule *holds* at a batch size if the
+The *regret* of an LR is how much worse the objective is there than at the best. A rule *holds* at a batch size if the
 regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the runs show neither,
 and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
 """
@@ -204,8 +204,8 @@ class Answer:
         objectives: the verdicts by each objective, `objective` first.
         stricter: linear's verdicts by batch size with `STRICTER_MARGIN`; None where the margin is no larger share.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
-        seeds, raised: the number of seeds of the search, and the runs that an error ended.
-        looks, level: the planned numbers of pairs, and the one-sided significance level over all looks together.
+        seeds, raised, notes: the number of seeds of the search, the runs that raised, what `table_checks` found.
+        looks: the planned numbers of pairs of fresh seeds.
     """
 
     base_batch: int
@@ -231,8 +231,8 @@ class Answer:
     budget: str = ""
     seeds: int = 0
     raised: tuple[Run, ...] = ()
+    notes: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
-    level: float = 0.05
 
     @property
     def base(self) -> BatchResult:

@@ -7,22 +7,11 @@ from typing import Any
 
 from pipeline.analysis.stats.optima import Optima
 from pipeline.analysis.stats.results import JUDGED_RULES, Answer, BatchResult, Estimate, Law
-from pipeline.analysis.stats.verdict import holding_range
+from pipeline.analysis.stats.verdict import LEVEL, holding_range
 
 # Keys that are also attributes: of `Answer`, and of `BatchResult`.
 ANSWER_KEYS = (
-    *(
-        "base_batch",
-        "margin",
-        "seed_sd",
-        "budget",
-        "objective",
-        "level",
-        "looks",
-        "base_lr",
-        "base_lr_is_given",
-        "stricter",
-    ),
+    *("base_batch", "base_lr", "base_lr_is_given", "margin", "stricter", "seed_sd", "budget", "objective", "looks"),
     *("exponent", "exponent_to_break", "holds_from", "holds_up_to", "breaks_at", "objectives", "questions"),
 )
 FAILED_RUN_KEYS = ("batch", "lr", "seed", "phase", "reason", "run_id")  # of `Run`
@@ -41,6 +30,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
             "batches": [_batch(cell) for cell in answer.batches],
             "rules": _rules(answer),
             "law": answer.selected_law,
+            "level": LEVEL,
             "noise_scale": noise_scale,
             "failed_runs": [{name: getattr(run, name) for name in FAILED_RUN_KEYS} for run in answer.raised],
         }

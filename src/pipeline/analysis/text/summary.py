@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.results import FEW_STEPS, JUDGED_RULES, Answer
+from pipeline.analysis.stats.table_checks import ONE_RUN_EACH, UPSIDE_DOWN
 from pipeline.analysis.text.laws import exponent_sentences, fit_sentences
 from pipeline.analysis.text.verdicts import headline, open_verdicts, stricter_verdicts, verdicts_from_other_lrs
 from pipeline.analysis.text.wording import estimate_text, list_batches, list_batches_by
@@ -131,7 +132,13 @@ def _caveats(answer: Answer) -> list[str]:
         )
     if any(cell.starved for cell in answer.batches):
         lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
-    if answer.seeds == 1:
+    if UPSIDE_DOWN in answer.notes:
+        lines.append("Smaller values are taken to be better. These look like accuracies: give errors, 1 − accuracy.")
+    if ONE_RUN_EACH in answer.notes:
+        lines.append(
+            "One run at each LR: the intervals are about these runs alone. Other seeds may say something else."
+        )
+    elif answer.seeds == 1:
         lines.append("One seed only: the intervals are those of this seed, not of the workload.")
     elif answer.seeds == 0 and any(cell.best_lr is not None and cell.curve is not None for cell in answer.batches):
         lines.append("The table names no seeds: if runs share one, the intervals are too narrow.")
