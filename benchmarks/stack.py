@@ -58,9 +58,7 @@ def main() -> None:
                 f"≥ {target:g}",
                 median,
                 range=[round(low, 2), round(high, 2)],
-                milliseconds={
-                    name: round(1000 * sorted(values)[len(values) // 2], 1) for name, values in found.items()
-                },
+                milliseconds=medians,
             )
 
 
