@@ -71,6 +71,7 @@ def analyse_again(name: str) -> None:
         configured_base=before["base_batch"],
         objective=before["objective"],
         budget=before["budget"],
+        looks=tuple(before.get("looks") or ()),
     )
     runs = read_table(target / "runs.csv")
     answer = analyse(runs, terms)
