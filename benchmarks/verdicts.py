@@ -64,7 +64,7 @@ class Truth:
         """Simulate a run at an LR of 2^octave."""
         offset = self._offsets.setdefault(seed, self._rng.normal(0, SEED_SD))
         excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
-        # Far from the best LR the loss is that of the constant guess, and no higher; with a too large LR the run stalls.
+        # Far from the best LR the loss is that of the constant guess; with a too large LR the run has stalled.
         is_guess = excess >= np.log(10.0)
         log_loss = min(excess, np.log(10.0)) + offset + self._rng.normal(0, self._noise)
         status = "stalled" if is_guess and octave > self.best(batch) else "complete"
