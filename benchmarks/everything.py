@@ -29,9 +29,11 @@ def parts(peers: str) -> list[list[str]]:
         ["workers.py"],  # 4.5
         ["tracking.py", "--repeats", "2"],  # 0.7
         ["overhead.py", "--trials", "40", "--repeats", "1"],  # 0.5
-        ["sweep.py"],  # 2.5
+        ["sweep.py"],  # 2
+        ["stack.py"],  # 2
+        ["main_job.py", "--repeats", "1"],  # 2
         # One by one: the peers' sweeper was measured to be slower with two trials at the same time.
-        ["peers/compare.py", peers, "--lrs", "12", "--way", "one by one"],  # 4
+        ["peers/compare.py", peers, "--way", "one by one"],  # 8
     ]
 
 

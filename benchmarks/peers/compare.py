@@ -4,8 +4,9 @@
     python benchmarks/peers/compare.py PEERS_PYTHON --only sweep --sweeps 5    # a quarter of an hour
 
 There are two comparisons. One is an epoch of the mlp on Fashion-MNIST at batch 64, with validation. The other is a
-sweep on the digits: five epochs at each of the main job's seven batch sizes and each LR of a geometric grid. Both sides
-have the same grid, which is checked afterwards, and no run diverges, because ours would end it early. Whole commands
+sweep on the digits with the main job's network: five epochs at seven batch sizes, each LR of a geometric grid, and
+twelve seeds. Both sides train the same runs, which is checked afterwards, ours with the seeds of an LR at once; no run
+diverges, because ours would end it early. Whole commands
 are timed from start to exit. Ours is also timed to the end of its last trial, since the peers make no report. The
 peers' sweeper runs trials one by one, or two at the same time with joblib. A small sweep finds the faster way.
 """
@@ -41,6 +42,7 @@ print(time.perf_counter() - started)
 """
 BATCHES = (4, 8, 16, 32, 64, 128, 256)
 LOWEST, HIGHEST = 0.002, 0.064
+SEEDS = 12
 # The peers' ways to run a sweep.
 WAYS = {
     "one by one": ("hydra.sweeper.n_jobs=1",),
@@ -99,9 +101,10 @@ def epoch(peers: str, repeats: int) -> None:
     )
 
 
-def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
-    """Run our sweep; return the seconds to its last trial's end, the seconds in all, and the trials as (batch, LR)."""
-    command = ["-m", "pipeline.train", "-m", f"batch={','.join(map(str, BATCHES))}", "seed=0", "budget.epochs=5"]
+def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float, int]]]:
+    """Run our sweep; return the seconds to its last trial's end, those in all, and the runs as (batch, LR, seed)."""
+    command = ["-m", "pipeline.train", "-m", f"batch={','.join(map(str, BATCHES))}", f"seed=0-{SEEDS - 1}"]
+    command += ["budget.epochs=5", "model.hidden=[64]"]
     command += [f"optimizer.lr=tag(log, interval({LOWEST}, {HIGHEST}))", f"hydra.sweeper.n_trials={lrs}"]
     command += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.points={lrs}", "hydra/sweeper/pruner=none"]
     command += ["hydra.sweeper.widenings=0", "report.confirm.looks=[]"]
@@ -113,26 +116,32 @@ def our_sweep(lrs: int) -> tuple[float, float, list[tuple[int, float]]]:
         return trained, spent, trials_in(f"{folder}/mlruns/mlflow.db", "batch", "optimizer.lr")
 
 
-def peers_sweep(peers: str, lrs: int, way: str) -> tuple[float, list[tuple[int, float]]]:
-    """Run the peers' sweep, which makes no report; return its seconds and trials."""
+def peers_sweep(peers: str, lrs: int, way: str) -> tuple[float, list[tuple[int, float, int]]]:
+    """Run the peers' sweep, which makes no report; return its seconds and runs."""
     choices = ",".join(f"{LOWEST * (HIGHEST / LOWEST) ** (i / (lrs - 1)):.12g}" for i in range(lrs))
     command = [APP, "sweep", "--multirun", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", *WAYS[way]]
-    command += [f"hydra.sweeper.n_trials={len(BATCHES) * lrs}", "hydra.sweeper.direction=minimize"]
+    command += [f"hydra.sweeper.n_trials={len(BATCHES) * lrs * SEEDS}", "hydra.sweeper.direction=minimize"]
     command += [f"batch=choice({','.join(map(str, BATCHES))})", f"lr=choice({choices})"]
+    command += [f"seed=choice({','.join(map(str, range(SEEDS)))})"]
     with tempfile.TemporaryDirectory() as folder:
         _, spent = seconds(peers, *command, folder=folder)
         return spent, trials_in(f"{folder}/mlflow.db", "batch", "lr")
 
 
-def trials_in(database: str, batch: str, lr: str) -> list[tuple[int, float]]:
-    """Return the sorted (batch, LR) of all runs in an MLflow database that have both."""
+def trials_in(database: str, batch: str, lr: str) -> list[tuple[int, float, int]]:
+    """Return the sorted (batch, LR, seed) of all training runs in an MLflow database."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
-        "SELECT b.value, l.value FROM params b JOIN params l USING (run_uuid) WHERE b.key = ? AND l.key = ?",
+        "SELECT b.value, l.value, s.value FROM params b JOIN params l USING (run_uuid) JOIN params s USING (run_uuid)"
+        " WHERE b.key = ? AND l.key = ? AND s.key = 'seed'",
         (batch, lr),
     ).fetchall()
     connection.close()
-    return sorted((int(b), float(f"{float(value):.6g}")) for b, value in rows)
+    runs = []
+    for size, value, seeds in rows:
+        first, _, last = seeds.partition("-")
+        runs += [(int(size), float(f"{float(value):.6g}"), seed) for seed in range(int(first), int(last or first) + 1)]
+    return sorted(runs)
 
 
 def sweep(peers: str, repeats: int, lrs: int, way: str | None) -> None:
@@ -146,16 +155,16 @@ def sweep(peers: str, repeats: int, lrs: int, way: str | None) -> None:
         trained.append(to_the_last)
         ours.append(in_all)
         theirs.append(their_seconds)
-    what = f"a sweep of {len(BATCHES) * lrs} trials on digits: times as fast as the peers' stack, {way}"
+    what = f"a sweep of {len(BATCHES) * lrs * SEEDS} runs on digits: times as fast as the peers' stack, {way}"
     for counted, spent in (("without our report", trained), ("with our report", ours)):
         median, low, high = ratio(theirs, spent)
         show(
             f"{what}, {counted}",
-            "≥ 5",
+            "≥ 15",
             median,
             range=[round(low, 1), round(high, 1)],
             seconds=[[round(value, 1) for value in found] for found in zip(spent, theirs, strict=True)],
-            **{f"{2 * len(BATCHES)} trials {name}": round(spent, 1) for name, spent in small.items()},
+            **{f"{2 * len(BATCHES) * SEEDS} runs {name}": round(spent, 1) for name, spent in small.items()},
         )
 
 
@@ -165,7 +174,7 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("epoch", "sweep"), help="only this comparison")
     parser.add_argument("--sweeps", type=int, default=1, help="repeats of the sweep, which takes minutes")
-    parser.add_argument("--lrs", type=int, default=24, help="LRs at each batch size")
+    parser.add_argument("--lrs", type=int, default=2, help="LRs at each batch size, with twelve seeds each")
     parser.add_argument("--way", choices=WAYS, help="how the peers' trials run (default: the faster way)")
     given = parser.parse_args()
     python = str(Path(given.peers).absolute())

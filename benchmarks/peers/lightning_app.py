@@ -10,6 +10,7 @@ that `make bench` creates.
 import os
 import sys
 import time
+from itertools import pairwise
 
 import hydra
 import lightning
@@ -33,14 +34,15 @@ QUIET = {
 
 
 class Classifier(lightning.LightningModule):
-    """An mlp 256-128 with SGD, momentum 0.9 and a cosine schedule."""
+    """An mlp of the given widths with SGD, momentum 0.9 and a cosine schedule."""
 
-    def __init__(self, inputs: int, lr: float) -> None:
+    def __init__(self, widths: list[int], lr: float) -> None:
         super().__init__()
         self.lr = lr
-        self.network = nn.Sequential(
-            *(nn.Flatten(), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-        )
+        layers = [nn.Flatten()]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 10))
         self.loss = nn.CrossEntropyLoss()
 
     def training_step(self, batch, index):
@@ -84,7 +86,7 @@ def epoch(root: str) -> float:
     train, val = random_split(images, [50_000, 10_000], generator=torch.Generator().manual_seed(0))
     clock = Clock()
     trainer = lightning.Trainer(max_epochs=1, logger=False, num_sanity_val_steps=0, callbacks=[clock], **QUIET)
-    trainer.fit(Classifier(784, 0.05), DataLoader(train, 64, shuffle=True), DataLoader(val, 1024))
+    trainer.fit(Classifier([784, 256, 128], 0.05), DataLoader(train, 64, shuffle=True), DataLoader(val, 1024))
     return clock.seconds
 
 
@@ -108,7 +110,7 @@ def train(cfg: DictConfig) -> float:
     trainer = lightning.Trainer(
         max_epochs=cfg.epochs, logger=logger, num_sanity_val_steps=0, log_every_n_steps=10**9, **QUIET
     )
-    module = Classifier(64, cfg.lr)
+    module = Classifier([64, 64], cfg.lr)
     trainer.fit(module, DataLoader(train, cfg.batch, shuffle=True), DataLoader(val, 360))
     value = trainer.callback_metrics["val/loss"].item()
     trainer.test(module, DataLoader(test, 360), verbose=False)

@@ -153,8 +153,8 @@ def test_the_main_job_asks_what_it_says():
     with initialize_config_dir(config.conf_dir(), version_base="1.3"):
         cfg = compose("config", ["experiment=linear_rule"], return_hydra_config=True)
     sweeper = cfg.hydra.sweeper
-    assert (sweeper.n_trials, sweeper.params.batch, sweeper.params.seed) == (24, "4,8,16,32,64,128,256", "range(8)")
-    assert sweeper.params["optimizer.lr"] == "tag(log, interval(0.003125, 3.2))"
+    assert (sweeper.n_trials, sweeper.params.batch, sweeper.params.seed) == (12, "4,8,16,32,64,128,256,512", "0-15")
+    assert sweeper.params["optimizer.lr"] == "tag(log, interval(0.00625, 6.4))"
     assert sweeper.params["tracking.checkpoints"] == "none"
     assert (cfg.budget.epochs, cfg.schedule.name, cfg.schedule.warmup_fraction) == (5, "cosine", 0.05)
 

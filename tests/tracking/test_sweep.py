@@ -186,6 +186,3 @@ def test_a_status_that_no_run_has_is_left_out_with_a_line(own_target, store, par
     store.client.set_tag(edited.run_id, "status", "foo")
     assert [run.run_id for run in read_runs(store, "s")[0]] == [kept.run_id]
     assert "status foo" in caplog.text
-
-
-@pytest.mark.parametrize("looks", ["{not json", "5", '{"a": 1}'])

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from lr_study import FixedTrial
 from lr_study.space import Cell
 from pipeline.analysis.runs import CONFIRM, parse_cell_name
-from pipeline.analysis.stats.confirmation import next_points
+from pipeline.analysis.stats.confirmation import FIRST_FRESH_SEED, next_points
 from pipeline.config.schema import Confirm
 from pipeline.sweep.answer import runs_by_workload, settings_of
 from pipeline.tracking.store import Store
 
 
-def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], budget: Confirm) -> list[FixedTrial]:
-    """Return the trials of the next look at each verdict that is still open; none where the budget is used up."""
+def confirming_trials(
+    store: Store, sweep: str, cells: Sequence[Cell], budget: Confirm, sweep_seed: int = 0
+) -> list[FixedTrial]:
+    """Return the trials of the next look at each verdict that is still open; none where the budget is used up.
+
+    Another `sweep_seed` (`hydra.sweeper.seed`) takes other fresh seeds.
+    """
+    first_seed = FIRST_FRESH_SEED * (1 + sweep_seed)
     names = {parse_cell_name(cell.name): cell.name for cell in cells}
     trials = []
     workloads = runs_by_workload(store, sweep)
@@ -23,6 +29,7 @@ def confirming_trials(store: Store, sweep: str, cells: Sequence[Cell], budget: C
             used += len(extension.lrs) * extension.count
             if name is None or (budget.runs is not None and used > budget.runs):
                 continue
-            seeds = f"{extension.seeds[0]}-{extension.seeds[-1]}"
+            first = first_seed + extension.first
+            seeds = f"{first}-{first + extension.count - 1}"
             trials += [FixedTrial(name, {"optimizer.lr": lr}, seeds, CONFIRM) for lr in extension.lrs]
     return trials

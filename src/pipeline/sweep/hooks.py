@@ -133,7 +133,8 @@ class SweepHooks(Hooks):
         if not budget.looks or is_over or any(keys != ["optimizer.lr"] for keys in searched):
             return []
         with self._or_later("The confirmation has to wait: run the same command again then"):
-            return confirming_trials(self._store_with_all_records(), self._name, sweep.cells, budget)
+            store, seed = self._store_with_all_records(), sweep.config.hydra.sweeper.seed
+            return confirming_trials(store, self._name, sweep.cells, budget, seed)
         return []
 
     def ended(self, outcome: Outcome) -> None:

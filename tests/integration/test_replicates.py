@@ -1,0 +1,76 @@
+"""A run of several seeds in MLflow: means, each replicate's numbers, its repetition; and a sweep of such runs."""
+
+import statistics
+
+import pytest
+
+from pipeline import reproduce
+from pipeline.analysis.replicate_table import read_replicates
+from pipeline.sweep.answer import runs_by_workload
+from pipeline.tracking.artifact import read_artifact
+from pipeline.tracking.store import open_existing_store
+
+SMALL = ("batch=128", "budget.epochs=2", "model.hidden=[16]")
+
+
+@pytest.fixture
+def several(run_python, tmp_path):
+    done = run_python("-m", "pipeline.train", *SMALL, "seed=2-6", "noise_scale.epochs=[1]", "noise_scale.examples=32")
+    assert done.returncode == 0, done.stderr
+    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    (run,) = store.client.search_runs([store.experiment_id])
+    return done, store, run
+
+
+def test_a_run_of_five_seeds_logs_their_means_and_each_replicates_every_evaluation(several):
+    done, store, run = several
+    assert "mean of 5" in done.stdout
+    assert "5 complete after 17 steps" in done.stdout
+    rows = read_replicates(read_artifact(store.client, run.info.run_id, "replicates.csv"))
+    assert [(row.seed, row.evaluation) for row in rows] == [(seed, epoch) for seed in range(2, 7) for epoch in (1, 2)]
+    last = [row.metrics["val/loss"] for row in rows if row.evaluation == 2]
+    metrics = run.data.metrics
+    assert metrics["val/loss"] == pytest.approx(statistics.fmean(last))
+    assert metrics["val/loss_sd"] == pytest.approx(statistics.stdev(last))
+    assert (metrics["replicates"], metrics["diverged"], run.data.params["seed"]) == (5, 0, "2-6")
+    assert metrics["test/loss"] == pytest.approx(statistics.fmean(r.metrics["test/loss"] for r in rows[1::2]))
+    assert run.data.params["runtime.stack"] in {"1", "5"}
+    assert "noise_scale/trace" in metrics
+    assert "noise_scale/trace_sd" not in metrics
+    assert run.info.run_name.endswith("-s2-6")
+
+
+def test_the_run_is_repeated_with_every_replicate_and_one_replicate_alone(several, tmp_path, call_command):
+    _, _, run = several
+    again = call_command(lambda: exit_with(run.info.run_id))
+    assert again.code == 0, again.out
+    assert "are equal bit for bit" in again.out
+    assert "of 6" in again.out or "value(s) of" in again.out
+    alone = call_command(lambda: exit_with(run.info.run_id, "--replicate", "4"))
+    assert alone.code == 0, alone.out
+    assert "are equal within 1.00%" in alone.out
+    wrong = call_command(lambda: exit_with(run.info.run_id, "--replicate", "7"))
+    assert (wrong.code, wrong.err) == (2, "--replicate 7: the run trained seed=2-6.\nName one of these.\n")
+
+
+def exit_with(*arguments):
+    raise SystemExit(reproduce.main(arguments))
+
+
+def test_a_sweep_searches_with_all_replicates_and_confirms_with_fresh_ones_look_by_look(run_python, tmp_path):
+    request = ("batch=32,128", "seed=0-5", "hydra.sweeper.n_trials=6", "sweep.name=s", "report.confirm.looks=[4,8]")
+    command = ("-m", "pipeline.train", "-m", *SMALL[1:], *request, "scaling.base_batch=32")
+    done = run_python(*command)
+    assert done.returncode == 0, done.stderr
+    store = open_existing_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "lr-batch")
+    ((runs, _),) = runs_by_workload(store, "s").values()
+    searched = [run for run in runs if run.phase == "search"]
+    assert len(searched) == 2 * 6 * 6
+    assert {run.seed for run in searched} == set(range(6))
+    fresh = {run.seed for run in runs if run.phase == "confirm"}
+    assert fresh in ({*range(1000, 1004)}, {*range(1000, 1008)})
+    children = store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'")
+    assert {child.data.params["seed"] for child in children} <= {"0-5", "1000-1003", "1004-1007"}
+    again = run_python(*command)
+    assert again.returncode == 0
+    assert len(store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'")) == len(children)
