@@ -21,18 +21,18 @@ import numpy as np
 
 from pipeline.analysis.runs import CONFIRM, Run
 from pipeline.analysis.stats import batch_fit
-from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches
+from pipeline.analysis.stats.batch_fit import BatchFit, fit_batches, lowest_failing
 from pipeline.analysis.stats.confirmation import next_points
 from pipeline.analysis.stats.curve import Curve, fit_curve
 from pipeline.analysis.stats.pairs import FAILED_LOSS
 from pipeline.analysis.stats.results import BatchResult
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
 from pipeline.analysis.stats.verdict import judge, make_terms
+from pipeline.search.sampler import Point, next_point
 
 LOOKS = (12, 24, 48, 96)
 SEARCH_LRS, SEARCH_SEEDS = 12, 12
-MOST_WIDENINGS = 4
-# The middle of a search lies at most so many octaves from the best LR.
+# A search starts at most so many octaves from the best LR of the base batch.
 OFF_CENTRE = 1.0
 # A cell in which linear is this many margins or more worse than the best is clearly wrong; below half a margin, right.
 CLEARLY_WRONG, CLEARLY_RIGHT, FAR = 1.5, 0.5, 2.0
@@ -85,25 +85,22 @@ def load(path: Path) -> dict[int, PoolCell]:
 RunOne = Callable[[int, float, int, str], Run]
 
 
-def search(first: Sequence[float], lowest: float, highest: float, run_at: Callable[[float], list[Run]]) -> list[Run]:
-    """Run a search at LRs half an octave apart; while the best may lie beyond them, add two LRs on that side.
+def search(start: float, lowest: float, highest: float, run_at: Callable[[float], list[Run]]) -> list[Run]:
+    """Search as a sweep does: this project's sampler proposes an LR, and all seeds of the search run there.
 
     Args:
-        first: log2 of the LRs to begin with, ascending.
-        lowest, highest: log2 of the last LRs that may be added.
-        run_at: the runs at one log2 LR.
+        start, lowest, highest: log2 of the LR to begin with, and of the ends of what may be tried.
+        run_at: the runs at about one log2 LR.
     """
-    octaves = list(first)
-    runs = [run for octave in octaves for run in run_at(octave)]
-    for _ in range(MOST_WIDENINGS):
-        (fit,) = fit_batches(runs).values()
-        end, step = (octaves[-1], 0.5) if fit.result.censored == "high" else (octaves[0], -0.5)
-        further = [end + step * k for k in (1, 2) if lowest - 0.1 <= end + step * k <= highest + 0.1]
-        is_walled = step > 0 and 2**end >= fit.search_failing
-        if not fit.result.censored or not further or is_walled:
-            break
-        octaves = sorted([*octaves, *further])
-        runs += [run for octave in further for run in run_at(octave)]
+    runs: list[Run] = []
+    points: list[Point] = []
+    for _ in range(SEARCH_LRS):
+        here = run_at(next_point(points, lowest, highest) if points else start)
+        losses = [math.log(run.value) for run in here if run.usable]
+        failed = lowest_failing(here) < math.inf
+        mean = float(np.mean(losses)) if losses and not failed else None
+        points.append(Point(math.log2(here[0].lr), mean, failed=failed))
+        runs += here
     return runs
 
 
@@ -152,16 +149,20 @@ def draw_study(cells: Mapping[int, PoolCell], base: int, margin: float, number: 
         return Run(batch, lr, float(value), seed=seed, status=status, phase=phase)
 
     searched = []
+    offset = rng.uniform(-OFF_CENTRE, OFF_CENTRE)
     for cell in cells.values():
-        middle = cell.best + round(2 * rng.uniform(-OFF_CENTRE, OFF_CENTRE))
-        first = int(np.clip(middle - SEARCH_LRS // 2, 0, max(0, len(cell.lrs) - SEARCH_LRS)))
         octaves = np.log2(cell.lrs)
+        unused = list(octaves)
 
-        def run_at(octave: float, cell: PoolCell = cell) -> list[Run]:
-            lr = float(cell.lrs[cell.nearest(2**octave)])
-            return [run_one(cell.batch, lr, seed, "search") for seed in range(SEARCH_SEEDS)]
+        def run_at(octave: float, cell: PoolCell = cell, unused: list[float] = unused) -> list[Run]:
+            nearest = min(unused, key=lambda other: abs(other - octave))
+            if len(unused) > 1:
+                unused.remove(nearest)
+            return [run_one(cell.batch, 2.0**nearest, seed, "search") for seed in range(SEARCH_SEEDS)]
 
-        searched += search(octaves[first : first + SEARCH_LRS].tolist(), octaves[0], octaves[-1], run_at)
+        # A sweep starts at the linear rule's LR, from a base LR that is guessed.
+        start = math.log2(cells[base].lrs[cells[base].best] * cell.batch / base) + offset
+        searched += search(float(np.clip(start, octaves[0], octaves[-1])), octaves[0], octaves[-1], run_at)
     at_base: BatchFit = fit_batches([run for run in searched if run.batch == base])[base]
     if at_base.result.best_lr is None:
         return {"cells": [], "runs": 0, "found": _found(cells, {base: at_base.result})}

@@ -1,8 +1,8 @@
 """Measure how often the verdicts are right, on simulated sweeps whose law is known: `python benchmarks/verdicts.py`.
 
 The curvature of log loss doubles with each doubling of the batch. The margin equals the loss of an LR that is one
-octave from the best at the base batch. As in a real sweep, twelve seeds run at each of twelve LRs or more, and fresh
-seeds confirm, look by look.
+octave from the best at the base batch. As in a real sweep, this project's sampler chooses twelve LRs, twelve seeds run
+at each, and fresh seeds confirm, look by look.
 """
 
 import argparse
@@ -36,8 +36,8 @@ BASE_LOG2_LR = -3.0
 # Increase of log loss at the base batch, per octave² from the best LR: one octave costs the margin.
 CURVATURE = np.log1p(MARGIN)
 SEED_SD = 0.15
-# Octaves between the first LRs of a search and its start, and how far it may be widened.
-LATTICE, REACH = np.arange(-3, 3, 0.5), 6.0
+# How many octaves from its start a search may go.
+REACH = 6.0
 FLOOR = 0.2
 
 
@@ -64,9 +64,11 @@ class Truth:
         """Simulate a run at an LR of 2^octave."""
         offset = self._offsets.setdefault(seed, self._rng.normal(0, SEED_SD))
         excess = CURVATURE * batch / BASE * (octave - self.best(batch)) ** 2
-        # Far from the best LR the loss is that of the constant guess, and no higher.
+        # Far from the best LR the loss is that of the constant guess; with a too large LR the run has stalled.
+        is_guess = excess >= np.log(10.0)
         log_loss = min(excess, np.log(10.0)) + offset + self._rng.normal(0, self._noise)
-        return Run(batch, 2.0**octave, FLOOR * float(np.exp(log_loss)), seed=seed, phase=phase, steps=1000)
+        status = "stalled" if is_guess and octave > self.best(batch) else "complete"
+        return Run(batch, 2.0**octave, FLOOR * float(np.exp(log_loss)), seed, status, phase=phase, steps=1000)
 
 
 def sweep(truth: Truth) -> tuple[Answer, int]:
@@ -84,7 +86,7 @@ def _search(truth: Truth, batch: int) -> list[Run]:
     def run_at(octave: float) -> list[Run]:
         return [truth.run(batch, octave, seed) for seed in range(SEARCH_SEEDS)]
 
-    return search((start + LATTICE).tolist(), start - REACH, start + REACH, run_at)
+    return search(start, start - REACH, start + REACH, run_at)
 
 
 def judge_one(law: str, noise: float, number: int) -> dict[str, object]:

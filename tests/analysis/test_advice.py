@@ -193,7 +193,7 @@ def test_the_lowest_lr_that_failed_is_told():
     runs = runs_of(lambda size: 0.1, (64, 512), wall=0.3)
     advice = advise(Question(64, 0.1, 512), analyse(runs))
     assert advice.evidence.failing_lr == min(run.lr for run in runs if run.batch == 512 and run.failed)
-    assert f"failed at 512: {advice.evidence.failing_lr:.2g}." in sentences(advice, "a table")[-1]
+    assert f"fails at 512: {advice.evidence.failing_lr:.2g}." in sentences(advice, "a table")[-1]
 
 
 def test_at_the_batch_where_the_rule_starts_it_gets_no_verdict(measured):

@@ -85,8 +85,7 @@ class Rule:
         parameters: the fields of `Scaling` that it needs.
         customary_for: `sgd` or `adam`, where it is the usual rule for that kind of optimizer.
         scales_adam: whether it changes Adam's betas and eps, too: see `scale_betas` and `scale_eps`.
-        judged_exponent: α where the factor is κ^α and reports should give verdicts on the rule. After a search, fresh
-            seeds run the LR of each judged rule, so every further one costs runs.
+        judged_exponent: α where the factor is κ^α and reports should give verdicts on the rule.
     """
 
     factor: Callable[..., float]

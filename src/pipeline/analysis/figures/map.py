@@ -120,7 +120,7 @@ def _profile(cell: BatchResult, margin: float | None) -> tuple[np.ndarray, np.nd
 
 
 def _hatch_failing(axes: Axes, cells: Sequence[BatchResult], top: float, room: float) -> None:
-    """Hatch from the lowest LR at which a run failed up to `top`."""
+    """Hatch from the lowest LR that fails up to `top`."""
     for group in _uninterrupted(cells, "failing_lr"):
         x, y = column(group, "batch"), column(group, "failing_lr")
         x = np.concatenate([[x[0] / room], x, [x[-1] * room]])
@@ -202,7 +202,7 @@ def _legend(answer: Answer) -> list[Line2D | Patch]:
     if any(cell.band_low is not None for cell in answer.batches):
         handles.append(Patch(fc=BAND, ec=INK, lw=0.5, label="within the margin of the best"))
     if any(cell.failing_lr is not None for cell in answer.batches):
-        handles.append(Patch(fc="none", ec=GREY, hatch="/////", lw=0.4, label="a run failed at or below this LR"))
+        handles.append(Patch(fc="none", ec=GREY, hatch="/////", lw=0.4, label="training fails from here on"))
     if any(cell.censored for cell in answer.batches):
         handles.append(
             Line2D([], [], color=INK, marker=r"$\uparrow$", ls="", label="best may lie beyond what was tried")

@@ -64,7 +64,7 @@ class Evidence:
         base_batch: the batch size whose best LR the linear rule starts from.
         linear: the linear rule's verdict at the new batch size; None where that was not run, or is the base.
         margin, band: the LRs whose loss at the new batch size is within `margin` of the best.
-        failing_lr: the lowest LR at which a run failed at the new batch size.
+        failing_lr: the lowest LR that fails at the new batch size.
     """
 
     measured: tuple[int, ...]

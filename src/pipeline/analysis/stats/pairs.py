@@ -51,7 +51,7 @@ class Comparison:
         """Return the difference in the objective's unit, with one-sided bounds, each at significance `level`."""
         half = float(stats.t.ppf(1 - level, self.freedom)) * self.error
         ends = (self.mean, self.mean - half, self.mean + half)
-        # No interval is more than this many octaves wide in practice; with two pairs it may be, and exp would overflow.
+        # With two pairs an end may be so far out that exp would overflow.
         return tuple(self.other_loss * math.expm1(min(end, 50.0)) if self.is_log else end for end in ends)  # type: ignore[return-value]
 
     def p_value_above(self, margin: float) -> float:

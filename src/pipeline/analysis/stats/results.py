@@ -79,7 +79,7 @@ class BatchResult:
         band_low, band_high: the LRs whose loss is within the margin of the best.
         best_value, test_value: the objective and the test loss at the best LR.
         steps: optimizer steps of its runs.
-        failing_lr, stable_lr: the lowest LR at which any seed failed, and the highest usable LR below it.
+        failing_lr, stable_lr: the lowest LR that fails, and the highest usable one below it.
         rules: by name; see `JUDGED_RULES`.
         noise_scale: gradient noise scale tr Σ / |G|² near the best LR at the last measurement, in examples.
         seeds, lrs: the number of seeds of the search, 0 where they are unknown; and of LRs with a result.

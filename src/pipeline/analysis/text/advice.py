@@ -95,7 +95,7 @@ def _neighbourhood(question: Question, evidence: Evidence) -> list[str]:
             f"(loss within {evidence.margin:.2g} of the best, the margin)."
         )
     if evidence.failing_lr is not None:
-        lines.append(f"Lowest LR at which a run failed at {batch}: {evidence.failing_lr:.2g}.")
+        lines.append(f"Lowest LR that fails at {batch}: {evidence.failing_lr:.2g}.")
     return lines
 
 

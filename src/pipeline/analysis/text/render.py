@@ -108,7 +108,7 @@ def _beyond(cell: BatchResult) -> str:
 
 
 def _stability(cell: BatchResult) -> str:
-    """Bracket the stability limit: the largest LR below every failure, and the lowest LR at which a run failed."""
+    """Bracket the stability limit: the lowest LR that fails, and the largest below it."""
     stable, failing = _number(cell.stable_lr, 2), _number(cell.failing_lr, 2)
     if not failing:
         return f"> {stable}" if stable else ""

@@ -101,10 +101,7 @@ def _regrets(answer: Answer) -> str:
     confirmed = [result for result in results if result.evidence == "confirmed"]
     if confirmed:
         most = max(result.seeds for result in confirmed)
-        text += (
-            f" Regrets (loss above the best): up to {most} fresh seeds at the rule's LR, an octave either side, and at "
-            "the best, in pairs"
-        )
+        text += f" Regrets (loss above the best): up to {most} fresh seeds at the rule's LR and at others, in pairs"
         text += "." if len(confirmed) == len(results) else "; elsewhere interpolated."
     elif any(result.evidence == "published" for result in results):
         text += " Regrets are differences of published means."

@@ -55,21 +55,20 @@ def _contradict(judged: Sequence[SensitivityCheck]) -> bool:
 
 
 def open_verdicts(answer: Answer) -> list[str]:
-    """Say what keeps verdicts open: too few runs, or a difference too near the margin."""
+    """Say what keeps verdicts open: a reason, or a difference that doesn't stand out from the margin yet."""
     cells = [cell for cell in answer.others if cell.rules["linear"].verdict == "undecided"]
-    by_reason = list_batches_by(cells, lambda cell: cell.rules["linear"].reason)
-    lines = [
-        f"Undecided at {sizes}: {reason}." for reason, sizes in by_reason.items() if reason and not answer.one_lr_each
-    ]
-    near = []
+    lines, by_pairs = [], dict[str, list[str]]()
+    for reason, sizes in list_batches_by(cells, lambda cell: cell.rules["linear"].reason).items():
+        if reason and not answer.one_lr_each:
+            lines.append(f"Undecided at {sizes}: {reason}.")
     for cell in cells:
         rule = cell.rules["linear"]
         if not rule.reason and rule.regret is not None:
-            pairs = f" after {rule.seeds} pairs" if rule.evidence == "confirmed" else ""
-            interval = f"{rule.regret_low:.2g} … {rule.regret_high:.2g}"
-            near.append(f"{cell.batch}{pairs} (worse by {rule.regret:.2g}, 90 %: {interval})")
-    if near and answer.margin is not None:
-        lines.append(f"Not settled, because too near the margin of {answer.margin:.2g}: {', '.join(near)}.")
+            after = f" after {rule.seeds} pairs" if rule.evidence == "confirmed" else ""
+            numbers = f"{rule.regret:.2g} ({rule.regret_low:.2g} … {rule.regret_high:.2g}) at {cell.batch}"
+            by_pairs.setdefault(after, []).append(numbers)
+    for after, differences in by_pairs.items():
+        lines.append(f"Not settled{after}, at a margin of {answer.margin:.2g}: worse by {', '.join(differences)}.")
     return lines
 
 
