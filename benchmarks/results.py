@@ -72,6 +72,7 @@ def analyse_again(name: str) -> None:
         objective=before["objective"],
         budget=before["budget"],
         looks=tuple(before.get("looks") or ()),
+        split_seed=before.get("split_seed") or "",
     )
     runs = read_table(target / "runs.csv")
     answer = analyse(runs, terms)

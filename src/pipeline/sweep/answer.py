@@ -55,6 +55,7 @@ def settings_of(
         configured_base=int(params["scaling.base_batch"]),
         objective=STEPS_TO_TARGET if kind == "target" else params["objective"],
         budget="target" if kind == "target" else f"{float(amount):g} {kind}" if amount else "",
+        split_seed=params.get("dataset.split_seed", ""),
         looks=_read_looks(params.get("report.confirm.looks", "")),
         base_lr=float(params["optimizer.base_lr"]) if params.get("scaling.base_lr_tuned") == "True" else None,
     )

@@ -60,6 +60,7 @@ def analyse(runs: Sequence[Run], settings: AnalysisSettings | None = None) -> An
         raised=tuple(run for run in runs if run.status == RAISED),
         notes=check_table(runs),
         looks=settings.looks,
+        split_seed=settings.split_seed,
     )
     return replace(answer, questions=answer_questions(answer, list(fits.values())))
 

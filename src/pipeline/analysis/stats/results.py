@@ -206,6 +206,7 @@ class Answer:
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
         seeds, raised, notes: the number of seeds of the search, the runs that raised, what `table_checks` found.
         looks: the planned numbers of pairs of fresh seeds.
+        split_seed: as in `AnalysisSettings`.
     """
 
     base_batch: int
@@ -233,6 +234,7 @@ class Answer:
     raised: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
     looks: tuple[int, ...] = ()
+    split_seed: str = ""
 
     @property
     def base(self) -> BatchResult:

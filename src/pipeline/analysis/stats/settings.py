@@ -43,6 +43,7 @@ class AnalysisSettings:
         objective, budget: what the column `value` holds, and what was equal at all batch sizes; for the answer's text.
         looks: numbers of pairs of fresh seeds after which each batch size is judged, increasing; the first that decides
             counts. Empty: one look at all pairs.
+        split_seed: `replicate` where each seed has a validation split of its own; the one that all share; empty if unknown.
         base_lr: the LR that the rules start from, tuned by the user; None for the best one that the search found.
     """
 
@@ -53,6 +54,7 @@ class AnalysisSettings:
     objective: str = "value"
     budget: str = ""
     looks: tuple[int, ...] = ()
+    split_seed: str = ""
     base_lr: float | None = None
 
 

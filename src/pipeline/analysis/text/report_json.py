@@ -11,7 +11,18 @@ from pipeline.analysis.stats.verdict import LEVEL, holding_range
 
 # Keys that are also attributes: of `Answer`, and of `BatchResult`.
 ANSWER_KEYS = (
-    *("base_batch", "base_lr", "base_lr_is_given", "margin", "stricter", "seed_sd", "budget", "objective", "looks"),
+    *(
+        "base_batch",
+        "base_lr",
+        "base_lr_is_given",
+        "margin",
+        "stricter",
+        "seed_sd",
+        "budget",
+        "objective",
+        "looks",
+        "split_seed",
+    ),
     *("exponent", "exponent_to_break", "holds_from", "holds_up_to", "breaks_at", "objectives", "questions"),
 )
 FAILED_RUN_KEYS = ("batch", "lr", "seed", "phase", "reason", "run_id")  # of `Run`

@@ -129,6 +129,12 @@ def _caveats(answer: Answer) -> list[str]:
         )
     if any(cell.starved for cell in answer.batches):
         lines.append(f"† fewer than {FEW_STEPS} optimizer steps: says more about too few steps than about the rule.")
+    if answer.seeds > 1 and answer.split_seed == "replicate":
+        lines.append(
+            "Each seed has a validation split of its own: the answer is about the workload, not about one split."
+        )
+    elif answer.seeds > 1 and answer.split_seed:
+        lines.append(f"All seeds share the validation split {answer.split_seed}: the answer is about that split.")
     if UPSIDE_DOWN in answer.notes:
         lines.append("Smaller values are taken to be better. These look like accuracies: give errors, 1 − accuracy.")
     if ONE_RUN_EACH in answer.notes:
