@@ -43,7 +43,7 @@ class AnalysisSettings:
         objective, budget: what the column `value` holds, and what was equal at all batch sizes; for the answer's text.
         looks: numbers of pairs of fresh seeds after which each batch size is judged, increasing; the first that decides
             counts. Empty: one look at all pairs.
-        split_seed: `replicate` where each seed has a validation split of its own; the one that all share; empty if unknown.
+        split_seed: `replicate` where each seed has its own validation split; else the one that all share, or empty.
         base_lr: the LR that the rules start from, tuned by the user; None for the best one that the search found.
     """
 
