@@ -10,10 +10,12 @@ from scipy import stats
 from pipeline.analysis.run_table import read_table
 from pipeline.analysis.runs import Run
 from pipeline.analysis.stats.answer import analyse
-from pipeline.analysis.stats.batch_fit import lowest_failing
+from pipeline.analysis.stats.batch_fit import BatchFit, lowest_failing
 from pipeline.analysis.stats.confirmation import Extension, next_points
 from pipeline.analysis.stats.pairs import FAILED_LOSS, compare_pairs, compare_published, fresh_seeds, seeds_at
+from pipeline.analysis.stats.results import BatchResult
 from pipeline.analysis.stats.settings import AnalysisSettings, Margin
+from pipeline.analysis.stats.verdict import Terms, judge_by_pairs
 from pipeline.analysis.text.report_json import to_json
 from pipeline.analysis.text.summary import summary
 from tests.analysis.simulate import study
@@ -260,6 +262,27 @@ def test_a_difference_at_the_margin_is_not_settled_and_the_report_says_how_near_
     assert answer.batches[-1].rules["linear"].verdict == "undecided"
     assert next_points(runs, TERMS) == []
     assert any(line.startswith("Not settled after 24 pairs, at a margin of 0.01: worse by") for line in summary(answer))
+
+
+def test_where_every_rule_is_exactly_at_the_margin_few_studies_have_a_verdict():
+    rng = np.random.default_rng(0)
+    # Seven batch sizes with three comparisons each. The margin is that of the mean loss, seeds differ by 30 %.
+    margin = 0.02 * math.exp(0.3**2 / 2)
+    terms = Terms(64, 0.1, margin, looks=(12, 24, 48, 96), batches=7, comparisons=21)
+    breaks, holds = [], []
+    for _ in range(100):
+        verdicts = []
+        for _ in range(7):
+            offsets = rng.normal(0, 0.3, 96)
+            losses = {lr: 0.2 * np.exp(offsets + rng.normal(0, 0.1, 96)) for lr in (0.1, 0.05, 0.2, 0.3)}
+            losses[0.1] *= 1.1
+            by_lr = {lr: dict(enumerate(values.tolist())) for lr, values in losses.items()}
+            found = judge_by_pairs(BatchFit(BatchResult(128, 0, 0), (), 0.3, math.inf, by_lr), 0.1, terms)
+            verdicts.append(found.verdict)
+        breaks.append("breaks" in verdicts)
+        holds += [verdict == "holds" for verdict in verdicts]
+    assert np.mean(breaks) <= 0.09  # 5 %, and twice the error of 100 studies
+    assert np.mean(holds) <= 0.05
 
 
 def test_the_base_lr_is_the_one_that_was_given_at_the_configured_base_batch():
