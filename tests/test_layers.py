@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "tracking": {"recipe", "analysis"},  # for the statuses and the table of runs
     "run": {"recipe", "config", "data", "distributed", "engine", "tracking", "analysis"},
     "sweep": {"recipe", "config", "distributed", "tracking", "analysis", "engine", "run"},
-    "reproduction": {"config", "data", "models", "engine", "tracking", "run"},
+    "reproduction": {"config", "data", "models", "engine", "tracking", "analysis", "run"},
     "commands": {"recipe", "config", "engine", "tracking", "analysis", "run", "sweep", "reproduction"},
 }
 FOR_ALL = {"errors", "process"}

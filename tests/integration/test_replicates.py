@@ -4,7 +4,6 @@ import statistics
 
 import pytest
 
-from pipeline import reproduce
 from pipeline.analysis.replicate_table import read_replicates
 from pipeline.sweep.answer import runs_by_workload
 from pipeline.tracking.artifact import read_artifact
@@ -40,21 +39,16 @@ def test_a_run_of_five_seeds_logs_their_means_and_each_replicates_every_evaluati
     assert run.info.run_name.endswith("-s2-6")
 
 
-def test_the_run_is_repeated_with_every_replicate_and_one_replicate_alone(several, tmp_path, call_command):
+def test_the_run_is_repeated_with_every_replicate_and_one_replicate_alone(several, run_python):
     _, _, run = several
-    again = call_command(lambda: exit_with(run.info.run_id))
-    assert again.code == 0, again.out
-    assert "are equal bit for bit" in again.out
-    assert "of 6" in again.out or "value(s) of" in again.out
-    alone = call_command(lambda: exit_with(run.info.run_id, "--replicate", "4"))
-    assert alone.code == 0, alone.out
-    assert "are equal within 1.00%" in alone.out
-    wrong = call_command(lambda: exit_with(run.info.run_id, "--replicate", "7"))
-    assert (wrong.code, wrong.err) == (2, "--replicate 7: the run trained seed=2-6.\nName one of these.\n")
-
-
-def exit_with(*arguments):
-    raise SystemExit(reproduce.main(arguments))
+    again = run_python("-m", "pipeline.reproduce", run.info.run_id)
+    assert again.returncode == 0, again.stdout
+    assert "are equal bit for bit" in again.stdout
+    alone = run_python("-m", "pipeline.reproduce", run.info.run_id, "--replicate", "4")
+    assert alone.returncode == 0, alone.stdout
+    assert "are equal within 1.00%" in alone.stdout
+    wrong = run_python("-m", "pipeline.reproduce", run.info.run_id, "--replicate", "7")
+    assert (wrong.returncode, wrong.stderr) == (2, "--replicate 7: the run trained seed=2-6.\nName one of these.\n")
 
 
 def test_a_sweep_searches_with_all_replicates_and_confirms_with_fresh_ones_look_by_look(run_python, tmp_path):

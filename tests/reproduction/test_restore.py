@@ -54,6 +54,7 @@ def test_the_runtime_is_the_one_that_was_used(logged):
         "runtime.memory_format": "channels_last",
         "runtime.workers": "2",
         "runtime.compile": "True",
+        "runtime.stack": "7",
         "runtime.other": "${oc.env:HOME}",
     }
     assert vars(restore_config(logged(params=params), URI).runtime) == {
@@ -63,6 +64,7 @@ def test_the_runtime_is_the_one_that_was_used(logged):
         "memory_format": "channels_last",
         "workers": 2,
         "compile": True,
+        "stack": 7,
     }
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from lr_study import Abandoned, Outcome, Progress
 from pipeline.analysis.runs import Run
@@ -119,7 +120,8 @@ def test_only_the_confirmation_waits_if_the_server_goes_away_before_it(own_targe
     trial(own_target, 0.1)
     cell = SimpleNamespace(name="batch=64", config=composed(), dimensions=[SimpleNamespace(key="optimizer.lr")])
     away()
-    assert hooks.further_trials(SimpleNamespace(cells=[cell])) == []
+    sweep = SimpleNamespace(cells=[cell], config=OmegaConf.create({"hydra": {"sweeper": {"seed": 0}}}))
+    assert hooks.further_trials(sweep) == []
     assert "The confirmation has to wait" in caplog.text
 
 

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import sync
+from pipeline.engine import FitResult
 from pipeline.errors import RunError
 from pipeline.run.progress import Reporter
+from pipeline.run.replicates import Replicates
 from pipeline.tracking.spool.recovery import upload_unsent
 from pipeline.tracking.spool.spool import Spool, list_spools
 from pipeline.tracking.store import open_existing_store
@@ -95,7 +97,7 @@ def test_the_command_that_a_run_prints_sends_it(make_target, tmp_path, monkeypat
     target = make_target(tmp_path / "my runs")
     spool = leave(target)
     run = SimpleNamespace(target=target, spool=spool, is_sent=False, id=None)
-    Reporter(total_steps=5).done(SimpleNamespace(status="complete", steps=5), run)
+    Reporter(total_steps=5).done(Replicates({0: FitResult("complete", steps=5)}), run)
     said = capsys.readouterr().out
     command = said[said.index("python -m pipeline.sync") :].strip()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")

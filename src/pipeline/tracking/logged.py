@@ -33,11 +33,11 @@ class LoggedRun:
     tags: dict[str, str]
     history: dict[str, dict[int, float]]  # by metric, its value at each step
     dataset: tuple[str, str] | None  # name and digest
-    replicates: str  # the text of replicates.csv
     # The texts of the environment's files, which a trial's sweep has.
     packages: str
     machine: str
     difference: str
+    replicates: str = ""  # the text of replicates.csv
 
     @property
     def commit(self) -> str | None:

@@ -1,8 +1,7 @@
 """What an analysis returns: the answer, the result of each batch size, and the verdict on each rule.
 
-The *regret* of an LR is how much worse the objective is there than at the best. A rule *holds* at a batch size if the
-regret of its LR is at most the margin, and *breaks* if it is larger; a verdict is *undecided* if the runs show neither,
-and *censored* if the best LR or the rule's lies outside of the LRs that were tried.
+The *regret* of an LR is how much worse the objective is there than at the best. A rule *holds* if its LR's regret is at
+most the margin, and *breaks* if it is larger; *undecided* is neither, *censored* is beyond the LRs that were tried.
 """
 
 import math
@@ -205,8 +204,7 @@ class Answer:
         stricter: linear's verdicts by batch size with `STRICTER_MARGIN`; None where the margin is no larger share.
         objective, budget: what the runs were judged by, and what was equal at all batch sizes.
         seeds, raised, notes: the number of seeds of the search, the runs that raised, what `table_checks` found.
-        looks: the planned numbers of pairs of fresh seeds.
-        split_seed: as in `AnalysisSettings`.
+        looks, split_seed: as in `AnalysisSettings`.
     """
 
     base_batch: int
