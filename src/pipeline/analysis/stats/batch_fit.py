@@ -67,6 +67,7 @@ def _fit_batch(runs: Sequence[Run]) -> BatchFit:
     # Fresh seeds don't change this curve; but if the best LR or a lower one fails by them, the curve ends there.
     if curve is not None and search_best is not None and search_best >= failing:
         curve = curve.below(math.log2(failing))
+    pooled = None if len(searched) == len(runs) else fit_curve(admissible, rng)
     result = BatchResult(
         batch=runs[0].batch,
         runs=len(runs),
@@ -78,7 +79,7 @@ def _fit_batch(runs: Sequence[Run]) -> BatchFit:
         seeds=len({run.seed for run in searched if run.seed is not None}),
         lrs=len({run.lr for run in searched if run.usable}),
         curve=curve,
-        **_best(curve, admissible, failing),
+        **_best(curve, pooled, admissible, failing),
     )
     return BatchFit(result, tuple(runs), search_best, bound, fresh_seeds(runs, search_value))
 
@@ -98,9 +99,10 @@ def lowest_failing(runs: Sequence[Run]) -> float:
     return math.inf
 
 
-def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str, Any]:
+def _best(curve: Curve | None, pooled: Curve | None, runs: Sequence[Run], failing: float) -> dict[str, Any]:
     """The best LR, its interval below the lowest failing LR, and the losses at it.
 
+    The fresh seeds narrow the interval, by the curve `pooled` of all runs, but don't move the best LR.
     Without a curve it is the lowest published mean, without an interval; empty where the rows are single runs.
     """
     if curve is None:
@@ -109,6 +111,9 @@ def _best(curve: Curve | None, runs: Sequence[Run], failing: float) -> dict[str,
     if censored := curve.censored():
         return {"censored": censored, "best_value": best_value}
     best, low, high = (2**octave for octave in curve.interval())
+    if pooled is not None and pooled.censored() is None:
+        _, pooled_low, pooled_high = (2**octave for octave in pooled.interval())
+        low, high = min(pooled_low, best), max(pooled_high, best)
     # Fresh seeds at the best LR come first, then the runs nearest to it.
     near = [run for run in runs if run.test_loss is not None and same_lr(run.lr, best, NEAR_OCTAVES + 1e-9)]
     near.sort(key=lambda run: (run.phase != CONFIRM, abs(math.log(run.lr / best))))
