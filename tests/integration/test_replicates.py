@@ -8,6 +8,7 @@ from pipeline.analysis.replicate_table import read_replicates
 from pipeline.sweep.answer import runs_by_workload
 from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.store import open_existing_store
+from pipeline.tracking.table_row import as_runs
 
 SMALL = ("batch=128", "budget.epochs=2", "model.hidden=[16]")
 
@@ -35,6 +36,10 @@ def test_a_run_of_five_seeds_logs_their_means_and_each_replicates_every_evaluati
     assert metrics["test/loss"] == pytest.approx(statistics.fmean(r.metrics["test/loss"] for r in rows[1::2]))
     assert run.data.params["runtime.stack"] in {"1", "5"}
     assert "noise_scale/trace" in metrics
+    table = as_runs(run, rows)
+    assert [row.seed for row in table] == [2, 3, 4, 5, 6]
+    assert [row.value for row in table] == last
+    assert [row.noise_trace is None for row in table] == [False, True, True, True, True]
     assert "noise_scale/trace_sd" not in metrics
     assert run.info.run_name.endswith("-s2-6")
 

@@ -26,8 +26,11 @@ def as_runs(child: MlflowRun, replicates: Sequence[ReplicateRow] = ()) -> list[R
         seed = int(params["seed"].partition("-")[0])
         return [_as_run(child, seed, tags["status"], child.data.metrics)]
     last = {row.seed: row for row in replicates}
-    reached = {seed: {**row.metrics, "steps_to_target": row.step} for seed, row in last.items()}
-    return [_as_run(child, seed, row.status, reached[seed]) for seed, row in last.items()]
+    # Of each metric the last value, as MLflow keeps it: the noise scale is measured at some evaluations only.
+    latest: dict[int, dict[str, float]] = {seed: {} for seed in last}
+    for row in replicates:
+        latest[row.seed] |= {**row.metrics, "steps_to_target": row.step}
+    return [_as_run(child, seed, row.status, latest[seed]) for seed, row in last.items()]
 
 
 def _as_run(child: MlflowRun, seed: int, status: str, metrics: Mapping[str, float]) -> Run:
