@@ -60,6 +60,16 @@ class PoolCell:
         """Index of the best LR."""
         return int(self.mean_logs.argmin())
 
+    @functools.cached_property
+    def best_octave(self) -> float:
+        """log2 of the best LR: the minimum of a polynomial through the means within an octave of the best."""
+        octaves = np.log2(self.lrs)
+        near = np.abs(octaves - octaves[self.best]) <= 1.1
+        fine = np.linspace(octaves[near].min(), octaves[near].max(), 500)
+        return float(
+            fine[np.polyval(np.polyfit(octaves[near], self.mean_logs[near], min(4, near.sum() - 1)), fine).argmin()]
+        )
+
     def nearest(self, lr: float) -> int:
         """Index of the LR nearest to `lr`."""
         return int(np.abs(np.log2(self.lrs / lr)).argmin())
@@ -189,9 +199,7 @@ def _found(cells: Mapping[int, PoolCell], results: Mapping[int, BatchResult]) ->
     found = []
     for batch, result in results.items():
         if result.ci_low is not None and result.ci_high is not None:
-            best = cells[batch].lrs[cells[batch].best]
-            # The pool's best LR is known to a quarter of an octave: its LRs lie half an octave apart.
-            covers = result.ci_low / 2**0.25 <= best <= result.ci_high * 2**0.25
+            covers = result.ci_low <= 2 ** cells[batch].best_octave <= result.ci_high
             found.append((batch, bool(covers), math.log2(result.ci_high / result.ci_low)))
     return found
 
@@ -229,7 +237,10 @@ def by_batch(studies: Sequence[Mapping[str, object]]) -> list[str]:
         shares = {verdict: np.mean([cell[2] == verdict for cell in here]) for verdict in sorted({c[2] for c in here})}
         said = ", ".join(f"{verdict} {share:.0%}" for verdict, share in shares.items())
         low, middle, high = np.quantile([cell[1] for cell in here], (0.1, 0.5, 0.9), method="nearest")
-        lines.append(f"  {batch:5d}: {said}; true regret {low:.2f}, {middle:.2f}, {high:.2f} margins (deciles 1, 5, 9)")
+        covers = np.mean([row[1] for study in studies for row in study["found"] if row[0] == batch])
+        regrets = f"true regret {low:.2f}, {middle:.2f}, {high:.2f} margins (deciles 1, 5, 9)"
+        regrets = f"true regret {low:.2f}, {middle:.2f}, {high:.2f} margins (deciles 1, 5, 9)"
+        lines.append(f"  {batch:5d}: {said}; best LR covered {covers:.0%}; {regrets}")
     return lines
 
 
