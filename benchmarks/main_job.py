@@ -1,12 +1,10 @@
-"""Run the main job several times, with other seeds each time: what it decides, how long it takes, and what it costs.
+"""Run the main job several times, with other seeds each time: what it decides, and how long it takes.
 
     python benchmarks/main_job.py --repeats 10    # about a quarter of an hour on two cores
 
 For each repetition it prints the seconds of the whole command, the training runs in it, the batch sizes at which linear
-holds and breaks, and the median width of the best LRs' intervals; at the end what all of them show.
-
-The cost beside training is the trials' own time (from the sweep's request to the result, in the worker process) without
-that of training and evaluation, divided by the replicates.
+holds and breaks, and the median width of the best LRs' intervals; at the end what all of them show. `overhead.py` has
+the cost beside training.
 """
 
 import argparse
@@ -34,7 +32,7 @@ def run_job(folder: Path, repetition: int) -> dict[str, Any]:
     started = time.perf_counter()
     subprocess.run(command, cwd=folder, env=clean_environment(), check=True, capture_output=True)
     seconds = time.perf_counter() - started
-    answer, trials = read_results(folder)
+    answer, runs = read_results(folder)
     verdicts = {
         batch["batch"]: batch["rules"]["linear"]["verdict"]
         for batch in answer["batches"]
@@ -46,54 +44,26 @@ def run_job(folder: Path, repetition: int) -> dict[str, Any]:
     ]
     return {
         "seconds": round(seconds, 1),
-        "runs": sum(trial["replicates"] for trial in trials),
+        "runs": runs,
         "holds": [batch for batch, verdict in verdicts.items() if verdict == "holds"],
         "breaks": [batch for batch, verdict in verdicts.items() if verdict == "breaks"],
         "open": {batch: verdict for batch, verdict in verdicts.items() if verdict not in ("holds", "breaks")},
         "median_width_octaves": round(statistics.median(widths), 2),
-        "beside_training_ms": round(
-            1000 * statistics.fmean(trial["beside_training"] / trial["replicates"] for trial in trials), 1
-        ),
     }
 
 
-def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Return the answer in report.json, and of each trial its replicates and its seconds beside training."""
-    import optuna
-
-    from pipeline.analysis.replicate_table import REPLICATES, read_replicates
+def read_results(folder: Path) -> tuple[dict[str, Any], int]:
+    """Return the answer in report.json, and the number of training runs."""
     from pipeline.tracking.artifact import read_artifact
     from pipeline.tracking.store import open_existing_store
     from pipeline.tracking.sweep import find_parent
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = open_existing_store(f"sqlite:///{folder}/mlruns/mlflow.db", "lr-batch")
     parent = find_parent(store, SWEEP)
     assert parent is not None
     answer = json.loads(read_artifact(store.client, parent.info.run_id, "report/report.json"))
-    backend = optuna.storages.journal.JournalFileBackend(f"{folder}/mlruns/optuna.journal")
-    storage = optuna.storages.JournalStorage(backend)
-    trials = []
-    for study in storage.get_all_studies():
-        for trial in storage.get_all_trials(study._study_id):
-            rows = read_replicates(read_artifact(store.client, trial.user_attrs["mlflow_run_id"], REPLICATES))
-            count = len({row.seed for row in rows})
-            trained = sum(seconds_of(rows, seed) for seed in {row.seed for row in rows}) / count
-            trials.append(
-                {"replicates": count, "beside_training": trial.duration.total_seconds() - trained, "trained": trained}
-            )
-    return answer, trials
-
-
-def seconds_of(rows: list[Any], seed: int) -> float:
-    """Return the seconds that the stack of a replicate trained, as far as the replicate has evaluations."""
-    own = [row.metrics for row in rows if row.seed == seed and row.metrics]
-    count = len({row.seed for row in rows})
-    before = [0.0, *(metrics["examples"] for metrics in own)]
-    return sum(
-        count * (metrics["examples"] - begun) / metrics["examples_per_second"]
-        for metrics, begun in zip(own, before, strict=False)
-    )
+    table = read_artifact(store.client, parent.info.run_id, "report/runs.csv")
+    return answer, len(table.splitlines()) - 1
 
 
 def main() -> None:
@@ -111,7 +81,6 @@ def main() -> None:
         ("seconds", "≤ 150"),
         ("runs", "≥ 2000"),
         ("median_width_octaves", "≤ 0.5"),
-        ("beside_training_ms", "≤ 10"),
     ):
         values = sorted(job[what] for job in found)
         show(f"main job: {what}", target, statistics.median(values), range=[values[0], values[-1]])
