@@ -66,7 +66,7 @@ if __name__ == "__main__":
         for workers in (1, 2):
             found = [1000 * measure(given.trials, workers, seeds) / replicates for _ in range(given.repeats)]
             show(
-                f"milliseconds of processor time a replicate beside training, {replicates} in a trial, {workers} worker(s)",
+                f"ms of processor time a replicate beside training: {replicates} in a trial, {workers} worker(s)",
                 target,
                 statistics.median(found),
                 range=[round(min(found), 1), round(max(found), 1)],
