@@ -20,8 +20,8 @@ from pipeline.errors import RequestError
 
 # The jackknife leaves out so many groups of seeds in turn, at most; each costs a fit of every batch size.
 MAX_GROUPS = 8
-# What the estimator itself adds to each best LR, in octaves, however many seeds there are: the grid, and curves that are
-# steeper on one side. With many seeds, laws whose intervals ignore it cover 89 to 92 % (benchmarks/verdicts.py).
+# What the estimator itself adds to each best LR, in octaves, however many seeds there are: the grid, and curves that
+# are steeper on one side. With many seeds, laws whose intervals ignore it cover 89 to 92 % (benchmarks/verdicts.py).
 SYSTEMATIC_SD = 0.06
 # With fewer published best LRs nothing shows how well a law fits.
 MIN_ROWS = 4

@@ -84,16 +84,17 @@ def verdicts_from_other_lrs(answer: Answer) -> list[str]:
             continue
         factor = answer.base_batch / cell.batch
         low, high = max(cell.band_low * factor, start.low), min(cell.band_high * factor, start.high)
+        if (low <= (answer.base_lr or start.value) <= high) != (verdict == "holds"):
+            continue  # the curve doesn't agree with the fresh seeds: it can't say how far their verdict stands
         if (verdict == "holds" and (low, high) == (start.low, start.high)) or (verdict == "breaks" and low >= high):
             stands.append(cell)
-        elif low < high:
-            parts.append(f"{low:.2g} to {high:.2g} at {cell.batch}")
-    whole = f"the verdict at {list_batches(stands)} is the same" if stands else ""
-    some = f"linear holds only from {', from '.join(parts)}" if parts else ""
-    if not whole and not some:
+        else:
+            parts.append(f"at {cell.batch} from {low:.2g} to {high:.2g}")
+    said = [f"the verdict at {list_batches(stands)} is the same"] if stands else []
+    said += [f"linear would hold {', '.join(parts)}"] if parts else []
+    if not said:
         return []
-    said = "; ".join(part for part in (whole, some) if part)
-    return [f"From any base LR of {start.low:.2g} … {start.high:.2g}, {said}."]
+    return [f"With another base LR within {start.low:.2g} … {start.high:.2g}: {'; '.join(said)}."]
 
 
 def stricter_verdicts(answer: Answer) -> list[str]:
