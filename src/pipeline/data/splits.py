@@ -123,9 +123,11 @@ def in_memory_splits(
         RequestError: the training part has no example of a class that the data set has.
     """
     train = labels[parts[0]]
-    if missing := sorted({*labels.unique().tolist()} - {*train.unique().tolist()}):
+    in_all, in_train = (torch.bincount(found, minlength=classes).cpu() for found in (labels, train))
+    if (missing := (in_all > 0) & (in_train == 0)).any():
+        first = int(missing.nonzero()[0])
         raise RequestError(
-            f"dataset={name}: the training split of {len(train)} examples has none of class {missing[0]}."
+            f"dataset={name}: the training split of {len(train)} examples has none of class {first}."
             "\nLeave it more examples, or choose another dataset.split_seed."
         )
     mean, std = (values[:, None, None] for values in channel_statistics(images[parts[0]]))
