@@ -1,14 +1,20 @@
 """A run of several seeds in MLflow: means, each replicate's numbers, its repetition; and a sweep of such runs."""
 
+import contextlib
+import os
+import signal
+import sqlite3
 import statistics
 
 import pytest
 
 from pipeline.analysis.replicate_table import read_replicates
+from pipeline.recipe.statuses import CRASHED
 from pipeline.sweep.answer import runs_by_workload
 from pipeline.tracking.artifact import read_artifact
 from pipeline.tracking.store import open_existing_store
 from pipeline.tracking.table_row import as_runs
+from tests.lr_study.app import wait_until
 
 SMALL = ("batch=128", "budget.epochs=2", "model.hidden=[16]")
 
@@ -73,3 +79,34 @@ def test_a_sweep_searches_with_all_replicates_and_confirms_with_fresh_ones_look_
     again = run_python(*command)
     assert again.returncode == 0
     assert len(store.client.search_runs([store.experiment_id], "tags.pipeline = 'trial'")) == len(children)
+
+
+@pytest.mark.long
+def test_a_sweep_of_replicates_that_is_killed_goes_on_and_has_each_replicate_once(tmp_path, start_python, run_python):
+    request = ("batch=32,128", "seed=0-5", "hydra.sweeper.n_trials=6", "sweep.name=s", "report.confirm.looks=[4,8]")
+    command = ("-m", "pipeline.train", "-m", "budget.epochs=20", "model.hidden=[16]", *request, "scaling.base_batch=32")
+    database = tmp_path / "mlruns" / "mlflow.db"
+    for finished in (3, 9):
+        driver = start_python(*command, fresh=True, new_session=True)
+        wait_until(lambda count=finished: count_finished(database) >= count, f"{finished} finished trials")
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    done = run_python(*command, timeout=600)
+    assert done.returncode == 0, done.stderr
+    ((runs, _),) = runs_by_workload(open_existing_store(f"sqlite:///{database}", "lr-batch"), "s").values()
+    ended = [(run.batch, run.lr, run.seed, run.phase) for run in runs if run.status not in CRASHED]
+    assert len(set(ended)) == len(ended)
+    for batch in (32, 128):
+        searched = [key for key in ended if key[0] == batch and key[3] == "search"]
+        assert len(searched) == 6 * 6
+
+
+def count_finished(database):
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        try:
+            query = "SELECT count(*) FROM runs WHERE status = 'FINISHED'"
+            return connection.execute(query).fetchone()[0]
+        except sqlite3.OperationalError:  # no tables yet, or locked
+            return 0

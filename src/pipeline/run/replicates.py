@@ -168,7 +168,7 @@ def _train_stack(
     should_prune: Callable[[Sequence[Evaluation]], bool],
 ) -> list[FitResult]:
     def replicate(seed: int) -> Replicate:
-        # The CPU's generator alone, since networks are built there: torch.manual_seed takes longer than a small network.
+        # The CPU's generator alone, since networks are built there: torch.manual_seed takes longer than building one.
         torch.default_generator.manual_seed(derive_seed("weights", seed))
         model, _ = arrange(build_model(config.model), workload.runtime, workload.runtime.memory_format)
         return Replicate(seed, model, build_data(dataset_of(config, seed), workload.runtime.device))
