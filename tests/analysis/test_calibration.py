@@ -80,7 +80,7 @@ def test_the_intervals_are_calibrated(capsys):
 @pytest.mark.long
 def test_the_verdicts_and_the_laws_are_as_sure_as_they_say(capsys):
     with capsys.disabled():
-        figures = verdicts.main(["--sweeps", "200"])
+        figures = verdicts.main(["--sweeps", "100"])
     for law, found in figures.items():
         assert found["sweeps with any false `breaks`"] <= 0.05, law
         assert found.get("`holds` where it exceeds 1.5 margins", 0.0) <= 0.05, law
