@@ -129,21 +129,25 @@ def stack_size(config: Config, workload: Workload, in_sweep: bool) -> int:
     asked, count = config.runtime.stack, len(config.seeds)
     if asked == 1 or count == 1:
         return 1
-    why = _why_not_stacked(config, workload)
-    if why is not None:
-        _say_once(why)
-        return 1
-    if asked != "auto":
-        return min(int(asked), count)
-    key = repr((config.model, config.dataset.get("name"), config.batch, config.optimizer.get("_target_"), count))
+    # The trials of a sweep repeat it, at other LRs.
+    optimizer = {key: value for key, value in config.optimizer.items() if key != "lr"}
+    key = repr((config.model, config.dataset, optimizer, config.batch, config.batching, config.runtime, count))
     if key not in _chosen:
-        processes = available_cores() if in_sweep else 1
-        make = functools.partial(build_optimizer, config.optimizer)
-        _chosen[key] = chosen_stack_size(count, workload.model, make, workload.splits.train, config.batch, processes)
+        why = _why_not_stacked(config, workload)
+        if why is not None:
+            _say_once(why)
+            _chosen[key] = 1
+        elif asked != "auto":
+            _chosen[key] = min(int(asked), count)
+        else:
+            processes = available_cores() if in_sweep else 1
+            make = functools.partial(build_optimizer, config.optimizer)
+            split = workload.splits.train
+            _chosen[key] = chosen_stack_size(count, workload.model, make, split, config.batch, processes)
     return _chosen[key]
 
 
-# What was measured in this process, by what it depends on: the trials of a sweep repeat it.
+# The sizes that were chosen in this process, by what they depend on.
 _chosen: dict[str, int] = {}
 
 
