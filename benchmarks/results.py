@@ -71,7 +71,8 @@ def analyse_again(name: str) -> None:
         configured_base=before["base_batch"],
         objective=before["objective"],
         budget=before["budget"],
-        looks=tuple(before.get("looks") or ()),
+        # Answers of before had a number there: how often their sweep had been judged.
+        looks=tuple(looks) if isinstance(looks := before.get("looks"), list) else (),
         split_seed=before.get("split_seed") or "",
     )
     runs = read_table(target / "runs.csv")
