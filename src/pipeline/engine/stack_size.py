@@ -14,8 +14,8 @@ from pipeline.data.stream import in_order
 from pipeline.engine.optimizer_calls import clear_function, step_function
 from pipeline.engine.stack import MakeOptimizer, Stack
 
-# The sizes that are tried. The mlp on digits gains nothing beyond 32 on one core, and a larger network loses again,
-# since its parameters no longer fit the cache (benchmarks/stack.py).
+# The sizes that are tried, so that the measurement stays short: small networks gain most at the larger one, and larger
+# networks, whose stacked parameters must fit the cache, at the smaller one (benchmarks/stack.py). More were not tried.
 CANDIDATES = (32, 8)
 # Steps whose fastest counts. The first steps allocate the optimizer's state.
 WARM_UP, TIMED = 2, 4
