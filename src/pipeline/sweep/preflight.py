@@ -62,16 +62,18 @@ def _deaf_workers() -> Iterator[None]:
     """
     from joblib.externals.loky.backend import resource_tracker
 
-    # joblib's tracker of shared memory first, since its start unblocks signals. It ignores Ctrl-C itself.
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # joblib's tracker of shared memory first, since its start unblocks signals. It ignores Ctrl-C itself, but not yet
+    # while its interpreter starts.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     resource_tracker.ensure_running()
-    signal.signal(signal.SIGHUP, hangup)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     # Processes inherit what is blocked; this one gets a signal that came meanwhile after the block.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def build_and_import(configs: Sequence[Config]) -> str | None:
