@@ -41,7 +41,20 @@ def dismiss_workers(at_once: bool = False) -> None:
 
     # Private, since the public get_reusable_executor makes an executor where there is none.
     if (executor := getattr(reusable_executor, "_executor", None)) is not None:
+        if at_once:
+            _silence_manager()
         executor.shutdown(wait=False, kill_workers=at_once)
+
+
+def _silence_manager() -> None:
+    """Keep the traceback of loky's own thread off the terminal: its work vanishes while workers still start."""
+    show = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or failure.thread.name != "ExecutorManagerThread":
+            show(failure)
+
+    threading.excepthook = hook
 
 
 @dataclass(frozen=True)
