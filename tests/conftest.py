@@ -40,6 +40,7 @@ from hydra import compose, initialize_config_dir
 from pipeline import config
 from pipeline.command import run_command
 from pipeline.process.collector import collect_seldom
+from pipeline.tracking.connections import close_connections
 from tests import outputs
 from tests.databases import copy_for_new_stores, make_database
 from tests.forkserver import ForkServer
@@ -117,6 +118,13 @@ def empty_database(made_once):
     database = made_once("database", lambda folder: make_database(folder / "mlflow.db")) / "mlflow.db"
     copy_for_new_stores(database)
     return database
+
+
+@pytest.fixture(autouse=True)
+def closed_databases():
+    """Close what MLflow has opened in this process, as a command does at its end."""
+    yield
+    close_connections()
 
 
 @pytest.fixture(scope="session")

@@ -116,5 +116,5 @@ def _is_value(override: Override, config: DictConfig) -> bool:
     parent = OmegaConf.select(config, parent_key, throw_on_missing=False) if parent_key else config
     if not isinstance(parent, DictConfig) or name not in list(parent):
         return False
-    # Private, since the public ways to a node resolve its interpolation.
-    return not OmegaConf.is_config(parent._get_node(name)) and not isinstance(override.value(), dict | list)
+    present: Any = OmegaConf.to_container(OmegaConf.masked_copy(parent, name))  # its interpolation isn't resolved
+    return not isinstance(present[name], dict | list) and not isinstance(override.value(), dict | list)

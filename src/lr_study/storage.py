@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lr_study.masking import MASK, mask_passwords
 _TRIES, _PAUSE = 5, 0.5
 # A database with these tables is Optuna's. If another driver is making one, this one waits so many seconds for them.
 _TABLES, _MAKING_SECONDS = {"studies", "trials", "version_info"}, 20.0
+# Those that this process has opened.
+_databases: weakref.WeakSet[RDBStorage] = weakref.WeakSet()
 
 
 class _KernelLock(JournalFileOpenLock):
@@ -78,10 +81,21 @@ def open_storage(storage: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(storage, lock_obj=_KernelLock(storage)))
     for _ in range(_TRIES - 1):
         try:
-            return RDBStorage(storage)
+            opened = RDBStorage(storage)
+            break
         except Exception:
             time.sleep(_PAUSE * (1 + random.random()))
-    return RDBStorage(storage)
+    else:
+        opened = RDBStorage(storage)
+    _databases.add(opened)
+    return opened
+
+
+def close_connections() -> None:
+    """Close this process's connections to databases; what uses one later connects again."""
+    for storage in _databases:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def write_with_retries(write: Callable[[], None]) -> None:
@@ -175,13 +189,12 @@ def _tables(engine: Any) -> set[str]:
 
     SQLite commits each table by itself, so that a second driver may find only some of them.
     """
-    from optuna.storages._rdb.models import BaseModel  # private: the only list of Optuna's tables
     from sqlalchemy import inspect
 
     deadline = time.monotonic() + _MAKING_SECONDS
     while True:
         tables = set(inspect(engine).get_table_names())
-        half_made = tables and not tables >= _TABLES and tables < set(BaseModel.metadata.tables)
-        if not half_made or time.monotonic() > deadline:
+        is_half_made = tables & _TABLES and not tables >= _TABLES
+        if not is_half_made or time.monotonic() > deadline:
             return tables
         time.sleep(_PAUSE)

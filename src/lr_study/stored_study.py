@@ -123,6 +123,10 @@ class StoredStudy:
         """A trial as it is now."""
         return self._storage.get_trial(trial_id)
 
+    def trial_id(self, trial: FrozenTrial) -> int:
+        """The number that the storage knows a trial by, among those of all studies."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+
     def add(
         self,
         params: Mapping[str, Any],
@@ -157,7 +161,7 @@ class StoredStudy:
 
     def close_lost(self, trial: FrozenTrial, losses: int) -> FrozenTrial:
         """Close a running trial whose driver is dead, after so many earlier `losses` at its slot."""
-        trial_id = trial._trial_id  # private; the public way asks the storage again
+        trial_id = self.trial_id(trial)
         process = trial.user_attrs.get("process", {})
         driver = lease.driver_of(self._storage, trial.user_attrs.get("driver"))
         ran_in_driver = bool(process) and all(process[key] == driver.get(key) for key in ("machine", "pid"))

@@ -190,7 +190,7 @@ class CellStudy:
             values.append(f"{self._options.replicate_key}={attributes['replicate']}")
         address = TrialAddress(
             study=self.name,
-            trial_id=trial._trial_id,  # private; the public way asks the storage again
+            trial_id=self.stored.trial_id(trial),
             number=trial.number,
             cell=self.cell.name,
             phase=attributes["phase"],
@@ -217,8 +217,9 @@ class CellStudy:
         """Close this driver's running trials as interrupted. They are repeated when the sweep is resumed."""
         for slot in self.history.slots.values():
             if self.stored.is_mine(slot.attempt) and not slot.waiting:
-                trial_id = slot.attempt._trial_id  # private; the public way asks the storage again
-                self.stored.close(trial_id, "interrupted", {"lost": True, "interrupted": True})
+                self.stored.close(
+                    self.stored.trial_id(slot.attempt), "interrupted", {"lost": True, "interrupted": True}
+                )
 
 
 def _replicate(replicate: str | None) -> dict[str, Any]:

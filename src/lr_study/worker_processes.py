@@ -37,10 +37,13 @@ def workers(n_jobs: int, return_as: str = "list") -> Parallel:
 
 def dismiss_workers(at_once: bool = False) -> None:
     """Tell the workers, if there are any, to end, and don't wait for them; `at_once` kills them."""
-    from joblib.externals.loky import reusable_executor
-
-    # Private, since the public get_reusable_executor makes an executor where there is none.
-    if (executor := getattr(reusable_executor, "_executor", None)) is not None:
+    # Private part of joblib: its public get_reusable_executor makes an executor where there is none. Without this one,
+    # the workers end by themselves after five minutes, or with this process.
+    try:
+        from joblib.externals.loky.reusable_executor import _executor as executor
+    except ImportError:
+        return
+    if executor is not None:
         if at_once:
             _silence_manager()
         executor.shutdown(wait=False, kill_workers=at_once)
@@ -51,7 +54,7 @@ def _silence_manager() -> None:
     show = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
-        if failure.thread is None or failure.thread.name != "ExecutorManagerThread":
+        if not type(failure.thread).__module__.startswith("joblib."):
             show(failure)
 
     threading.excepthook = hook
@@ -110,7 +113,9 @@ def run_packed(packed: tuple[bytes, bytes], number: int, overrides: Sequence[str
     launch, singletons = packed
     # New for each job, so that what one job registers does not reach the next.
     state = pickle.loads(singletons)
-    state["instances"][Plugins] = Plugins.instance()  # kept, since Hydra takes 0.1 s to find the plugins again
+    # Private part of Hydra: without this key of its state, it finds its plugins again for each job, in 0.1 s.
+    if "instances" in state:
+        state["instances"][Plugins] = Plugins.instance()
     Singleton.set_state(state)
     if _last is None or _last[0] != launch:
         _last = launch, pickle.loads(launch)

@@ -262,7 +262,7 @@ def test_a_database_that_is_not_optunas_is_refused_at_once_or_when_its_tables_st
     waits = []
     with pytest.raises(SweepRequestError, match="not Optuna's"):
         check_storage(database(*tables, while_waiting=waits.append))
-    assert bool(waits) == ("mine" not in tables)
+    assert bool(waits) == (tables != ("mine",))  # with some of Optuna's tables, another driver may be making the rest
 
 
 def test_discovery_imports_neither_optuna_nor_torch_nor_mlflow(run_python):

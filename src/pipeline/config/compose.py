@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pipeline.config.resolvers import register_resolvers
@@ -102,11 +101,24 @@ def from_dict(tree: dict[str, Any]) -> Config:
     return resolve(merged)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text such as 1e-3, which PyYAML reads back as text and OmegaConf as a number."""
+
+
+def _quoted_if_number(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_str(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Dumper.add_representer(str, _quoted_if_number)
+
+
 def as_yaml(config: dict[str, Any]) -> str:
-    """`OmegaConf.to_yaml` of plain containers, without building an OmegaConf tree first (3 ms a trial)."""
-    return yaml.dump(
-        config, Dumper=get_omega_conf_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False
-    )
+    """`OmegaConf.to_yaml` of plain containers, without building an OmegaConf tree first (6 ms a trial)."""
+    return yaml.dump(config, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -70,7 +70,7 @@ def sweep_name(*, _root_: DictConfig) -> str:
     More batches, seeds or trials extend the same sweep; another configuration is another sweep.
     """
     # The workload at the base batch, without what may differ between runs of one sweep.
-    copy = OmegaConf.create({key: _root_._get_node(key) for key in _root_ if key not in NOT_WORKLOAD})
+    copy = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in NOT_WORKLOAD])
     with open_dict(copy):
         copy.batch = _root_.scaling.base_batch
         copy.optimizer.pop("lr", None)

@@ -2,6 +2,7 @@
 
 import functools
 from importlib.metadata import distribution
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,8 +32,15 @@ def digits(
 @functools.cache
 def _read() -> tuple[torch.Tensor, torch.Tensor, str]:
     """Return images uint8 [1797, 1, 8, 8], labels [1797] and a digest; read once for all splits."""
-    # [1797, 65] pixels and label, from scikit-learn's file: importing it takes longer than a short training.
-    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = torch.from_numpy(np.loadtxt(str(file), delimiter=",", dtype=np.uint8))
-    images, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
+    # [1797, 65] pixels and label. Private part of scikit-learn: without this file, it is imported, which takes longer
+    # than a short training.
+    file = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+        pixels, classes = table[:, :-1], table[:, -1]
+    else:
+        from sklearn.datasets import load_digits
+
+        pixels, classes = load_digits(return_X_y=True)
+    images, labels = torch.tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 8, 8), torch.tensor(classes).long()
     return images, labels, content_digest(images, labels)

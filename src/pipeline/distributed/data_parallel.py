@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.distributed.world import World
 from pipeline.errors import RequestError
+
+# torch's layers that may keep running averages.
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORMS = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def data_parallel(
@@ -45,7 +48,7 @@ def check_shareable(model: nn.Module) -> None:
         RequestError: batch norm keeps an average over all batches, which the ranks' own averages don't add up to.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _NormBase) and module.momentum is None and module.track_running_stats:
+        if isinstance(module, NORMS) and module.momentum is None and module.track_running_stats:
             raise RequestError(
                 f"model: {name or type(module).__name__} has momentum=None, an average over all batches, which"
                 " workers can't share."
@@ -65,7 +68,7 @@ class BatchNormStatistics:
         self._world = world
         self._layers: list[Any] = []  # one process has nothing to combine
         if world.size > 1:
-            self._layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+            self._layers = [m for m in model.modules() if isinstance(m, NORMS) and m.running_mean is not None]
         self._averages: list[Tensor] = [
             average for layer in self._layers for average in (layer.running_mean, layer.running_var)
         ]

@@ -65,21 +65,26 @@ def process_group(
         time.sleep(POLL_SECONDS)
     # Tensors on the CPU are sent by gloo; gradients on GPUs by NCCL.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    limit = timedelta(seconds=MEETING_SECONDS)
+    # Private part of torch, before 2.14. Without it, the processes wait half an hour for one that dies while they meet.
+    set_timeout: Any = getattr(dist, "set_timeout", None) or getattr(dist.distributed_c10d, "_set_pg_timeout", None)
+    usual = dist.default_pg_timeout
+    limit = usual if set_timeout is None else timedelta(seconds=MEETING_SECONDS)
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         # From here on, others may have to wait while one writes a checkpoint or measures something.
-        set_timeout: Any = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # torch < 2.14
-        set_timeout(dist.default_pg_timeout)
+        if set_timeout is not None:
+            set_timeout(usual)
         yield
     finally:
         if dist.is_initialized():
             with contextlib.suppress(RuntimeError):  # if another process is gone
                 dist.destroy_process_group()
         else:
-            # Groups are named by a counter, which must be the same in all processes of this one's next run.
-            with contextlib.suppress(AttributeError):
-                dist.distributed_c10d._world.group_count = 0
+            # Groups are named by a counter, which must be the same in all processes of this one's next run. A group of
+            # one that ends resets it.
+            with contextlib.suppress(RuntimeError):  # the first error says what is wrong
+                dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+                dist.destroy_process_group()
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:

@@ -16,6 +16,11 @@ ROUNDING = 1e-3
 # Trial passes for models that skip layers at random. With four layers, each skipped in every tenth pass, all but one
 # of 800 trials find a skipped one.
 PASSES = 16
+# torch's layers whose output depends on the rest of the batch.
+OF_THE_BATCH = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 # Examples of a trial pass that need not be larger, where the run's own passes are not smaller.
 FEW_EXAMPLES = 4
 
@@ -60,8 +65,7 @@ def changes_in_training(model: nn.Module, split: Split) -> str | None:
 
 def depends_on_batch(model: nn.Module, split: Split) -> bool:
     """Return whether an example's logits in training depend on the rest of its batch, as with batch norm or dropout."""
-    layers = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    if any(isinstance(module, layers) for module in model.modules()):
+    if any(isinstance(module, OF_THE_BATCH) for module in model.modules()):
         return True
     # A user's own layers may do the same.
     with torch.no_grad(), _trial_passes(model, split, examples=4) as (forward, images):

@@ -2,8 +2,7 @@
 
 `torch.optim` imports `torch._dynamo` when an optimizer is made and at its first step, only to exclude itself from
 compilation: one to two seconds of processor time in every process. Its wrappers around `step` and `zero_grad` take a
-fifth of a small network's step each (the mlp at batch 32 on a CPU). Both are avoided through attributes of torch's
-own; if another version of torch lacks them, training is as slow as torch's and otherwise the same.
+fifth of a small network's step each (the mlp at batch 32 on a CPU). Both are avoided here.
 """
 
 import contextlib
@@ -24,11 +23,17 @@ def keep_compiler_unimported() -> None:
     """Let the wrappers of Optimizer's methods call these directly, unless the compiler is imported already."""
     if "torch._dynamo" in sys.modules:
         return
-    # What torch excludes from compilation, by wrappers that cache what they call.
+    # Private part of torch: its wrappers cache what they call. Without that, the compiler is imported.
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         original = getattr(getattr(Optimizer, name), "__wrapped__", None)
         if original is not None and not hasattr(original, CACHED):
             setattr(original, CACHED, original)
+
+
+@functools.cache
+def finish_imports() -> None:
+    """Import what torch 2.15 would import in the first backward pass, beside the thread that imports MLflow."""
+    torch.zeros(1, requires_grad=True).sum().backward()
 
 
 def fused_if_possible(make: "functools.partial[Optimizer]", parameters: Sequence[Tensor]) -> Optimizer:
@@ -47,20 +52,23 @@ def fused_if_possible(make: "functools.partial[Optimizer]", parameters: Sequence
 
 
 def step_function(optimizer: Optimizer, compiled: bool = False) -> Callable[[], Any]:
-    """Return a function that does what `optimizer.step` does, without torch's wrappers; the compiler needs these.
+    """Return a function that does what `optimizer.step` does, without torch's wrappers.
 
-    A `step` that isn't of `torch.optim` is returned as it is. Hooks are called if they are registered by now.
+    The compiler needs the wrappers, and so do hooks that are registered by now. A `step` that isn't of `torch.optim` is
+    returned as it is.
     """
     wrapped = type(optimizer).step
     if compiled or "step" in vars(optimizer) or not wrapped.__module__.startswith("torch.optim."):
         return optimizer.step
     plain_step = inspect.unwrap(wrapped)
+    if plain_step is wrapped or _has_hooks(optimizer):
+        return optimizer.step
 
-    def step(optimizer: Optimizer) -> Any:
+    def step() -> Any:
         with torch.set_grad_enabled(optimizer.defaults.get("differentiable", False)):
             return plain_step(optimizer)
 
-    return functools.partial(Optimizer.profile_hook_step(step) if _has_hooks(optimizer) else step, optimizer)
+    return step
 
 
 def clear_function(optimizer: Optimizer) -> Callable[[], Any]:
@@ -77,7 +85,8 @@ def clear_function(optimizer: Optimizer) -> Callable[[], Any]:
 
 
 def _has_hooks(optimizer: Optimizer) -> bool:
-    """Return whether step hooks are registered, or torch's attributes for them are missing."""
+    """Return whether step hooks are registered."""
+    # Private part of torch: without these attributes, steps go through torch's wrappers.
     module = sys.modules[Optimizer.__module__]
     return any(
         getattr(optimizer, f"_optimizer_step_{when}_hooks", True)

@@ -12,6 +12,7 @@ from pipeline.analysis.replicate_table import REPLICATES, write_replicates
 from pipeline.analysis.runs import CONFIRM
 from pipeline.config import Config, as_dict, as_yaml, flatten
 from pipeline.engine import Checkpoints, Evaluation, FitResult, World, evaluate, load_checkpoint, objective_value
+from pipeline.engine.optimizer_calls import finish_imports
 from pipeline.engine.state import State
 from pipeline.process.collector import collect_as_usual
 from pipeline.run import progress, recording, worker
@@ -50,6 +51,7 @@ def run_training(
     size = stack_size(config, workload, in_sweep)
     if not in_sweep:
         progress.announce(config, total_steps)
+    finish_imports()
     run, state = _open_run(config, workload, trial, more_tags or {}, size)
     report = progress.Reporter(total_steps * math.ceil(len(config.seeds) / size), quiet=in_sweep)
     with run, report.bar:

@@ -8,6 +8,7 @@ stdin and prints a JSON string, the first refusal, or null.
 
 import contextlib
 import json
+import multiprocessing.resource_tracker
 import os
 import signal
 import subprocess
@@ -60,17 +61,17 @@ def _deaf_workers() -> Iterator[None]:
 
     Else each of them prints a traceback.
     """
-    from joblib.externals.loky.backend import resource_tracker
-
-    # joblib's tracker of shared memory first, since its start unblocks signals. It ignores Ctrl-C itself, but not yet
-    # while its interpreter starts.
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-    resource_tracker.ensure_running()
-    for number, handler in before.items():
-        signal.signal(number, handler)
     # Processes inherit what is blocked; this one gets a signal that came meanwhile after the block.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
+        # Python's and joblib's trackers of shared memory first, since their start unblocks Ctrl-C.
+        multiprocessing.resource_tracker.ensure_running()
+        # Private part of joblib: without it, Ctrl-C while workers start may print a traceback of theirs.
+        with contextlib.suppress(ImportError):
+            from joblib.externals.loky.backend.resource_tracker import ensure_running
+
+            ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

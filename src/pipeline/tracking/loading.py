@@ -1,10 +1,12 @@
 """Import MLflow, with what it would import later when it opens a store."""
 
+import contextlib
 import importlib
 
 from pipeline.tracking.target import TrackingTarget, is_server, sqlite_path
 
 OF_EVERY_STORE = ("pipeline.tracking.spool.uploader", "pipeline.tracking.spool.recovery")
+# Private parts of MLflow and of Alembic: without them, MLflow imports what it needs in the middle of a run.
 OF_DATABASES = ("mlflow.store.tracking.sqlalchemy_workspace_store", "alembic.command", "alembic.config")
 
 
@@ -15,9 +17,12 @@ def load_mlflow(uri: str) -> None:
         ImportError: MLflow, or the driver of a database, is missing.
         sqlalchemy.exc.ArgumentError: `uri` is no address.
     """
-    for name in OF_EVERY_STORE if is_server(uri) else OF_EVERY_STORE + OF_DATABASES:
+    for name in OF_EVERY_STORE:
         importlib.import_module(name)
     if not is_server(uri):
+        for name in OF_DATABASES:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
         from sqlalchemy.engine import make_url
 
         make_url(uri).get_dialect().import_dbapi()

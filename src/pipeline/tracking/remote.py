@@ -7,6 +7,7 @@ writes whatever folder is named, the user has to trust that folder.
 import contextlib
 import os
 from collections.abc import Collection, Iterator
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,18 +26,43 @@ def check_not_local(artifact_uri: str, trusted: Collection[str]) -> None:
 
 
 def _check_folder(artifact_uri: str, trusted: Collection[str]) -> None:
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    known = [os.path.realpath(name) for name in trusted if os.path.isabs(name)]
+    repository_class = _mlflows_class()
     try:
-        folder = os.path.realpath(local_file_uri_to_path(artifact_uri))
+        repository = repository_class(artifact_uri)
+    except RequestError:  # inside the block below
+        raise
     except ValueError:
-        folder, known = artifact_uri, []
+        raise _refusal(artifact_uri, artifact_uri) from None
+    _check_opened(repository, trusted)
+
+
+def _check_opened(repository: Any, trusted: Collection[str]) -> None:
+    folder = os.path.realpath(repository.artifact_dir)
+    known = [os.path.realpath(name) for name in trusted if os.path.isabs(name)]
     if not any(os.path.commonpath([folder, above]) == above for above in known):
+        raise _refusal(repository.artifact_uri, folder)
+
+
+def _refusal(artifact_uri: str, folder: str) -> RequestError:
+    return RequestError(
+        f"{artifact_uri}: the server names this folder of your own machine as the place of a run's files."
+        f"\nIf you know that server, and share the folder with it: --trust {folder}."
+    )
+
+
+def _mlflows_class() -> Any:
+    """MLflow's class that reads and writes files in a folder."""
+    try:
+        # Private part of MLflow: without it, nothing of a server's is read or written here.
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        LocalArtifactRepository.artifact_dir  # noqa: B018
+    except (ImportError, AttributeError):
         raise RequestError(
-            f"{artifact_uri}: the server names this folder of your own machine as the place of a run's files."
-            f"\nIf you know that server, and share the folder with it: --trust {folder}."
-        )
+            f"mlflow {version('mlflow')} can't be kept from using any folder of this machine that a server names."
+            "\nInstall the version in constraints.txt."
+        ) from None
+    return LocalArtifactRepository
 
 
 @contextlib.contextmanager
@@ -49,16 +75,15 @@ def no_local_artifacts(uri: str, trusted: Collection[str]) -> Iterator[None]:
     if not is_server(uri):
         yield
         return
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    opened = _mlflows_class()
+    begin = opened.__init__
 
-    begin = LocalArtifactRepository.__init__
+    def guarded(self: Any, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        _check_opened(self, trusted)
 
-    def guarded(self: Any, artifact_uri: str, *arguments: Any, **options: Any) -> None:
-        _check_folder(artifact_uri, trusted)
-        begin(self, artifact_uri, *arguments, **options)
-
-    LocalArtifactRepository.__init__ = guarded  # type: ignore[method-assign]
+    opened.__init__ = guarded
     try:
         yield
     finally:
-        LocalArtifactRepository.__init__ = begin  # type: ignore[method-assign]
+        opened.__init__ = begin

@@ -32,6 +32,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RequestError
 from pipeline.tracking.check import check_address, check_experiment
+from pipeline.tracking.connections import close_connections
 from pipeline.tracking.database_file import check_database
 from pipeline.tracking.faults import deleted_experiment, read_errors
 from pipeline.tracking.target import (
@@ -84,6 +85,7 @@ def open_store(uri: str, experiment: str) -> Store:
                 arriving = path.with_suffix(f".arriving-{os.getpid()}")
                 _create_tables(arriving, artifacts)
                 _experiment_id(_sqlite_client(arriving), experiment, artifacts, uri)
+                close_connections()
                 os.replace(arriving, path)
             client = _sqlite_client(path)
             return Store(client, _experiment_id(client, experiment, artifacts, uri), uri)
@@ -168,8 +170,12 @@ def _create_tables(path: Path, artifacts: Path) -> None:
     MLflow's client would take the working directory as the place of that experiment's artifacts, and put its name into
     the SQL as it is, quotes and colons too.
     """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
+    # Private part of MLflow: without it, `Default`, which nothing here uses, has that place.
+    try:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    except ImportError:
+        _sqlite_client(path).search_experiments(max_results=1)
+        return
     SqlAlchemyStore(_sqlite_address(path), artifacts.as_uri())
 
 

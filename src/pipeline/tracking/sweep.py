@@ -9,7 +9,6 @@ from typing import Any
 
 from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
-from mlflow.utils import get_results_from_paginated_fn
 
 from lr_study.masking import mask_passwords
 from pipeline.analysis.replicate_table import REPLICATES, ReplicateRow, read_replicates
@@ -144,11 +143,16 @@ def _children(store: Store, sweep: str) -> list[MlflowRun]:
     query = f"tags.pipeline = 'trial' AND tags.sweep = '{_quoted(sweep)}'"
     order = ["attributes.start_time ASC"]
 
-    def page(size: int, token: str | None) -> Sequence[MlflowRun]:
-        return store.client.search_runs([store.experiment_id], query, ViewType.ACTIVE_ONLY, size, order, token)
-
+    runs: list[MlflowRun] = []
+    token = None
     with store_errors(store.uri):
-        return list(get_results_from_paginated_fn(page, RUNS_PER_PAGE))
+        while True:
+            page = store.client.search_runs(
+                [store.experiment_id], query, ViewType.ACTIVE_ONLY, RUNS_PER_PAGE, order, token
+            )
+            runs += page
+            if not (token := page.token):
+                return runs
 
 
 def tag_stalled(store: Store, runs: Sequence[Run]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.utils import validation
 
 from pipeline.tracking.spool.creation import RunGoneError
 from pipeline.tracking.spool.spool import Record, Spool
@@ -19,6 +18,9 @@ log = logging.getLogger("pipeline.tracking")
 # MLflow's answers to a request that it will never take, however often it is repeated.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", NOT_FOUND, "INVALID_STATE")
 Item = Metric | Param | RunTag
+# What MLflow's servers take in one request, and in one param's value: https://mlflow.org/docs/latest/api_reference/
+# rest-api.html, "Log Batch" and "Log Param".
+MOST_ITEMS, MOST_METRICS, MOST_PARAMS_OR_TAGS, LONGEST_PARAM = 1000, 1000, 100, 6000
 
 
 class RunDeletedError(Exception):
@@ -109,16 +111,15 @@ def fit_one_request(items: Sequence[Item]) -> bool:
     """Whether MLflow takes `items` in one request."""
     counts = Counter(type(item) for item in items)
     return (
-        len(items) <= validation.MAX_ENTITIES_PER_BATCH
-        and counts[Metric] <= validation.MAX_METRICS_PER_BATCH
-        and max(counts[Param], counts[RunTag]) <= validation.MAX_PARAMS_TAGS_PER_BATCH
+        len(items) <= MOST_ITEMS
+        and counts[Metric] <= MOST_METRICS
+        and max(counts[Param], counts[RunTag]) <= MOST_PARAMS_OR_TAGS
     )
 
 
 def _shortened(text: str) -> str:
     """Cut a parameter's value to MLflow's limit; the artifact `config/config.yaml` has it whole."""
-    limit = validation.MAX_PARAM_VAL_LENGTH
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= LONGEST_PARAM else text[: LONGEST_PARAM - 1] + "…"
 
 
 def _dataset_input(given: dict[str, Any]) -> DatasetInput:
