@@ -27,19 +27,22 @@ sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
+SMALL = "batch=32 budget.epochs=1 report.confirm.looks=[] hydra.sweeper.n_trials=2"
+DATABASE = "hydra.sweeper.storage=sqlite:///studies.db"
+
 
 @pytest.mark.parametrize(
     ("command", "made_before"),
     [
         ("pipeline.train budget.epochs=1 tracking.checkpoints=last", None),
-        ("pipeline.train -m batch=32 budget.epochs=1 report.confirm.looks=[] hydra.sweeper.n_trials=2", None),
-        ("pipeline.train -m batch=32 hydra.sweeper.storage=sqlite:///s.db hydra.launcher.n_jobs=1 hydra.sweeper.n_trials=2", None),
-        ("pipeline.report SWEEP", "swept"),
-        ("pipeline.sync", "trained"),
-        ("pipeline.reproduce RUN_ID", "trained"),
+        pytest.param(f"pipeline.train -m hydra.launcher.n_jobs=2 {SMALL}", None, marks=pytest.mark.long),
+        pytest.param(f"pipeline.train -m hydra.launcher.n_jobs=1 {SMALL} {DATABASE}", None, marks=pytest.mark.long),
+        pytest.param("pipeline.report SWEEP", "swept", marks=pytest.mark.long),
+        pytest.param("pipeline.sync", "trained", marks=pytest.mark.long),
+        pytest.param("pipeline.reproduce RUN_ID", "trained", marks=pytest.mark.long),
     ],
     ids=["run", "sweep", "sweep in a database", "report", "sync", "reproduce"],
-)  # fmt: skip
+)
 def test_a_command_closes_all_that_it_opened(command, made_before, tmp_path, request, run_python):
     folder = tmp_path / "here"
     if made_before is None:

@@ -98,7 +98,9 @@ def test_workers_meet_on_loopback_alone(stand_in, config, capfd):
         assert all_reduced() == 2
     assert len(opened) >= 2, "the store, and what gloo opens"
     assert {address.partition(":")[0] for address in opened} == {"0100007F"}
-    assert capfd.readouterr() == ("", "printed by a worker\n")
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines() if "[Gloo]" not in line] == []  # torch 2.9 prints that they are connected
+    assert err == "printed by a worker\n"
 
 
 @pytest.mark.parametrize(

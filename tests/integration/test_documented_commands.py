@@ -41,7 +41,7 @@ def cases():
     for command in found:
         reason = next((why for word, why in NOT_HERE.items() if word in command.split()), None)
         marks = [pytest.mark.skip(reason=reason)] if reason else []
-        if is_sweep(command) and command != QUICK_SWEEP:
+        if is_sweep(command) or {"SWEEP", "RUN_ID"} & set(shlex.split(command)):
             marks.append(pytest.mark.slow)
         parameters.append(pytest.param(command, marks=marks, id=command.removeprefix("python -m pipeline.")))
     return parameters

@@ -62,6 +62,7 @@ def test_the_run_is_repeated_with_every_replicate_and_one_replicate_alone(severa
     assert (wrong.returncode, wrong.stderr) == (2, "--replicate 7: the run trained seed=2-6.\nName one of these.\n")
 
 
+@pytest.mark.long
 def test_a_sweep_searches_with_all_replicates_and_confirms_with_fresh_ones_look_by_look(run_python, tmp_path):
     request = ("batch=32,128", "seed=0-5", "hydra.sweeper.n_trials=6", "sweep.name=s", "report.confirm.looks=[4,8]")
     command = ("-m", "pipeline.train", "-m", *SMALL[1:], *request, "scaling.base_batch=32")

@@ -252,6 +252,7 @@ def test_data_that_cannot_be_had_is_refused_with_the_ways_to_get_it(refused, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_real_command_says_the_same_with_the_same_code(run_python, tmp_path):
     done = run_python("-m", "pipeline.train", "batch=64,5000", "-m", fresh=True)
     assert done.returncode == 2

@@ -222,6 +222,7 @@ def test_a_sweep_and_its_workers_killed_again_and_again_end_with_the_same_table(
     check_complete(tmp_path / "killed", table(tmp_path / "whole"), n_trials=12)
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_it_writes_loses_only_its_own_trial(tmp_path, run_python):
     overrides = ("hydra.sweep.dir=out", "hydra.sweep.subdir=.", "hydra.sweeper.replicate_key=seed", *SEARCH)
     done = run_python(APP, "-m", *overrides, "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "fails=tear")
@@ -280,7 +281,9 @@ def drivers_of(folder):
     return set()
 
 
-@pytest.mark.parametrize("kill_one", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize(
+    "kill_one", [pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=pytest.mark.long)]
+)
 def test_drivers_on_one_database_share_the_trials_and_take_over_those_of_a_dead_driver(tmp_path, kill_one):
     drivers = [started(tmp_path, "tickets=tickets", "hydra.sweeper.n_trials=18") for _ in range(2)]
     try:

@@ -53,6 +53,7 @@ def test_a_command_without_any_stream_does_its_work(shell, tmp_path, command, ru
     assert statuses(tmp_path) == ["FINISHED"] * runs
 
 
+@pytest.mark.long
 def test_a_run_goes_on_when_the_reader_of_its_lines_has_gone(shell, tmp_path):
     done = shell("train batch=128 budget.epochs=3", "| head -n 1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 0, done.stderr
@@ -72,7 +73,7 @@ def test_a_report_says_that_a_full_disk_took_its_output(shell, tmp_path):
     [
         pytest.param({"PYTHONIOENCODING": "latin-1"}, id="latin-1", marks=pytest.mark.long),
         pytest.param({"PYTHONIOENCODING": "ascii"}, id="ascii", marks=pytest.mark.long),
-        pytest.param(ASCII_ALONE, id="locale"),
+        pytest.param(ASCII_ALONE, id="locale", marks=pytest.mark.long),
     ],
 )
 def test_what_an_encoding_lacks_has_stand_ins_and_files_are_utf_8_all_the_same(shell, swept, tmp_path, environment):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import report, train
+from pipeline.errors import RequestError
 from pipeline.process import surroundings
 from tests import outputs
 from tests.conftest import user_environment
@@ -31,6 +32,12 @@ def test_a_python_without_asserts_is_refused(run_python):
     done = run_python(*ONE_EPOCH, PYTHONOPTIMIZE="1")
     assert done.returncode == 2
     assert done.stderr.splitlines()[1] == "Leave -O out, and unset PYTHONOPTIMIZE."
+
+
+def test_windows_is_refused_with_the_way_round(monkeypatch):
+    monkeypatch.setattr(surroundings.sys, "platform", "win32")
+    with pytest.raises(RequestError, match=r"not supported\.\nUse the Windows Subsystem for Linux"):
+        surroundings.prepare()
 
 
 def test_a_folder_that_was_deleted_is_named(tmp_path):

@@ -121,4 +121,4 @@ def parse_cell_name(name: str) -> frozenset[tuple[str, str]]:
 
 def workload_file_name(workload: str) -> str:
     """Return the name of a workload as that of a file or folder."""
-    return re.sub(r"[^\w.=,\[\]-]+", "-", workload)
+    return re.sub(r"[^\w.=,\[\]-]+", "-", workload).rstrip(".")  # Windows takes no dot at the end

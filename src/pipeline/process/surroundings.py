@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,8 +16,11 @@ def prepare() -> None:
     """Refuse a place where no command can work, and set the variables that commands depend on.
 
     Raises:
-        RequestError: the working folder is gone, a file in it hides a package, or Python leaves out `assert`.
+        RequestError: this is Windows, the working folder is gone, a file in it hides a package, or Python leaves out
+            `assert`.
     """
+    if sys.platform == "win32":
+        raise RequestError("Windows itself is not supported.\nUse the Windows Subsystem for Linux (WSL).")
     if not __debug__:
         raise RequestError("python -O: Hydra's parser needs assert.\nLeave -O out, and unset PYTHONOPTIMIZE.")
     if is_folder_gone():
