@@ -34,7 +34,8 @@ test-study: setup  ## the main job as a test: time, memory, answer, and how it l
 	$(BIN)/python -m pytest -m slow --numprocesses 0 --capture no
 
 test-long: setup  ## servers that go away, deaths at every record, thousands of trials and simulated studies (about half an hour)
-	$(BIN)/python -m pytest -m long --numprocesses 0 --capture no
+	$(BIN)/python -m pytest -m 'long and not alone'; side_by_side=$$?; \
+	$(BIN)/python -m pytest -m 'long and alone' --numprocesses 0 --capture no && exit $$side_by_side
 
 $(VENV)/.clusters: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray,slurm,postgres,dashboard]'

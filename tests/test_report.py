@@ -136,6 +136,7 @@ def test_several_workloads_in_a_table_get_an_answer_each(tmp_path, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_ten_thousand_runs_are_reported_in_thirty_seconds_and_a_gigabyte_and_cost_no_more_than_in_proportion(
     run_python,
 ):

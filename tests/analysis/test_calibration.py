@@ -59,6 +59,7 @@ def test_studies_from_a_pool_are_judged_by_what_is_true_of_the_whole_pool(tmp_pa
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_studies_from_a_pool_have_few_false_verdicts(tmp_path, capsys):
     write_pool(tmp_path / "pool.csv.gz", (8, 16, 32, 64, 128, 256, 512, 1024))
     with capsys.disabled():
@@ -70,6 +71,7 @@ def test_studies_from_a_pool_have_few_false_verdicts(tmp_path, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_the_intervals_are_calibrated(capsys):
     with capsys.disabled():
         pooled, lowest = calibrate.main(["--studies", "500"])
@@ -78,6 +80,7 @@ def test_the_intervals_are_calibrated(capsys):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_the_verdicts_and_the_laws_are_as_sure_as_they_say(capsys):
     with capsys.disabled():
         figures = verdicts.main(["--sweeps", "100"])

@@ -78,7 +78,8 @@ def main_job(tmp_path, monkeypatch):
     return simulate
 
 
-@pytest.mark.long  # it compares times: nothing else should run beside it
+@pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_the_main_job_on_eight_workers_is_five_times_faster_than_on_one(main_job, sampler):
     eight = [main_job(sampler, 8, f"eight{i}") for i in range(3)]

@@ -18,7 +18,7 @@ from tests.lr_study.inprocess import multirun
 from tests.lr_study.test_parallel import task
 from tests.lr_study.test_sweeper import APP, TWO_PROCESSES
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 SEARCH = ("x=tag(log,interval(0.125,8.0))", "seed=0,1", "hydra/sweeper/sampler=random")
 
 

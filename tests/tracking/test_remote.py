@@ -90,7 +90,7 @@ def test_a_run_of_a_server_that_keeps_its_own_files_is_read(server):
     assert read_logged(server.uri, RUN_ID).config == "batch: 1\n"
 
 
-@pytest.mark.parametrize("form", ["{}", "file://{}", "file:{}", "FILE://{}", "{}/../mine"])
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file:{}", "FILE://{}", "{}/../mine", "{}%00", "file://{}%00"])
 def test_a_folder_of_this_machine_is_not_read(server, mine, form):
     server.says = deque([form.format(mine)])
     with pytest.raises(RequestError, match="folder of your own machine"):

@@ -26,19 +26,20 @@ def check_not_local(artifact_uri: str, trusted: Collection[str]) -> None:
 
 
 def _check_folder(artifact_uri: str, trusted: Collection[str]) -> None:
-    repository_class = _mlflows_class()
     try:
-        repository = repository_class(artifact_uri)
-    except RequestError:  # inside the block below
+        _check_opened(_mlflows_class()(artifact_uri), trusted)
+    except RequestError:
         raise
-    except ValueError:
+    except ValueError:  # the address can't be read
         raise _refusal(artifact_uri, artifact_uri) from None
-    _check_opened(repository, trusted)
 
 
 def _check_opened(repository: Any, trusted: Collection[str]) -> None:
-    folder = os.path.realpath(repository.artifact_dir)
     known = [os.path.realpath(name) for name in trusted if os.path.isabs(name)]
+    try:
+        folder = os.path.realpath(repository.artifact_dir)
+    except ValueError:  # no name of a folder
+        folder, known = repository.artifact_uri, []
     if not any(os.path.commonpath([folder, above]) == above for above in known):
         raise _refusal(repository.artifact_uri, folder)
 
