@@ -27,7 +27,7 @@ study: setup  ## the main job: how far does the linear rule hold on real digits?
 test: setup  ## the tests (four to six minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
-test-versions: setup  ## the tests with the lowest and the newest versions, on each Python found; .venvs/ (about 15 minutes)
+test-versions: setup  ## the tests with the lowest and the newest versions, on each Python found; in .venvs/ (about 15 minutes)
 	$(BIN)/python tests/environments.py
 
 test-study: setup  ## the main job as a test: time, memory, answer, and how it looks in MLflow (with chromium; about four minutes)

@@ -1,7 +1,7 @@
 """Run the fast tests with each set of versions that `pyproject.toml` claims: `python tests/environments.py`.
 
-`lowest` has the lowest version of each direct dependency on the lowest Python, `newest-3.X` the newest versions on each
-claimed Python that is found here. The environments lie in `.venvs/`, with a log of each; uv links the files of all of
+`lowest` has the lowest version of each direct dependency on the lowest claimed Python that is found here, `newest-3.X`
+the newest versions on each other Python, or on that one if it is alone. The environments lie in `.venvs/`, with a log of each; uv links the files of all of
 them to one cache, so that no version is downloaded twice. A table of the results is printed, and written to
 `docs/results/environments.md`.
 """
@@ -28,8 +28,8 @@ SHOWN = ("torch", "mlflow", "optuna", "numpy", "scipy", "matplotlib")
 TEXT = """# The environments that the tests run in
 
 `make test-versions` wrote this table on {day}, on {machine}.
-It runs the fast tests with the lowest versions that `pyproject.toml` allows for direct dependencies, and with the newest on each Python that it allows.
-CI runs it for each change.
+It runs the fast tests with the lowest versions that `pyproject.toml` allows for direct dependencies on the lowest Python, and with the newest versions on each higher one.
+CI runs it for each change, beside `make test` with the versions in `constraints.txt`.
 
 | environment | Python | {packages} | installed in | tests | tested in |
 |---|---|{columns}---|---|---|
@@ -50,7 +50,7 @@ class Environment:
 def main() -> None:
     """Make each environment, run the tests in it, write the table, and exit with 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="lowest, newest-3.11, … (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="lowest, newest-3.13, … (default: all)")
     names = parser.parse_args().names
     environments = [e for e in claimed_environments() if not names or e.name in names]
     results = [run(environment) for environment in environments]
@@ -69,10 +69,12 @@ def claimed_environments() -> list[Environment]:
     claimed = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
     low, above = (int(text) for text in re.fullmatch(r">=3\.(\d+),<3\.(\d+)", claimed).groups())
     found = {f"3.{minor}": find_python(f"3.{minor}") for minor in range(low, above)}
-    lowest = next((minor for minor, python in found.items() if python), f"3.{low}")
+    lowest, *others = sorted(found, key=lambda minor: (found[minor] is None, list(found).index(minor)))
+    if all(found[minor] is None for minor in others):
+        others.append(lowest)
     return [
         Environment("lowest", "lowest-direct", lowest, found[lowest]),
-        *(Environment(f"newest-{minor}", "highest", minor, python) for minor, python in found.items()),
+        *(Environment(f"newest-{minor}", "highest", minor, found[minor]) for minor in sorted(others)),
     ]
 
 
@@ -129,7 +131,7 @@ def install(environment: Environment) -> Path:
         *("--output-file", str(versions), "pyproject.toml"),
         python=interpreter,
     )
-    uv("pip", "sync", str(versions), python=interpreter)
+    uv("pip", "sync", "--compile-bytecode", str(versions), python=interpreter)  # as pip does; else each process would
     uv("pip", "install", "--no-deps", "--editable", ".", python=interpreter)
     return interpreter
 
