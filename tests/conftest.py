@@ -11,7 +11,7 @@ reach the test, and pytest fails it for an error in a thread.
 Each folder of `tests` is named after the package that it tests; `integration` holds tests of whole commands, with real
 data and a real store, and `cluster` those that need Slurm, Ray and PostgreSQL. `trained` and `swept` are one run and one
 sweep that are made once for all tests, which only read them. Tests marked `slow`, `long` and `cluster` have their own
-targets in the Makefile.
+targets in the Makefile; `environments.py` runs all others with other versions of Python and of packages.
 """
 
 import os
