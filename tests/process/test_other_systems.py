@@ -20,7 +20,7 @@ multiprocessing.set_start_method("spawn")
 
 def is_ours(depth=2):
     frame = sys._getframe(depth)
-    while frame is not None and frame.f_globals.get("__name__") in ("pathlib", "pathlib._local", "io", "os"):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("pathlib", "io", "os", "codecs")):
         frame = frame.f_back
     return frame is not None and frame.f_globals.get("__name__", "").startswith(("pipeline", "lr_study"))
 

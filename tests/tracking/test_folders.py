@@ -1,5 +1,6 @@
 """Folders with unusual names: commands work in them, or refuse them at once."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -69,7 +70,8 @@ def test_an_address_is_read_as_sqlalchemy_reads_it(tmp_path, monkeypatch):
 def test_the_address_of_a_database_with_a_question_mark_in_its_path_is_used(tmp_path):
     uri = sqlite_uri(tmp_path / "a?b" / "mine.db")
     assert track_one(uri).is_sent
-    assert sqlite3.connect(tmp_path / "a?b" / "mine.db").execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a?b" / "mine.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "sweep"])
