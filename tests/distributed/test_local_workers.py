@@ -131,6 +131,7 @@ def wait_for_one_that_is_gone(config, on_abort):
         all_reduced()
 
 
+@pytest.mark.long
 def test_if_the_main_thread_does_not_react_the_run_is_closed_and_the_process_ended(stand_in, config, monkeypatch):
     stand_in(dies_unnoticed)
     monkeypatch.setattr(local_workers, "REACTION_SECONDS", 1.0)

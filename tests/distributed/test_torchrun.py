@@ -88,7 +88,12 @@ def test_a_refusal_is_said_by_any_rank_that_nobody_ends(place, call_command, mon
 
 
 @pytest.mark.parametrize(
-    ("rank", "number", "code"), [("0", signal.SIGINT, 130), ("0", signal.SIGTERM, 143), ("1", signal.SIGTERM, 143)]
+    ("rank", "number", "code"),
+    [
+        pytest.param("0", signal.SIGINT, 130, marks=pytest.mark.long),
+        ("0", signal.SIGTERM, 143),
+        ("1", signal.SIGTERM, 143),
+    ],
 )
 def test_a_run_that_waits_for_nobody_says_so_and_ends_on_a_signal(start_python, tmp_path, rank, number, code):
     (port,) = free_ports(1)
