@@ -20,6 +20,7 @@ def fashion_mnist(tmp_path_factory):
     return root, torchvision_images("fashion_mnist", "FashionMNIST", str(root), 10, [1, 28, 28], 0, 10_000, False, CPU)
 
 
+@pytest.mark.long  # the short tests need no package of Debian's
 def test_fashion_mnist_comes_complete_from_debians_package(fashion_mnist):
     root, splits = fashion_mnist
     assert (len(splits.train), len(splits.val), len(splits.test)) == (50_000, 10_000, 10_000)
@@ -27,6 +28,7 @@ def test_fashion_mnist_comes_complete_from_debians_package(fashion_mnist):
     assert sorted(path.name for path in root.iterdir()) == [".fashion_mnist.lock", "FashionMNIST"]
 
 
+@pytest.mark.long
 def test_torchvision_accepts_the_files_from_debians_package(fashion_mnist):
     root, _ = fashion_mnist
     # torchvision's own check of a download

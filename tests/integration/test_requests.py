@@ -151,7 +151,7 @@ REFUSED_SWEEPS = [
     ),
     ("hydra.sweeper.storage=/proc/version", ["/proc/version"]),
     ("hydra.sweeper.storage=/etc", ["/etc", "folder"]),
-    ("hydra.sweeper.storage=/etc/passwd", ["/etc/passwd", "not an Optuna journal"]),
+    ("hydra.sweeper.storage=/etc/passwd", ["/etc/passwd", "not an Optuna journal|no permission"]),
     ("hydra.sweeper.storage='postgresql://me:hunter2@127.0.0.1:1/x'", ["postgresql://me:***@", "reached|psycopg"]),
     ("hydra.sweeper.storage='postgresql://me:hunter2@h:abc/x'", ["no database URL"]),
     ("hydra.sweeper.storage='oracle+nothing://me:hunter2@h/x'", ["no database URL|needs the package"]),

@@ -164,6 +164,7 @@ def test_nothing_is_ever_downloaded_into_a_folder_that_was_logged(logged, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long  # the short tests need no package of Debian's
 def test_a_data_set_that_lies_whole_where_it_was_is_read_there(logged, tmp_path):
     from pipeline.data.torchvision_images import _unpack_debian
 
