@@ -103,6 +103,7 @@ def test_a_run_that_waits_for_nobody_says_so_and_ends_on_a_signal(start_python, 
         assert process.stderr.readline().startswith("batch 64: LR 0.1")
     said = process.stderr.readline()
     assert said == f"Worker {rank} of 2 waits for the others at 127.0.0.1:{port}, up to 600 s. {LEFT_OVER}\n"
+    time.sleep(0.2)  # a signal that interrupts Python's write of that line has it written again
     process.send_signal(number)
     sent = time.monotonic()
     _, error = process.communicate(timeout=30)
