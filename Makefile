@@ -11,7 +11,7 @@ PEERS := .venv-peers
 .PHONY: help setup study test test-versions test-study test-long test-cluster test-container lint ui bench constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## create .venv and install the project with the tested versions
 
@@ -27,7 +27,7 @@ study: setup  ## the main job: how far does the linear rule hold on real digits?
 test: setup  ## the tests (four to six minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not long'
 
-test-versions: setup  ## the tests with the lowest and the newest versions, on each Python found; in .venvs/ (about 15 minutes)
+test-versions: setup  ## the tests with the lowest and the newest versions, on each Python found; in .venvs/ (about 20 minutes)
 	$(BIN)/python tests/environments.py
 
 test-study: setup  ## the main job as a test: time, memory, answer, and how it looks in MLflow (with chromium; about four minutes)

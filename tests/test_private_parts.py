@@ -17,7 +17,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from hydra.core.singleton import Singleton
+from joblib import delayed
 from joblib.externals.loky import reusable_executor
+from sqlalchemy.exc import NoSuchModuleError
 from torch import nn
 from torch.optim import SGD, Optimizer
 
@@ -157,7 +159,13 @@ def test_without_a_timeout_that_can_be_changed_processes_meet_under_the_usual_on
 
 
 def test_without_joblibs_executor_workers_are_left_to_end_by_themselves(monkeypatch):
-    monkeypatch.delattr(reusable_executor, "_executor")
+    list(worker_processes.workers(2)(delayed(abs)(number) for number in (-1, -2)))
+    alive = reusable_executor._executor._processes
+    with monkeypatch.context() as patch:
+        patch.delattr(reusable_executor, "_executor")
+        worker_processes.dismiss_workers(at_once=True)
+    assert alive
+    assert all(process.is_alive() for process in alive.values())
     worker_processes.dismiss_workers(at_once=True)
 
 
@@ -196,6 +204,8 @@ def test_without_its_modules_mlflow_is_loaded_all_the_same(monkeypatch):
     for name in loading.OF_DATABASES:
         monkeypatch.setitem(sys.modules, name, None)
     loading.load_mlflow("sqlite:///mlruns/mlflow.db")
+    with pytest.raises(NoSuchModuleError):  # what comes after them is still done: a wrong address is noticed
+        loading.load_mlflow("nosuch://host/name")
 
 
 def test_without_mlflows_store_class_its_client_makes_the_database(without, tmp_path):

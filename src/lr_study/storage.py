@@ -1,5 +1,6 @@
 """Optuna's storage: a journal file whose lock dies with its owner, or a database."""
 
+import contextlib
 import functools
 import importlib
 import os
@@ -7,7 +8,7 @@ import random
 import shutil
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lr_study.masking import MASK, mask_passwords
 _TRIES, _PAUSE = 5, 0.5
 # A database with these tables is Optuna's. If another driver is making one, this one waits so many seconds for them.
 _TABLES, _MAKING_SECONDS = {"studies", "trials", "version_info"}, 20.0
-# Those that this process has opened.
+# The databases that this process has opened.
 _databases: weakref.WeakSet[RDBStorage] = weakref.WeakSet()
 
 
@@ -81,21 +82,27 @@ def open_storage(storage: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(storage, lock_obj=_KernelLock(storage)))
     for _ in range(_TRIES - 1):
         try:
-            opened = RDBStorage(storage)
-            break
+            return _open_database(storage)
         except Exception:
             time.sleep(_PAUSE * (1 + random.random()))
-    else:
-        opened = RDBStorage(storage)
+    return _open_database(storage)
+
+
+def _open_database(url: str) -> RDBStorage:
+    opened = RDBStorage(url)
     _databases.add(opened)
     return opened
 
 
-def close_connections() -> None:
-    """Close this process's connections to databases; what uses one later connects again."""
-    for storage in _databases:
-        storage.remove_session()
-        storage.engine.dispose()
+@contextlib.contextmanager
+def closing_connections() -> Iterator[None]:
+    """After the block, close this process's connections to databases; what uses one later connects again."""
+    try:
+        yield
+    finally:
+        for storage in _databases:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def write_with_retries(write: Callable[[], None]) -> None:

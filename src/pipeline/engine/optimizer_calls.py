@@ -1,4 +1,4 @@
-"""Optimizers with fewer calls for each step, and without importing torch's compiler.
+"""Optimizers with fewer calls for each step, and what torch imports for them: its compiler not at all, the rest early.
 
 `torch.optim` imports `torch._dynamo` when an optimizer is made and at its first step, only to exclude itself from
 compilation: one to two seconds of processor time in every process. Its wrappers around `step` and `zero_grad` take a
